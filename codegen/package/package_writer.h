@@ -1,0 +1,134 @@
+// Writes `.kiln` packages: from a plain description of a compiled model to one file on disk.
+//
+// The code generators fill a PackageSpec (they know nothing of offsets, tables or digests) and call
+// write_package(). Weights are streamed from wherever they lie, usually the mapped model file, so
+// that they are never held twice. The same spec gives the same bytes, and the file appears whole or
+// not at all: it is written to a temporary in the same folder, synced and renamed.
+//
+//   PackageSpec spec;
+//   spec.model_name = "digits";
+//   spec.entries.push_back({.name = "predict", .inputs = {{"x", code, {dim_symbol(0, "N"),
+//   ...}}}}); spec.code.push_back({"x86-64-v3", elf_bytes}); if (std::string error =
+//   write_package(spec, "digits.kiln"); !error.empty()) ...
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "runtime/package_format.h"
+
+namespace kiln {
+
+struct PackageDim {
+  package::DimKind kind = package::DimKind::Const;
+  uint32_t symbol = 0; // of the entry's `symbols`, for Symbol
+  int64_t value = 0;   // for Const
+  std::string text;    // what people read; filled in for Const and Symbol when empty
+};
+
+inline PackageDim dim_const(int64_t value) {
+  return {package::DimKind::Const, 0, value, {}};
+}
+inline PackageDim dim_symbol(uint32_t symbol) {
+  return {package::DimKind::Symbol, symbol, 0, {}};
+}
+inline PackageDim dim_planned(std::string text) {
+  return {package::DimKind::Planned, 0, 0, std::move(text)};
+}
+
+struct PackageValue {
+  std::string name;
+  uint32_t dtype = 0; // code in runtime/dtypes.def
+  std::vector<PackageDim> dims;
+};
+
+struct PackageSymbol {
+  std::string name;
+  int64_t min = 0;
+  int64_t max = std::numeric_limits<int64_t>::max(); // no bound
+};
+
+struct PackageKernel {
+  std::string name;
+  uint32_t location = package::kNoIndex; // index in PackageSpec::locations
+  double flops = 0;                      // one run; 0 where it depends on symbolic dims
+  double bytes = 0;
+};
+
+struct PackageEntry {
+  std::string name;
+  std::vector<PackageValue> inputs;
+  std::vector<PackageValue> outputs;
+  std::vector<PackageSymbol> symbols;   // KilnFrame::dims, in this order
+  std::vector<std::string> constraints; // text for plan() returning 1 + index
+  std::vector<PackageKernel> kernels;   // by plan position
+  bool writes_variables = false;
+  int64_t arena_size = -1; // -1 where it depends on symbolic dims
+};
+
+struct PackageVariable {
+  std::string name;
+  uint32_t dtype = 0;
+  std::vector<int64_t> dims;
+  bool is_param = true;
+  uint64_t offset = 0; // in the variables block, a multiple of KILN_ALIGNMENT
+  uint64_t initial =
+      package::kNoOffset; // where the weights hold its initial value; kNoOffset: zeros
+};
+
+struct PackageLocation {
+  std::string file;
+  uint32_t line = 0;
+  uint32_t column = 0;
+  std::string node;
+};
+
+struct PackageCode {
+  std::string target; // e.g. "x86-64-v3", "x86-64-v4+amx", "aarch64"
+  std::span<const uint8_t> image;
+};
+
+// Bytes of the weights section: `size` bytes at `offset`, either at `data` or, where data is null,
+// what `fill` writes to the buffer it is given (for weights packed on their way out). Gaps are
+// zeros.
+struct PackageWeights {
+  uint64_t offset = 0;
+  uint64_t size = 0;
+  const void *data = nullptr;
+  std::function<void(uint8_t *)> fill;
+};
+
+struct PackageSpec {
+  std::string model_name;
+  std::string producer;
+  bool keep_denormals = false;
+  std::vector<PackageEntry> entries; // in the order of the image's KilnImageEntry records
+  std::vector<PackageVariable> variables;
+  uint64_t variables_size = 0;
+  std::vector<PackageLocation> locations;
+  std::vector<std::pair<std::string, std::string>> metadata;
+  std::vector<PackageCode> code;
+  std::vector<PackageWeights> weights;
+  uint64_t weights_size = 0;
+};
+
+// The manifest and locations sections alone, for --emit=object. `error` stays empty on success.
+std::vector<uint8_t> build_manifest(const PackageSpec &spec, std::string &error);
+std::vector<uint8_t> build_locations(const PackageSpec &spec, std::string &error);
+
+// Where the bytes of a package go: returns an empty string, or what went wrong. Offsets ascend,
+// except for the header's page, which comes last at offset 0.
+using PackageSink = std::function<std::string(uint64_t offset, const void *data, size_t size)>;
+std::string write_package_to(const PackageSpec &spec, const PackageSink &sink);
+
+// Returns an empty string, or what went wrong (with the file's name); then nothing is left behind.
+[[nodiscard]] std::string write_package(const PackageSpec &spec, const std::string &path);
+[[nodiscard]] std::string build_package(const PackageSpec &spec, std::vector<uint8_t> &out);
+
+} // namespace kiln
