@@ -1,0 +1,308 @@
+/* Kiln's runtime: loads and runs models that `kiln compile` made. C99 and later, and C++.
+ *
+ * The library exports one function, kiln_get_api(), which returns a table of functions; everything
+ * else is types. A module is a loaded package: immutable, and usable from any number of threads. A
+ * context runs one entry of a module: it lives in memory that the caller owns, costs little, and
+ * belongs to one thread at a time. Nothing is allocated while an entry runs, and no thread starts
+ * unless a pool is created. No function aborts, prints or throws.
+ *
+ *   const KilnApi *kiln = kiln_get_api(KILN_API_VERSION);
+ *   KilnModule *module; KilnContext *context; KilnError error; size_t size;
+ *   kiln->open("digits.kiln", NULL, &module, &error);
+ *   kiln->context_size(module, 0, NULL, &size, &error);
+ *   kiln->context_init(module, 0, NULL, aligned_alloc(64, size), size, &context, &error);
+ *   kiln->bind_input(context, 0, &x, &error);
+ *   kiln->bind_output(context, 0, &y, &error);
+ *   kiln->run(context, &error);
+ *
+ * Functions that can fail return a code (KILN_OK is 0) and describe the failure in `error`, which
+ * may be NULL. Strings that are handed out live as long as their module. Indices count from 0.
+ */
+#ifndef KILN_KILN_H
+#define KILN_KILN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define KILN_EXPORT __attribute__((visibility("default")))
+#else
+#define KILN_EXPORT
+#endif
+
+#define KILN_API_VERSION 1u
+
+/* Contexts, variables blocks and packages in memory start at a multiple of this many bytes. */
+#define KILN_MEMORY_ALIGNMENT 64
+#define KILN_MAX_RANK 16
+
+enum {
+  KILN_OK = 0,
+  KILN_ERROR_USAGE = 1,     /* a wrong index, a null pointer, memory too small or misaligned */
+  KILN_ERROR_IO = 2,        /* a file cannot be opened, read or written */
+  KILN_ERROR_FORMAT = 3,    /* not a package, truncated, or damaged */
+  KILN_ERROR_VERSION = 4,   /* a package of another version than this runtime reads */
+  KILN_ERROR_MACHINE = 5,   /* a package without code that this machine runs */
+  KILN_ERROR_NOT_FOUND = 6, /* no entry, target or variable of that name */
+  KILN_ERROR_MEMORY = 7,    /* the system gives no more memory, or no more threads */
+  KILN_ERROR_DTYPE = 8,     /* a tensor of another dtype than wanted */
+  KILN_ERROR_SHAPE = 9,     /* a tensor of another shape than wanted, or dims the model refuses */
+  KILN_ERROR_UNBOUND = 10,  /* an input or output without data, a dim without a value */
+  KILN_ERROR_TRAP = 11      /* the model stopped: division by zero, an index out of range */
+};
+
+enum {
+  KILN_F64 = 1,
+  KILN_F32 = 2,
+  KILN_F16 = 3,
+  KILN_BF16 = 4,
+  KILN_I64 = 5,
+  KILN_I32 = 6,
+  KILN_I16 = 7,
+  KILN_I8 = 8,
+  KILN_U64 = 9,
+  KILN_U32 = 10,
+  KILN_U16 = 11,
+  KILN_U8 = 12,
+  KILN_BOOL = 13
+};
+
+typedef struct KilnModule KilnModule;
+typedef struct KilnContext KilnContext;
+typedef struct KilnPool KilnPool;
+
+/* NUL-terminated; `node` and `location` are empty unless the failure has a place in the model. */
+typedef struct KilnError {
+  int32_t code;
+  char message[256];
+  char node[96];
+  char location[160];
+} KilnError;
+
+/* --- modules --- */
+
+enum {
+  /* Does not check the digest of the weights, which reads all of them. The other sections always
+   * are checked. */
+  KILN_OPEN_TRUST_WEIGHTS = 1
+};
+
+typedef struct KilnOpenOptions {
+  uint32_t flags;
+  uint32_t reserved;
+  const char *target; /* the code section to use; NULL takes the best one for this machine */
+} KilnOpenOptions;
+
+/* A model linked into the program (`kiln compile --emit=object` defines one). */
+struct KilnFrame;
+typedef struct KilnStaticEntry {
+  int32_t (*run)(struct KilnFrame *frame);
+  int32_t (*plan)(const int64_t *dims, int64_t *out);
+} KilnStaticEntry;
+
+#define KILN_STATIC_MODEL_VERSION 1u
+typedef struct KilnStaticModel {
+  uint32_t version; /* KILN_STATIC_MODEL_VERSION */
+  uint32_t entry_count;
+  const KilnStaticEntry *entries;
+  const void *manifest; /* the manifest section's bytes, aligned to 8 */
+  uint64_t manifest_size;
+  const void *locations; /* the locations section's bytes, aligned to 8, or NULL */
+  uint64_t locations_size;
+  const void *weights; /* aligned to 64, with 64 readable bytes after their end, or NULL */
+  uint64_t weights_size;
+  const char *target; /* e.g. "x86-64-v3": checked against the machine, unless NULL */
+} KilnStaticModel;
+
+typedef struct KilnModuleInfo {
+  const char *name;
+  const char *producer;
+  const char *target; /* of the code that was chosen */
+  uint32_t entry_count;
+  uint32_t variable_count;
+  uint32_t metadata_count;
+  uint32_t reserved;
+  uint64_t variables_size; /* bytes of a variables block; 0 where the model has no variables */
+  uint64_t weights_size;
+} KilnModuleInfo;
+
+typedef struct KilnEntryInfo {
+  const char *name;
+  uint32_t input_count;
+  uint32_t output_count;
+  uint32_t symbol_count;
+  uint32_t kernel_count;
+  int64_t arena_size; /* -1 where it depends on the dims */
+  uint32_t writes_variables;
+  uint32_t reserved;
+} KilnEntryInfo;
+
+typedef struct KilnDim {
+  int64_t value;    /* -1 unless constant */
+  int32_t symbol;   /* index of the symbolic dim it is; -1 otherwise */
+  int32_t reserved;
+  const char *text; /* "N", "2*N+1", "224" */
+} KilnDim;
+
+typedef struct KilnValueInfo {
+  const char *name;
+  uint32_t dtype;
+  uint32_t rank;
+  KilnDim dims[KILN_MAX_RANK];
+} KilnValueInfo;
+
+typedef struct KilnSymbolInfo {
+  const char *name;
+  int64_t min;
+  int64_t max; /* INT64_MAX where there is no bound */
+} KilnSymbolInfo;
+
+typedef struct KilnKernelInfo {
+  const char *name;
+  const char *file; /* "" where unknown */
+  uint32_t line;
+  uint32_t column;
+  const char *node;
+  double flops; /* estimates of one run; 0 where unknown */
+  double bytes;
+} KilnKernelInfo;
+
+typedef struct KilnVariableInfo {
+  const char *name;
+  uint32_t dtype;
+  uint32_t rank;
+  int64_t dims[KILN_MAX_RANK];
+  uint64_t size; /* in bytes */
+  uint32_t is_param;
+  uint32_t reserved;
+} KilnVariableInfo;
+
+/* --- running --- */
+
+/* Who does the parallel work. parallel_for calls body(closure, begin, end) over disjoint ranges that
+ * cover [0, n), on any threads, and returns when all are done. Results do not depend on the split. */
+typedef struct KilnExecutor {
+  void *self;
+  void (*parallel_for)(void *self, int64_t n,
+                       void (*body)(void *closure, int64_t begin, int64_t end), void *closure);
+} KilnExecutor;
+
+typedef struct KilnContextOptions {
+  /* One value for each symbolic dim of the entry: the largest it will run with. NULL takes the
+   * upper bounds that the model declares. */
+  const int64_t *dims;
+  /* A block that several contexts share, e.g. training and prediction; see variables_init. NULL
+   * gives the context a block of its own, inside its memory, with the model's initial values. */
+  void *variables;
+  /* Must outlive the context; NULL runs on the calling thread alone. */
+  const KilnExecutor *executor;
+} KilnContextOptions;
+
+/* A dense, row-major tensor. `size` is in bytes. `dims` may be NULL: an input then has the shape that
+ * set_dims gives it, and of an output only the size is checked. */
+typedef struct KilnTensor {
+  void *data;
+  uint64_t size;
+  uint32_t dtype;
+  uint32_t rank;
+  const int64_t *dims;
+} KilnTensor;
+
+/* Called on the running thread after each kernel, in the order of the plan. */
+typedef void (*KilnKernelHook)(void *self, uint32_t entry, uint32_t kernel);
+
+enum {
+  /* Writes only the variables, for `load`; otherwise `save` writes a whole package that opens with
+   * the saved values. */
+  KILN_SAVE_STATE_ONLY = 1
+};
+
+typedef struct KilnApi {
+  uint32_t version;
+  uint32_t size; /* sizeof(KilnApi) in the library */
+
+  const char *(*code_text)(int32_t code);
+
+  /* A file must be replaced by renaming, never edited, while it is open. */
+  int32_t (*open)(const char *path, const KilnOpenOptions *options, KilnModule **module,
+                  KilnError *error);
+  /* `data` stays the caller's, 64-byte aligned and unchanged until close. */
+  int32_t (*open_memory)(const void *data, size_t size, const KilnOpenOptions *options,
+                         KilnModule **module, KilnError *error);
+  int32_t (*open_static)(const KilnStaticModel *model, KilnModule **module, KilnError *error);
+  void (*close)(KilnModule *module);
+
+  int32_t (*module_info)(const KilnModule *module, KilnModuleInfo *info);
+  int32_t (*entry_info)(const KilnModule *module, uint32_t entry, KilnEntryInfo *info);
+  /* The entry's index, or -1. */
+  int32_t (*find_entry)(const KilnModule *module, const char *name);
+  int32_t (*input_info)(const KilnModule *module, uint32_t entry, uint32_t index,
+                        KilnValueInfo *info);
+  int32_t (*output_info)(const KilnModule *module, uint32_t entry, uint32_t index,
+                         KilnValueInfo *info);
+  int32_t (*symbol_info)(const KilnModule *module, uint32_t entry, uint32_t index,
+                         KilnSymbolInfo *info);
+  int32_t (*kernel_info)(const KilnModule *module, uint32_t entry, uint32_t index,
+                         KilnKernelInfo *info);
+  int32_t (*variable_info)(const KilnModule *module, uint32_t index, KilnVariableInfo *info);
+  int32_t (*metadata)(const KilnModule *module, uint32_t index, const char **key,
+                      const char **value);
+
+  /* A variables block is module_info's variables_size bytes of the caller's, 64-byte aligned.
+   * variables_init writes the initial values. A block may be used by several contexts, of any
+   * entries, but by one thread at a time while an entry that writes variables runs. */
+  int32_t (*variables_init)(const KilnModule *module, void *block, KilnError *error);
+  int32_t (*variable_read)(const KilnModule *module, const void *block, uint32_t index, void *data,
+                           uint64_t size, KilnError *error);
+  int32_t (*variable_write)(const KilnModule *module, void *block, uint32_t index, const void *data,
+                            uint64_t size, KilnError *error);
+  /* The file appears whole or not at all. */
+  int32_t (*save)(const KilnModule *module, const void *block, const char *path, uint32_t flags,
+                  KilnError *error);
+  /* Reads what `save` wrote, of this model or of one with the same variables. Changes nothing
+   * unless all of it fits. */
+  int32_t (*load)(const KilnModule *module, void *block, const char *path, KilnError *error);
+
+  int32_t (*context_size)(const KilnModule *module, uint32_t entry,
+                          const KilnContextOptions *options, size_t *size, KilnError *error);
+  /* `memory` is 64-byte aligned and holds at least context_size bytes for the same options. The
+   * context ends with its memory; there is nothing to release. */
+  int32_t (*context_init)(const KilnModule *module, uint32_t entry,
+                          const KilnContextOptions *options, void *memory, size_t size,
+                          KilnContext **context, KilnError *error);
+  /* The variables block that the context uses; NULL where the model has no variables. */
+  void *(*context_variables)(KilnContext *context);
+  /* Values of the entry's symbolic dims, for those that no bound input's shape tells. NULL forgets
+   * them. */
+  int32_t (*set_dims)(KilnContext *context, const int64_t *dims, uint32_t count, KilnError *error);
+  /* Tensors stay the caller's and bound until bound anew. A tensor may move between runs only by
+   * being bound again; its contents may change freely. */
+  int32_t (*bind_input)(KilnContext *context, uint32_t index, const KilnTensor *tensor,
+                        KilnError *error);
+  int32_t (*bind_output)(KilnContext *context, uint32_t index, const KilnTensor *tensor,
+                         KilnError *error);
+  /* The shape an output will have, from the shapes bound and dims set so far. Writes as many dims as
+   * output_info's rank. */
+  int32_t (*output_dims)(KilnContext *context, uint32_t index, int64_t *dims, KilnError *error);
+  int32_t (*run)(KilnContext *context, KilnError *error);
+  /* NULL removes it. */
+  int32_t (*set_kernel_hook)(KilnContext *context, KilnKernelHook hook, void *self);
+
+  /* Threads that sleep when idle: `threads` in all, counting the one that calls run. A pool may serve
+   * many contexts; one that finds it busy runs on its own thread. */
+  int32_t (*pool_create)(uint32_t threads, KilnPool **pool, KilnError *error);
+  const KilnExecutor *(*pool_executor)(KilnPool *pool);
+  void (*pool_destroy)(KilnPool *pool);
+} KilnApi;
+
+/* NULL where this library does not speak that version. */
+KILN_EXPORT const KilnApi *kiln_get_api(uint32_t version);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
