@@ -19,8 +19,8 @@ struct PlanBuffer {
   int argument = -1;  // kind argument: position among inputs followed by outputs
   int weight = -1;    // kind weight: index in Program::weights
   int variable = -1;  // kind variable: index in Module::variables
-  Dim offset;         // bytes from the start of the arena (weights and variables have fixed offsets
-                      // in the Program)
+  Dim offset;         // bytes, added to the start of the arena, of the argument, or of the weight's or
+                      // variable's own place in the Program; may use the variables of `loop` steps
   Dim size;           // bytes
   ValueId value;      // the graph value it holds first
   int first_step = 0, last_step = 0; // lifetime, in steps counted depth-first

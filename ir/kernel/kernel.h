@@ -15,7 +15,12 @@
 //   * loops whose iterations are independent are `parallel`; loops of a reduction are `reduce`, which
 //     means that their iterations may be reordered by a pass (the order it chooses is then fixed);
 //   * an accumulator is `alloc acc: f32[1] reg`, set before the reduce loops and updated in their
-//     innermost body by one store `acc[0] = op(acc[0], term)`; what follows reads acc[0].
+//     innermost body by one store `acc[0] = op(acc[0], term)`; what follows reads acc[0];
+//   * `let`s may stand before any store, for values used more than once and for indices read from data;
+//   * a reduction that does not depend on an inner parallel loop stands before that loop, so bodies may
+//     hold accumulators, lets and several loops one after the other (softmax, norms), and the loop with
+//     unit stride may be the outer one (a block of 16 channels around reductions over pixels);
+//   * a kernel may have several nests at top level: zeroing a halo, then the values.
 //
 // Arithmetic is on f32, f64, integers and bool. f16 and bf16 appear in loads, stores and converts only.
 #pragma once
