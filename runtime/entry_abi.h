@@ -20,8 +20,8 @@ extern "C" {
 
 #define KILN_ENTRY_ABI 1u
 
-// Arena, weights, variables and every buffer inside them are aligned to this many bytes; buffers may
-// be read (never written) up to this many bytes past their end inside the same region.
+// Arena, weights, variables and every buffer inside them are aligned to this many bytes; buffers
+// may be read (never written) up to this many bytes past their end inside the same region.
 #define KILN_ALIGNMENT 64
 
 enum KilnTrap {
@@ -37,8 +37,8 @@ typedef struct KilnServices {
   void *self;
   // Calls body(closure, begin, end) over disjoint ranges that cover [0, n), in any order, on any
   // threads, and returns when all are done. The split may depend on n and the thread count only.
-  void (*parallel_for)(void *self, int64_t n, void (*body)(void *closure, int64_t begin, int64_t end),
-                       void *closure);
+  void (*parallel_for)(void *self, int64_t n,
+                       void (*body)(void *closure, int64_t begin, int64_t end), void *closure);
   // Null unless someone profiles or checks. Called on the calling thread after each kernel of the
   // entry's plan, in order; `kernel` is its position in the plan.
   void (*after_kernel)(void *self, int32_t kernel);
@@ -46,14 +46,14 @@ typedef struct KilnServices {
 
 typedef struct KilnFrame {
   const KilnServices *services;
-  void *const *args;     // the entry's inputs, then its outputs, in manifest order
-  const int64_t *dims;   // values of the entry's symbolic dims, in manifest order
-  uint8_t *arena;        // as many bytes as plan() said, KILN_ALIGNMENT aligned, contents undefined
+  void *const *args;   // the entry's inputs, then its outputs, in manifest order
+  const int64_t *dims; // values of the entry's symbolic dims, in manifest order
+  uint8_t *arena;      // as many bytes as plan() said, KILN_ALIGNMENT aligned, contents undefined
   const uint8_t *weights; // the package's weights section (read only)
-  uint8_t *variables;    // params and state that can be written, at the manifest's offsets
+  uint8_t *variables;     // params and state that can be written, at the manifest's offsets
   // On a trap: the plan position of the kernel that failed.
   int32_t trap_kernel;
-  int32_t trap;          // set by parallel bodies; run() returns it
+  int32_t trap; // set by parallel bodies; run() returns it
 } KilnFrame;
 
 typedef int32_t (*KilnRunFn)(KilnFrame *frame);
@@ -61,8 +61,8 @@ typedef int32_t (*KilnRunFn)(KilnFrame *frame);
 // out[0] is the arena's size in bytes, followed by every dim of every output in manifest order.
 typedef int32_t (*KilnPlanFn)(const int64_t *dims, int64_t *out);
 
-// What e_entry of a code image points to, followed by `entries` times KilnImageEntry. Offsets are in
-// bytes from the start of this header, so that the image needs no relocation when it is mapped.
+// What e_entry of a code image points to, followed by `entries` times KilnImageEntry. Offsets are
+// in bytes from the start of this header, so that the image needs no relocation when it is mapped.
 #define KILN_IMAGE_MAGIC 0x314d494eu // "NIM1"
 typedef struct KilnImageHeader {
   uint32_t magic;

@@ -27,9 +27,9 @@ namespace kiln {
 
 struct PackageDim {
   package::DimKind kind = package::DimKind::Const;
-  uint32_t symbol = 0; // of the entry's `symbols`, for Symbol
-  int64_t value = 0;   // for Const
-  std::string text;    // what people read; filled in for Const and Symbol when empty
+  uint32_t symbol = 0;   // of the entry's `symbols`, for Symbol
+  int64_t value = 0;     // for Const
+  std::string text = {}; // what people read; filled in for Const and Symbol when empty
 };
 
 inline PackageDim dim_const(int64_t value) {
@@ -43,39 +43,39 @@ inline PackageDim dim_planned(std::string text) {
 }
 
 struct PackageValue {
-  std::string name;
+  std::string name = {};
   uint32_t dtype = 0; // code in runtime/dtypes.def
-  std::vector<PackageDim> dims;
+  std::vector<PackageDim> dims = {};
 };
 
 struct PackageSymbol {
-  std::string name;
+  std::string name = {};
   int64_t min = 0;
   int64_t max = std::numeric_limits<int64_t>::max(); // no bound
 };
 
 struct PackageKernel {
-  std::string name;
+  std::string name = {};
   uint32_t location = package::kNoIndex; // index in PackageSpec::locations
   double flops = 0;                      // one run; 0 where it depends on symbolic dims
   double bytes = 0;
 };
 
 struct PackageEntry {
-  std::string name;
-  std::vector<PackageValue> inputs;
-  std::vector<PackageValue> outputs;
-  std::vector<PackageSymbol> symbols;   // KilnFrame::dims, in this order
-  std::vector<std::string> constraints; // text for plan() returning 1 + index
-  std::vector<PackageKernel> kernels;   // by plan position
+  std::string name = {};
+  std::vector<PackageValue> inputs = {};
+  std::vector<PackageValue> outputs = {};
+  std::vector<PackageSymbol> symbols = {};   // KilnFrame::dims, in this order
+  std::vector<std::string> constraints = {}; // text for plan() returning 1 + index
+  std::vector<PackageKernel> kernels = {};   // by plan position
   bool writes_variables = false;
   int64_t arena_size = -1; // -1 where it depends on symbolic dims
 };
 
 struct PackageVariable {
-  std::string name;
+  std::string name = {};
   uint32_t dtype = 0;
-  std::vector<int64_t> dims;
+  std::vector<int64_t> dims = {};
   bool is_param = true;
   uint64_t offset = 0; // in the variables block, a multiple of KILN_ALIGNMENT
   uint64_t initial =
@@ -83,15 +83,15 @@ struct PackageVariable {
 };
 
 struct PackageLocation {
-  std::string file;
+  std::string file = {};
   uint32_t line = 0;
   uint32_t column = 0;
-  std::string node;
+  std::string node = {};
 };
 
 struct PackageCode {
-  std::string target; // e.g. "x86-64-v3", "x86-64-v4+amx", "aarch64"
-  std::span<const uint8_t> image;
+  std::string target = {}; // e.g. "x86-64-v3", "x86-64-v4+amx", "aarch64"
+  std::span<const uint8_t> image = {};
 };
 
 // Bytes of the weights section: `size` bytes at `offset`, either at `data` or, where data is null,
@@ -101,20 +101,20 @@ struct PackageWeights {
   uint64_t offset = 0;
   uint64_t size = 0;
   const void *data = nullptr;
-  std::function<void(uint8_t *)> fill;
+  std::function<void(uint8_t *)> fill = {};
 };
 
 struct PackageSpec {
-  std::string model_name;
-  std::string producer;
+  std::string model_name = {};
+  std::string producer = {};
   bool keep_denormals = false;
-  std::vector<PackageEntry> entries; // in the order of the image's KilnImageEntry records
-  std::vector<PackageVariable> variables;
+  std::vector<PackageEntry> entries = {}; // in the order of the image's KilnImageEntry records
+  std::vector<PackageVariable> variables = {};
   uint64_t variables_size = 0;
-  std::vector<PackageLocation> locations;
-  std::vector<std::pair<std::string, std::string>> metadata;
-  std::vector<PackageCode> code;
-  std::vector<PackageWeights> weights;
+  std::vector<PackageLocation> locations = {};
+  std::vector<std::pair<std::string, std::string>> metadata = {};
+  std::vector<PackageCode> code = {};
+  std::vector<PackageWeights> weights = {};
   uint64_t weights_size = 0;
 };
 

@@ -1,0 +1,304 @@
+// Lays a context out in the caller's memory, and runs it.
+#include "runtime/context.h"
+
+#include <cstring>
+#include <new>
+
+#include "runtime/variables.h"
+
+namespace kiln::rt {
+namespace {
+
+using namespace package;
+
+// Hands out aligned parts of a block; with a null block, only measures.
+class Carver {
+public:
+  explicit Carver(void *block) : block_(static_cast<uint8_t *>(block)) {}
+
+  template <typename T>
+  T *take(uint64_t count) {
+    return reinterpret_cast<T *>(take_bytes(count, sizeof(T)));
+  }
+  uint8_t *take_bytes(uint64_t count, uint64_t unit = 1) {
+    uint64_t at = used_, bytes = 0;
+    is_fine_ = is_fine_ && !__builtin_mul_overflow(count, unit, &bytes) &&
+               !__builtin_add_overflow(used_, bytes, &used_) &&
+               !__builtin_add_overflow(used_, uint64_t{KILN_ALIGNMENT - 1}, &used_);
+    used_ = used_ / KILN_ALIGNMENT * KILN_ALIGNMENT;
+    return block_ != nullptr ? block_ + at : nullptr;
+  }
+  uint64_t used() const { return used_; }
+  bool is_fine() const { return is_fine_ && used_ <= INT64_MAX; }
+
+private:
+  uint8_t *block_;
+  uint64_t used_ = 0;
+  bool is_fine_ = true;
+};
+
+// The parts of a context, by what the entry needs.
+struct Parts {
+  KilnContext *context;
+  void **args;
+  Binding *bindings;
+  int64_t *dims;
+  int64_t *new_dims;
+  int64_t *given_dims;
+  int64_t *plan_out;
+  uint8_t *arena;
+  uint8_t *variables;
+};
+
+uint64_t plan_out_size(const KilnModule &module, const EntryRecord &entry) {
+  uint64_t count = 1;
+  for (uint32_t i = 0; i < entry.outputs.count; ++i)
+    count += module.manifest.values()[entry.outputs.first + i].dims.count;
+  return count;
+}
+
+Parts carve(Carver &carver, const KilnModule &module, const EntryRecord &entry, uint64_t arena_size,
+            bool has_variables) {
+  uint64_t args = uint64_t{entry.inputs.count} + entry.outputs.count;
+  Parts parts;
+  parts.context = carver.take<KilnContext>(1);
+  parts.args = carver.take<void *>(args);
+  parts.bindings = carver.take<Binding>(args);
+  parts.dims = carver.take<int64_t>(entry.symbols.count);
+  parts.new_dims = carver.take<int64_t>(entry.symbols.count);
+  parts.given_dims = carver.take<int64_t>(entry.symbols.count);
+  parts.plan_out = carver.take<int64_t>(plan_out_size(module, entry));
+  parts.variables = carver.take_bytes(has_variables ? module.variables_size() : 0);
+  // Kernels may read past the end of a buffer, hence also of the arena.
+  parts.arena = carver.take_bytes(arena_size);
+  carver.take_bytes(KILN_ALIGNMENT);
+  return parts;
+}
+
+const int64_t *wanted_dims(const KilnContextOptions *options) {
+  return options != nullptr ? options->dims : nullptr;
+}
+
+// The largest dims that a context is for: those of the options, or the declared upper bounds.
+int32_t largest_dim(const KilnModule &module, const EntryRecord &entry, uint32_t index,
+                    const KilnContextOptions *options, int64_t *dim, KilnError *error) {
+  const SymbolRecord &symbol = module.manifest.symbols()[entry.symbols.first + index];
+  const char *name = module.manifest.text(symbol.name);
+  const int64_t *wanted = wanted_dims(options);
+  *dim = wanted != nullptr ? wanted[index] : symbol.max;
+  if (wanted == nullptr && symbol.max == INT64_MAX)
+    return fail(error, KILN_ERROR_UNBOUND, "the dim '", name, "' of '",
+                module.manifest.text(entry.name),
+                "' has no upper bound: give the largest dims in KilnContextOptions");
+  if (*dim < symbol.min || *dim > symbol.max)
+    return fail(error, KILN_ERROR_SHAPE, "the dim '", name, "' is ", *dim, ", outside of ",
+                symbol.min, "..", symbol.max);
+  return KILN_OK;
+}
+
+// Runs plan() for the largest dims without a context to keep them in: on a small stack buffer,
+// which fits nearly all entries, or within the caller's memory.
+int32_t largest_arena(const KilnModule &module, uint32_t index, const KilnContextOptions *options,
+                      int64_t *scratch, int64_t *size, KilnError *error) {
+  const EntryRecord &entry = module.manifest.entries()[index];
+  if (entry.symbols.count == 0 && entry.arena_size >= 0) {
+    *size = entry.arena_size;
+    return KILN_OK;
+  }
+  for (uint32_t i = 0; i < entry.symbols.count; ++i)
+    if (int32_t code = largest_dim(module, entry, i, options, &scratch[i], error))
+      return code;
+  int64_t *out = scratch + entry.symbols.count;
+  if (int32_t code = call_plan(module, index, scratch, out, error))
+    return code;
+  *size = out[0];
+  return KILN_OK;
+}
+
+int32_t check_entry(const KilnModule *module, uint32_t entry, const char *function,
+                    KilnError *error) {
+  if (module == nullptr)
+    return fail(error, KILN_ERROR_USAGE, function, ": null pointer");
+  if (entry >= module->manifest.header().entries.count)
+    return fail(error, KILN_ERROR_USAGE, function, ": entry ", entry, " of ",
+                module->manifest.header().entries.count);
+  return KILN_OK;
+}
+
+struct GuardedBody {
+  void (*body)(void *closure, int64_t begin, int64_t end);
+  void *closure;
+  FpMode mode;
+};
+
+void run_guarded(void *closure, int64_t begin, int64_t end) {
+  auto *guarded = static_cast<GuardedBody *>(closure);
+  FpScope scope(guarded->mode);
+  guarded->body(guarded->closure, begin, end);
+}
+
+void serve_parallel_for(void *self, int64_t n, void (*body)(void *, int64_t, int64_t),
+                        void *closure) {
+  auto *context = static_cast<KilnContext *>(self);
+  if (n <= 0)
+    return;
+  if (n == 1 || context->executor.parallel_for == nullptr) {
+    body(closure, 0, n);
+    return;
+  }
+  GuardedBody guarded{body, closure, context->fp_mode};
+  context->executor.parallel_for(context->executor.self, n, run_guarded, &guarded);
+}
+
+void serve_after_kernel(void *self, int32_t kernel) {
+  auto *context = static_cast<KilnContext *>(self);
+  if (context->hook != nullptr)
+    context->hook(context->hook_self, context->entry_index, static_cast<uint32_t>(kernel));
+}
+
+int32_t fail_with_trap(KilnContext *context, int32_t trap, KilnError *error) {
+  const char *reason = trap == KILN_TRAP_DIVIDE_BY_ZERO ? "an integer was divided by zero"
+                       : trap == KILN_TRAP_INDEX        ? "an index was out of range"
+                       : trap == KILN_TRAP_SIZE ? "a size found in the data exceeds its bound"
+                                                : "it stopped for an unknown reason";
+  fail(error, KILN_ERROR_TRAP, "'", context->module->manifest.text(context->entry->name),
+       "' stopped: ", reason);
+  locate(*context->module, *context->entry, context->frame.trap_kernel, error);
+  return KILN_ERROR_TRAP;
+}
+
+// Room for the dims and the results of plan() while there is no context yet.
+constexpr uint64_t kScratch = 1024;
+
+int32_t measure(const KilnModule &module, uint32_t index, const KilnContextOptions *options,
+                uint64_t *arena_size, KilnError *error) {
+  const EntryRecord &entry = module.manifest.entries()[index];
+  int64_t scratch[kScratch];
+  if (entry.symbols.count + plan_out_size(module, entry) > kScratch)
+    return fail(error, KILN_ERROR_FORMAT, "'", module.manifest.text(entry.name), "' has more than ",
+                kScratch, " symbolic and output dims");
+  int64_t size = 0;
+  if (int32_t code = largest_arena(module, index, options, scratch, &size, error))
+    return code;
+  *arena_size = static_cast<uint64_t>(size);
+  return KILN_OK;
+}
+
+} // namespace
+
+int32_t call_plan(const KilnModule &module, uint32_t index, const int64_t *dims, int64_t *out,
+                  KilnError *error) {
+  const EntryRecord &entry = module.manifest.entries()[index];
+  const char *name = module.manifest.text(entry.name);
+  int32_t broken = module.plan(index)(dims, out);
+  if (broken != 0) {
+    auto constraint = static_cast<uint32_t>(broken) - 1;
+    const char *text =
+        constraint < entry.constraints.count
+            ? module.manifest.text(
+                  module.manifest.constraints()[entry.constraints.first + constraint])
+            : "a constraint without a name";
+    return fail(error, KILN_ERROR_SHAPE, "'", name, "' cannot run with the dims ",
+                Dims{dims, entry.symbols.count}, ": ", text);
+  }
+  uint64_t count = plan_out_size(module, entry);
+  for (uint64_t i = 0; i < count; ++i)
+    if (out[i] < 0)
+      return fail(error, KILN_ERROR_SHAPE, "'", name, "' cannot run with the dims ",
+                  Dims{dims, entry.symbols.count}, ": a size overflows");
+  return KILN_OK;
+}
+
+int32_t context_size(const KilnModule *module, uint32_t index, const KilnContextOptions *options,
+                     size_t *size, KilnError *error) {
+  if (int32_t code = check_entry(module, index, "context_size", error))
+    return code;
+  if (size == nullptr)
+    return fail(error, KILN_ERROR_USAGE, "context_size: null pointer");
+  uint64_t arena_size = 0;
+  if (int32_t code = measure(*module, index, options, &arena_size, error))
+    return code;
+  Carver carver(nullptr);
+  bool has_variables = options == nullptr || options->variables == nullptr;
+  carve(carver, *module, module->manifest.entries()[index], arena_size, has_variables);
+  if (!carver.is_fine())
+    return fail(error, KILN_ERROR_SHAPE, "'",
+                module->manifest.text(module->manifest.entries()[index].name),
+                "' needs more memory than there can be");
+  *size = carver.used();
+  return KILN_OK;
+}
+
+int32_t context_init(const KilnModule *module, uint32_t index, const KilnContextOptions *options,
+                     void *memory, size_t size, KilnContext **context, KilnError *error) {
+  if (context == nullptr || memory == nullptr)
+    return fail(error, KILN_ERROR_USAGE, "context_init: null pointer");
+  *context = nullptr;
+  size_t needed = 0;
+  if (int32_t code = context_size(module, index, options, &needed, error))
+    return code;
+  if (size < needed || reinterpret_cast<uintptr_t>(memory) % KILN_ALIGNMENT != 0)
+    return fail(error, KILN_ERROR_USAGE, "context_init: ", needed,
+                " bytes aligned to 64 are needed, ", uint64_t{size}, " are given",
+                size < needed ? "" : ", not aligned");
+  void *shared = options != nullptr ? options->variables : nullptr;
+  if (reinterpret_cast<uintptr_t>(shared) % KILN_ALIGNMENT != 0)
+    return fail(error, KILN_ERROR_USAGE, "context_init: the variables are not aligned to 64 bytes");
+  uint64_t arena_size = 0;
+  if (int32_t code = measure(*module, index, options, &arena_size, error))
+    return code;
+  const EntryRecord &entry = module->manifest.entries()[index];
+  Carver carver(memory);
+  Parts parts = carve(carver, *module, entry, arena_size, shared == nullptr);
+  uint64_t args = uint64_t{entry.inputs.count} + entry.outputs.count;
+  auto *made = ::new (parts.context) KilnContext();
+  made->module = module;
+  made->entry = &entry;
+  made->entry_index = index;
+  made->fp_mode = fp_mode((module->manifest.header().flags & kManifestKeepDenormals) != 0);
+  made->args = parts.args;
+  made->bindings = parts.bindings;
+  made->dims = parts.dims;
+  made->new_dims = parts.new_dims;
+  made->given_dims = parts.given_dims;
+  made->plan_out = parts.plan_out;
+  made->arena_size = arena_size;
+  std::memset(parts.args, 0, args * sizeof *parts.args);
+  std::memset(parts.bindings, 0, args * sizeof *parts.bindings);
+  for (uint32_t i = 0; i < entry.symbols.count; ++i)
+    made->dims[i] = made->given_dims[i] = -1;
+  if (options != nullptr && options->executor != nullptr)
+    made->executor = *options->executor;
+  made->services = {KILN_ENTRY_ABI, 0, made, serve_parallel_for, nullptr};
+  uint8_t *variables = shared != nullptr ? static_cast<uint8_t *>(shared) : parts.variables;
+  if (module->variables_size() == 0)
+    variables = nullptr;
+  made->frame = {&made->services, made->args, made->dims, parts.arena,
+                 module->weights, variables,  0,          0};
+  *context = made;
+  if (shared == nullptr && variables != nullptr)
+    return variables_init(module, variables, error);
+  return KILN_OK;
+}
+
+int32_t run(KilnContext *context, KilnError *error) {
+  if (context == nullptr)
+    return fail(error, KILN_ERROR_USAGE, "run: null pointer");
+  if (!context->is_checked) {
+    if (int32_t code = resolve_dims(context, error))
+      return code;
+    if (int32_t code = check_bindings(context, error))
+      return code;
+  }
+  context->frame.trap = 0;
+  context->frame.trap_kernel = -1;
+  context->services.after_kernel = context->hook != nullptr ? serve_after_kernel : nullptr;
+  int32_t trap = 0;
+  {
+    FpScope scope(context->fp_mode);
+    trap = context->module->run(context->entry_index)(&context->frame);
+  }
+  return trap == 0 ? KILN_OK : fail_with_trap(context, trap, error);
+}
+
+} // namespace kiln::rt

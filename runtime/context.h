@@ -1,0 +1,65 @@
+// One entry of a model, ready to run: bindings, dims, arena and (unless shared) variables, all in
+// one block of the caller's memory. context.cpp lays it out and runs it, binding.cpp checks what
+// the caller binds.
+#pragma once
+
+#include "runtime/entry_abi.h"
+#include "runtime/fp_mode.h"
+#include "runtime/module.h"
+
+namespace kiln::rt {
+
+// What the caller has bound to one input or output.
+struct Binding {
+  void *data;
+  uint64_t size;
+  bool is_bound;
+  bool has_shape;
+  int64_t dims[package::kMaxRank];
+};
+
+int32_t context_size(const KilnModule *module, uint32_t entry, const KilnContextOptions *options,
+                     size_t *size, KilnError *error);
+int32_t context_init(const KilnModule *module, uint32_t entry, const KilnContextOptions *options,
+                     void *memory, size_t size, KilnContext **context, KilnError *error);
+int32_t set_dims(KilnContext *context, const int64_t *dims, uint32_t count, KilnError *error);
+int32_t bind_input(KilnContext *context, uint32_t index, const KilnTensor *tensor,
+                   KilnError *error);
+int32_t bind_output(KilnContext *context, uint32_t index, const KilnTensor *tensor,
+                    KilnError *error);
+int32_t output_dims(KilnContext *context, uint32_t index, int64_t *dims, KilnError *error);
+int32_t run(KilnContext *context, KilnError *error);
+
+// Finds the dims from what is bound and set, and sizes from plan(). Does nothing when neither has
+// changed since the last time.
+int32_t resolve_dims(KilnContext *context, KilnError *error);
+// Whether everything is bound, large enough and apart; after resolve_dims().
+int32_t check_bindings(KilnContext *context, KilnError *error);
+// Calls the entry's plan() and says what is wrong with the dims if it refuses them.
+int32_t call_plan(const KilnModule &module, uint32_t entry, const int64_t *dims, int64_t *out,
+                  KilnError *error);
+
+} // namespace kiln::rt
+
+struct KilnContext {
+  const KilnModule *module;
+  const kiln::package::EntryRecord *entry;
+  uint32_t entry_index;
+  kiln::rt::FpMode fp_mode;
+
+  KilnFrame frame;
+  KilnServices services;
+  KilnExecutor executor; // parallel_for is null where there is none
+  KilnKernelHook hook;
+  void *hook_self;
+
+  void **args;                 // inputs, then outputs
+  kiln::rt::Binding *bindings; // likewise
+  int64_t *dims;               // of the symbols; those of the last plan
+  int64_t *new_dims;           // those being looked at
+  int64_t *given_dims;         // what set_dims said; -1 where nothing
+  int64_t *plan_out;           // arena size, then the dims of the outputs
+  uint64_t arena_size;         // what there is
+  bool is_planned;             // dims and plan_out hold for what is bound
+  bool is_checked;             // and so do the sizes of what is bound
+};

@@ -1,0 +1,133 @@
+// See file.h. All of it is plain system calls: stdio would double a static program.
+#include "runtime/file.h"
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace kiln::rt {
+
+int32_t map_file(const char *path, MappedFile *file, KilnError *error) {
+  int descriptor = ::open(path, O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0)
+    return fail(error, KILN_ERROR_IO, "cannot open '", path, "': ", errno_text(errno));
+  struct stat status;
+  const char *flaw = nullptr;
+  if (fstat(descriptor, &status) != 0)
+    flaw = errno_text(errno);
+  else if (S_ISDIR(status.st_mode))
+    flaw = errno_text(EISDIR);
+  else if (!S_ISREG(status.st_mode))
+    flaw = "it is not a regular file";
+  if (flaw != nullptr) {
+    ::close(descriptor);
+    return fail(error, KILN_ERROR_IO, "cannot open '", path, "': ", flaw);
+  }
+  file->descriptor = descriptor;
+  file->size = static_cast<uint64_t>(status.st_size);
+  file->data = nullptr;
+  if (file->size == 0)
+    return KILN_OK;
+  void *data = mmap(nullptr, file->size, PROT_READ, MAP_PRIVATE, descriptor, 0);
+  if (data == MAP_FAILED) {
+    int number = errno;
+    close_descriptor(file);
+    return fail(error, KILN_ERROR_MEMORY, "cannot map '", path, "' of ", file->size,
+                " bytes: ", errno_text(number));
+  }
+  file->data = static_cast<const uint8_t *>(data);
+  return KILN_OK;
+}
+
+void close_descriptor(MappedFile *file) {
+  if (file->descriptor >= 0)
+    ::close(file->descriptor);
+  file->descriptor = -1;
+}
+
+void unmap_file(MappedFile *file) {
+  if (file->data != nullptr)
+    munmap(const_cast<uint8_t *>(file->data), file->size);
+  close_descriptor(file);
+  *file = MappedFile();
+}
+
+void populate(const MappedFile &file) {
+  constexpr int kPopulateRead = 22; // MADV_POPULATE_READ, Linux 5.14
+  if (file.data != nullptr)
+    madvise(const_cast<uint8_t *>(file.data), file.size, kPopulateRead);
+}
+
+WholeFile::~WholeFile() {
+  if (descriptor_ >= 0)
+    ::close(descriptor_);
+  if (is_there_)
+    unlink(temporary_);
+  std::free(temporary_);
+}
+
+int32_t WholeFile::fail_with_errno(const char *verb, KilnError *error) {
+  return fail(error, KILN_ERROR_IO, "cannot ", verb, " '", path_, "': ", errno_text(errno));
+}
+
+int32_t WholeFile::create(const char *path, KilnError *error) {
+  path_ = path;
+  constexpr size_t kSuffix = 48;
+  size_t size = std::strlen(path) + kSuffix;
+  temporary_ = static_cast<char *>(std::malloc(size));
+  if (temporary_ == nullptr || size > UINT32_MAX)
+    return fail(error, KILN_ERROR_MEMORY, "out of memory");
+  // O_EXCL never follows what lies there; the count steps over what a killed process left.
+  for (int32_t attempt = 0; attempt < 100 && descriptor_ < 0; ++attempt) {
+    Text(temporary_, static_cast<uint32_t>(size))
+        << path << ".tmp" << int64_t{getpid()} << "." << attempt;
+    descriptor_ = ::open(temporary_, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (descriptor_ < 0 && errno != EEXIST)
+      break;
+  }
+  is_there_ = descriptor_ >= 0;
+  return is_there_ ? KILN_OK : fail_with_errno("create", error);
+}
+
+int32_t WholeFile::put(uint64_t offset, const void *data, uint64_t size, KilnError *error) {
+  auto *bytes = static_cast<const uint8_t *>(data);
+  while (size != 0) {
+    constexpr uint64_t kStep = uint64_t{1} << 30;
+    ssize_t done =
+        pwrite(descriptor_, bytes, size < kStep ? size : kStep, static_cast<off_t>(offset));
+    if (done < 0 && errno == EINTR)
+      continue;
+    if (done <= 0)
+      return fail_with_errno("write", error);
+    bytes += done;
+    offset += static_cast<uint64_t>(done);
+    size -= static_cast<uint64_t>(done);
+  }
+  return KILN_OK;
+}
+
+int32_t WholeFile::put_zeros(uint64_t offset, uint64_t size, KilnError *error) {
+  static constexpr uint8_t kZeros[512] = {};
+  for (; size > sizeof kZeros; offset += sizeof kZeros, size -= sizeof kZeros)
+    if (int32_t code = put(offset, kZeros, sizeof kZeros, error))
+      return code;
+  return put(offset, kZeros, size, error);
+}
+
+int32_t WholeFile::commit(KilnError *error) {
+  if (fsync(descriptor_) != 0)
+    return fail_with_errno("write", error);
+  int closed = ::close(descriptor_);
+  descriptor_ = -1;
+  if (closed != 0 || rename(temporary_, path_) != 0)
+    return fail_with_errno("replace", error);
+  is_there_ = false;
+  return KILN_OK;
+}
+
+} // namespace kiln::rt

@@ -1,0 +1,184 @@
+// The checks that make a manifest safe to index. A flaw is a fragment of a sentence; a package with
+// one was not written by Kiln, since damage is caught by the digest before.
+#include "runtime/manifest.h"
+
+#include <cstring>
+
+#include "runtime/entry_abi.h"
+#include "runtime/errors.h"
+
+namespace kiln::rt {
+namespace {
+
+using namespace package;
+
+bool has_table(Table table, uint64_t record_size, uint64_t size) {
+  return table.offset % 8 == 0 && table.offset <= size &&
+         table.count <= (size - table.offset) / record_size;
+}
+
+bool has_string(String string, const uint8_t *pool, uint32_t pool_size) {
+  return string.offset < pool_size && string.size < pool_size - string.offset &&
+         pool[string.offset + string.size] == 0 &&
+         std::memchr(pool + string.offset, 0, string.size) == nullptr;
+}
+
+bool has_range(Range range, Table table) {
+  return range.first <= table.count && range.count <= table.count - range.first;
+}
+
+} // namespace
+
+int32_t Manifest::open(const void *data, uint64_t size, uint64_t weights_size, const char *what,
+                       KilnError *error) {
+  data_ = static_cast<const uint8_t *>(data);
+  size_ = size;
+  header_ = reinterpret_cast<const ManifestHeader *>(data_);
+  if (data == nullptr || reinterpret_cast<uintptr_t>(data) % 8 != 0 || size < sizeof *header_ ||
+      header_->magic != kManifestMagic)
+    return fail(error, KILN_ERROR_FORMAT, what, ": the manifest is malformed");
+  if (header_->entry_abi != KILN_ENTRY_ABI)
+    return fail(error, KILN_ERROR_VERSION, what, ": its code has the interface version ",
+                header_->entry_abi, ", this runtime runs version ", KILN_ENTRY_ABI,
+                "; compile the model again");
+  const char *found = has_tables() ? flaw() : "a table outside the section";
+  if (found != nullptr)
+    return fail(error, KILN_ERROR_FORMAT, what, ": the manifest has ", found);
+  if (weights_size != kAnyWeights && header_->weights_size != weights_size)
+    return fail(error, KILN_ERROR_FORMAT, what, ": ", weights_size,
+                " bytes of weights where the manifest wants ", header_->weights_size);
+  return KILN_OK;
+}
+
+bool Manifest::has_text(String string) const {
+  return has_string(string, at(header_->strings.offset), header_->strings.count);
+}
+
+bool Manifest::has_tables() const {
+  return has_table(header_->strings, 1, size_) &&
+         has_table(header_->entries, sizeof(EntryRecord), size_) &&
+         has_table(header_->values, sizeof(ValueRecord), size_) &&
+         has_table(header_->dims, sizeof(DimRecord), size_) &&
+         has_table(header_->symbols, sizeof(SymbolRecord), size_) &&
+         has_table(header_->constraints, sizeof(String), size_) &&
+         has_table(header_->kernels, sizeof(KernelRecord), size_) &&
+         has_table(header_->variables, sizeof(VariableRecord), size_) &&
+         has_table(header_->metadata, sizeof(MetadataRecord), size_);
+}
+
+const char *Manifest::flaw() const {
+  if (!has_text(header_->model_name) || !has_text(header_->producer))
+    return "a name outside its text";
+  for (uint32_t i = 0; i < header_->symbols.count; ++i)
+    if (!has_text(symbols()[i].name) || symbols()[i].min < 0 || symbols()[i].max < symbols()[i].min)
+      return "a malformed symbolic dim";
+  for (uint32_t i = 0; i < header_->constraints.count; ++i)
+    if (!has_text(constraints()[i]))
+      return "a malformed constraint";
+  for (uint32_t i = 0; i < header_->kernels.count; ++i)
+    if (!has_text(kernels()[i].name))
+      return "a malformed kernel";
+  for (uint32_t i = 0; i < header_->metadata.count; ++i)
+    if (!has_text(metadata()[i].key) || !has_text(metadata()[i].value))
+      return "malformed metadata";
+  for (uint32_t i = 0; i < header_->entries.count; ++i)
+    if (const char *found = flaw_of_entry(entries()[i]))
+      return found;
+  if (header_->variables_size > INT64_MAX / 2 || header_->weights_size > INT64_MAX / 2)
+    return "an impossible size";
+  for (uint32_t i = 0; i < header_->variables.count; ++i)
+    if (const char *found = flaw_of_variable(variables()[i]))
+      return found;
+  return nullptr;
+}
+
+const char *Manifest::flaw_of_entry(const EntryRecord &entry) const {
+  if (!has_text(entry.name) || entry.arena_size < -1 || !has_range(entry.inputs, header_->values) ||
+      !has_range(entry.outputs, header_->values) || !has_range(entry.symbols, header_->symbols) ||
+      !has_range(entry.constraints, header_->constraints) ||
+      !has_range(entry.kernels, header_->kernels))
+    return "a malformed entry";
+  if (const char *found = flaw_of_values(entry.inputs, entry, false))
+    return found;
+  return flaw_of_values(entry.outputs, entry, true);
+}
+
+const char *Manifest::flaw_of_values(Range range, const EntryRecord &entry, bool is_output) const {
+  for (uint32_t i = 0; i < range.count; ++i) {
+    const ValueRecord &value = values()[range.first + i];
+    if (!has_text(value.name) || dtype_size(value.dtype) == 0 || value.dims.count > kMaxRank ||
+        !has_range(value.dims, header_->dims))
+      return "a malformed input or output";
+    for (uint32_t j = 0; j < value.dims.count; ++j) {
+      const DimRecord &dim = dims()[value.dims.first + j];
+      bool is_fine = has_text(dim.text);
+      if (dim.kind == DimKind::Const)
+        is_fine = is_fine && dim.value >= 0;
+      else if (dim.kind == DimKind::Symbol)
+        is_fine = is_fine && dim.symbol < entry.symbols.count;
+      else
+        is_fine = is_fine && dim.kind == DimKind::Planned && is_output;
+      if (!is_fine)
+        return "a malformed dim";
+    }
+  }
+  return nullptr;
+}
+
+const char *Manifest::flaw_of_variable(const VariableRecord &variable) const {
+  if (!has_text(variable.name) || dtype_size(variable.dtype) == 0 ||
+      variable.dims.count > kMaxRank || !has_range(variable.dims, header_->dims) ||
+      variable.offset % KILN_ALIGNMENT != 0)
+    return "a malformed variable";
+  int64_t shape[kMaxRank];
+  for (uint32_t i = 0; i < variable.dims.count; ++i) {
+    const DimRecord &dim = dims()[variable.dims.first + i];
+    if (dim.kind != DimKind::Const)
+      return "a variable without a fixed shape";
+    shape[i] = dim.value;
+  }
+  uint64_t bytes = 0;
+  if (!tensor_size(variable.dtype, shape, variable.dims.count, &bytes) ||
+      bytes > header_->variables_size || variable.offset > header_->variables_size - bytes)
+    return "a variable outside the variables block";
+  if (variable.initial != kNoOffset &&
+      (bytes > header_->weights_size || variable.initial > header_->weights_size - bytes))
+    return "an initial value outside the weights";
+  return nullptr;
+}
+
+uint64_t Manifest::variable_size(const VariableRecord &variable, int64_t *shape) const {
+  for (uint32_t i = 0; i < variable.dims.count; ++i)
+    shape[i] = dims()[variable.dims.first + i].value;
+  uint64_t bytes = 0;
+  tensor_size(variable.dtype, shape, variable.dims.count, &bytes);
+  return bytes;
+}
+
+int32_t Locations::open(const void *data, uint64_t size, const char *what, KilnError *error) {
+  if (size == 0)
+    return KILN_OK;
+  data_ = static_cast<const uint8_t *>(data);
+  header_ = reinterpret_cast<const LocationsHeader *>(data_);
+  bool is_fine = data != nullptr && reinterpret_cast<uintptr_t>(data) % 8 == 0 &&
+                 size >= sizeof *header_ && header_->magic == kLocationsMagic &&
+                 has_table(header_->strings, 1, size) &&
+                 has_table(header_->records, sizeof(LocationRecord), size);
+  for (uint32_t i = 0; is_fine && i < header_->records.count; ++i) {
+    const LocationRecord &record = *find(i);
+    const uint8_t *pool = data_ + header_->strings.offset;
+    is_fine = has_string(record.file, pool, header_->strings.count) &&
+              has_string(record.node, pool, header_->strings.count);
+  }
+  if (!is_fine)
+    return fail(error, KILN_ERROR_FORMAT, what, ": the source locations are malformed");
+  return KILN_OK;
+}
+
+const LocationRecord *Locations::find(uint32_t index) const {
+  if (header_ == nullptr || index >= header_->records.count)
+    return nullptr;
+  return reinterpret_cast<const LocationRecord *>(data_ + header_->records.offset) + index;
+}
+
+} // namespace kiln::rt

@@ -1,0 +1,39 @@
+// A loaded model: checked, mapped, and never changed until it is closed.
+#pragma once
+
+#include "runtime/elf_image.h"
+#include "runtime/file.h"
+#include "runtime/manifest.h"
+#include "runtime/package_view.h"
+
+struct KilnModule {
+  kiln::rt::MappedFile file;     // empty unless opened from a path
+  kiln::rt::PackageView package; // empty for a static model
+  kiln::rt::Manifest manifest;
+  kiln::rt::Locations locations;
+  kiln::rt::CodeImage image;               // empty for a static model
+  const KilnStaticEntry *linked = nullptr; // of a static model
+  const char *target = "";
+  const uint8_t *weights = nullptr; // never null: points at zeros where there are none
+  const uint8_t *saved_state = nullptr;
+
+  // Bytes of a variables block, with room to read past its end; 0 where there are no variables.
+  uint64_t variables_size() const;
+  KilnRunFn run(uint32_t entry) const { return linked ? linked[entry].run : image.run(entry); }
+  KilnPlanFn plan(uint32_t entry) const { return linked ? linked[entry].plan : image.plan(entry); }
+};
+
+namespace kiln::rt {
+
+int32_t open_file_module(const char *path, const KilnOpenOptions *options, KilnModule **module,
+                         KilnError *error);
+int32_t open_memory_module(const void *data, size_t size, const KilnOpenOptions *options,
+                           KilnModule **module, KilnError *error);
+int32_t open_static_module(const KilnStaticModel *model, KilnModule **module, KilnError *error);
+void close_module(KilnModule *module);
+
+// Puts the name and place of a kernel into an error that is already filled.
+void locate(const KilnModule &module, const package::EntryRecord &entry, int32_t kernel,
+            KilnError *error);
+
+} // namespace kiln::rt
