@@ -1,0 +1,25 @@
+#include "passes/pipelines.h"
+
+namespace kiln {
+
+bool run_graph_pipeline(Module &module, PassManager &manager, OptLevel level) {
+  auto run = [&](std::string_view pass) { return manager.run(module, pass); };
+  if (!run("inline-calls")) // every function stands alone: no calls are left
+    return false;
+  if (!run("dce")) // only exported functions are left
+    return false;
+
+  if (level == OptLevel::o0)
+    return run("decompose"); // only primitives are left, and what the target has a kernel for
+
+  if (!run("freeze")) // weights of inference are constants, so that they can be folded and packed
+    return false;
+  constexpr std::string_view kSimplify[] = {"fold", "cse", "dce"};
+  if (!manager.run_until_stable(module, kSimplify, 4)) // composites are as simple as they get
+    return false;
+  if (!run("decompose")) // only primitives are left, and what the target has a kernel for
+    return false;
+  return manager.run_until_stable(module, kSimplify, 4);
+}
+
+} // namespace kiln
