@@ -1,10 +1,9 @@
 #include "tests/runtime/test_model.h"
 
-#include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <unistd.h>
 
 namespace kiln::test {
 
@@ -24,11 +23,16 @@ std::string image_path(const std::string &variant) {
 }
 
 std::string temporary(const std::string &name) {
-  static const std::string kFolder = [] {
-    char folder[] = "/tmp/kiln-runtime-XXXXXX";
-    return std::string(mkdtemp(folder));
-  }();
-  return kFolder + "/" + name;
+  struct Folder {
+    std::string path = (std::filesystem::temp_directory_path() / "kiln-runtime-XXXXXX").string();
+    Folder() {
+      if (mkdtemp(path.data()) == nullptr)
+        std::abort();
+    }
+    ~Folder() { std::filesystem::remove_all(path); }
+  };
+  static const Folder kFolder;
+  return kFolder.path + "/" + name;
 }
 
 const char *base_target() {
