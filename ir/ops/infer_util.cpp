@@ -156,6 +156,21 @@ Status equal_types(InferContext &context, const TensorType &a, const TensorType 
   return equal_shapes(context, a.shape, b.shape, what);
 }
 
+bool require_at_most(InferContext &context, const Dim &a, const Dim &b) {
+  if (known_nonnegative(b - a, DimRanges{}))
+    return true;
+  if ((b - a).is_const() || !a.is_valid() || !b.is_valid())
+    return false;
+  return context.require_equal(max(a, b), b);
+}
+
+Status nonnegative_dims(InferContext &context, std::span<const Dim> dims, std::string_view what) {
+  for (const Dim &d : dims)
+    if (!require_at_most(context, 0, d))
+      return Error{fmt::format("{} {} holds a size that is negative or overflows", what, shape_text(dims))};
+  return Unit{};
+}
+
 Result<Shape> broadcast_shapes(InferContext &context, const Shape &a, const Shape &b) {
   const Shape &longer = a.size() >= b.size() ? a : b, &shorter = a.size() >= b.size() ? b : a;
   Shape out = longer;

@@ -45,11 +45,15 @@ Status equal_dims(InferContext &context, const Dim &a, const Dim &b, std::string
 Status equal_shapes(InferContext &context, const Shape &a, const Shape &b, std::string_view what);
 Status equal_types(InferContext &context, const TensorType &a, const TensorType &b,
                    std::string_view what);
+// a <= b, or required to be at run time; false if a > b for certain.
+bool require_at_most(InferContext &context, const Dim &a, const Dim &b);
+// Sizes given as attributes: none below 0.
+Status nonnegative_dims(InferContext &context, std::span<const Dim> dims, std::string_view what);
 // numpy: aligned at the end; equal, or one of them 1. Two dims not known to be equal are required to
 // be (a symbolic dim is never taken to be 1 at run time unless it is the constant 1).
 Result<Shape> broadcast_shapes(InferContext &context, const Shape &a, const Shape &b);
 Result<Shape> broadcast_operands(InferContext &context);
-// True error where `from` does not broadcast to exactly `to`.
+// An error where `from` does not broadcast to exactly `to`.
 Status broadcasts_to(InferContext &context, const Shape &from, const Shape &to);
 
 } // namespace kiln
