@@ -124,6 +124,7 @@ enum Trait : uint32_t {
   kExpensive = 1u << 10,    // not worth computing twice
   kZeroPreserving = 1u << 11, // f(0) = 0
   kNoFold = 1u << 12,       // never evaluated at compile time (random bits, variables)
+  kTrapsOnZero = 1u << 13,  // elementwise; an integer 0 as the last operand is an error of the run
 };
 
 // Shapes, dtypes and attributes the table test runs an op on. Values are drawn from [lo, hi].

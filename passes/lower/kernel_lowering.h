@@ -1,0 +1,114 @@
+// The machinery that turns a node into a kernel: expressions are pulled from results to operands.
+//
+// pull(v, index) gives an expression for one element of v. What is outside the node is loaded by its
+// layout; an elementwise op applies its scalar form to what it pulls; a movement op pulls elsewhere; a
+// reduction writes its loop nest and gives the accumulator. Statements that come up on the way go to the
+// innermost scope (loop body) that knows every symbol of the index, so the mean of a row is computed
+// before the loop over the row, whoever asks for it first.
+#pragma once
+
+#include "ir/ops/op.h"
+#include "passes/lower/lower.h"
+
+#include <functional>
+#include <memory>
+#include <unordered_map>
+
+namespace kiln {
+
+class KernelLowering {
+public:
+  KernelLowering(const Module &module, const Function &function, const Node &node);
+  LoweredNode run();
+
+  // Used by the context that ops see.
+  Expr pull(ValueId value, std::span<const Dim> index);
+  bool zero_padded(ValueId value, int dim, const Dim &lo, const Dim &hi) const;
+  Dim bind_index(Expr value, const Dim &lo, const std::optional<Dim> &hi);
+  Expr bind(Expr value);
+  void emit(Stmt stmt) { stack_.back()->stmts.push_back(std::move(stmt)); }
+  Dim simplified(const Dim &d) const { return simplify(d, ranges_); }
+  Stmt store(ValueId result, std::span<const Dim> index, Expr value);
+  void loop(std::string_view name, const Dim &begin, const Dim &end, LoopKind kind,
+            const std::function<void(const Dim &)> &body);
+  void if_then(Expr condition, const std::function<void()> &body);
+  const TensorType &type(ValueId value) const { return function_.type(value); }
+
+private:
+  struct Memo {
+    ValueId value;
+    std::vector<Dim> index;
+    Expr expr;
+  };
+  struct RowBuffer {
+    ValueId value;
+    std::vector<Dim> outer;
+    Symbol buffer;
+  };
+  // A loop body (or the kernel's) under construction.
+  struct Scope {
+    std::vector<Stmt> stmts;
+    std::vector<Memo> memos;
+    std::vector<RowBuffer> rows;
+  };
+  struct Nest { // one output loop: what it runs over
+    int dim;
+    enum class Part : uint8_t { whole, block, lane } part;
+  };
+
+  void find_row_axes();
+  void choose_materialised();
+  bool is_inner(ValueId value) const { return inner_[size_t(value)]; }
+  ValueId resolve(ValueId value) const; // a region argument to the operand it stands for
+  void lower_results();
+  void lower_root(const Node &root);
+  void lower_nest(const std::vector<ValueId> &results);
+  void zero_halo(ValueId result);
+  std::vector<Nest> nest_order(ValueId result) const;
+  bool block_overrun_allowed(ValueId result, int dim) const;
+
+  Expr compute(ValueId value, std::span<const Dim> index);
+  Expr pull_external(ValueId value, std::span<const Dim> index);
+  Expr pull_scalar(const Node &node, std::span<const Dim> index);
+  Expr pull_reduce(const Node &node, ValueId value, std::span<const Dim> index);
+  Expr pull_row(ValueId value, std::span<const Dim> index);
+  std::optional<Expr> find_memo(ValueId value, std::span<const Dim> index) const;
+
+  size_t level_of(std::span<const Dim> index) const;
+  // Runs f with only the scopes up to `level` on the stack.
+  void at_level(size_t level, const std::function<void()> &f);
+  std::vector<Stmt> in_scope(Symbol var, const std::function<void()> &f);
+  const KernelBuffer &input_buffer(ValueId external);
+  Symbol fresh(std::string_view stem);
+
+  const Module &module_;
+  const Function &function_;
+  const Node &node_;
+  const Block *region_ = nullptr;  // of a fusion
+  std::vector<ValueId> results_;   // values the kernel stores: outer ids
+  std::vector<ValueId> roots_;     // the same, inside the region
+  std::vector<bool> inner_;        // by value: defined inside the node
+  std::vector<int> uses_;          // by value, inside the node
+  std::vector<bool> materialised_; // by value: kept in a row buffer
+  std::vector<int> row_axes_;
+  Dim row_size_ = 1;
+
+  Kernel kernel_;
+  std::vector<ValueId> inputs_;
+  std::vector<KernelBuffer> input_buffers_;
+  std::vector<std::unique_ptr<Scope>> owned_;
+  std::vector<Scope *> stack_;
+  std::unordered_map<Symbol, Scope *> symbol_scope_;
+  DimRanges ranges_;
+  int next_name_ = 0;
+};
+
+// Splits loops whose variable appears under / or % by a constant (a blocked channel, packed panels), so
+// that every index is affine: for c in 0..64 with c / 16, c % 16 becomes c.o in 0..4, c.i in 0..16.
+void split_loops(Kernel &kernel);
+// Loop variables i0, i1, ..., lets t0, ..., local buffers a0, ...: equal kernels become equal values.
+void rename_symbols(Kernel &kernel);
+// Fills in dims, flops and bytes.
+void finish_kernel(Kernel &kernel);
+
+} // namespace kiln

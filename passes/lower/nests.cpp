@@ -1,0 +1,246 @@
+// The loops over a kernel's results: in the physical order of the result's layout, so that stores are
+// contiguous; the dims of a row last where reductions over the row stand in between.
+#include "passes/lower/kernel_lowering.h"
+
+#include <algorithm>
+
+namespace kiln {
+namespace {
+
+constexpr int64_t kMaxRowElements = 8192; // of a row buffer on a worker's stack: 64 KiB of f64
+
+std::vector<int> reduced_axes(const Node &node, const TensorType &operand) {
+  std::vector<int> out;
+  if (const Attr *axes = node.attrs.find("axes"))
+    for (const Dim &d : std::get<std::vector<Dim>>(*axes))
+      out.push_back(int(d.as_const() < 0 ? d.as_const() + operand.rank() : d.as_const()));
+  else if (node.attrs.has("axis"))
+    out.push_back(int(node.attrs.get_int("axis") < 0 ? node.attrs.get_int("axis") + operand.rank()
+                                                     : node.attrs.get_int("axis")));
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+} // namespace
+
+// Row axes: what the reductions inside a fusion reduce, where a result still has those dims.
+void KernelLowering::find_row_axes() {
+  if (!region_)
+    return;
+  const TensorType &result = type(roots_.at(0));
+  for (NodeId id : region_->nodes) {
+    const Node &n = function_.node(id);
+    if (!op_def(n.op).has(kReduction))
+      continue;
+    const TensorType &operand = type(n.operands[0]);
+    auto axes = reduced_axes(n, operand);
+    if (operand.rank() != result.rank() || axes.empty())
+      continue;
+    bool kept = std::all_of(axes.begin(), axes.end(), [&](int a) {
+      return result.shape[size_t(a)] == operand.shape[size_t(a)];
+    });
+    if (!kept || std::find(roots_.begin(), roots_.end(), n.results[0]) != roots_.end())
+      continue;
+    row_axes_ = axes;
+    row_size_ = 1;
+    for (int a : axes)
+      row_size_ *= operand.shape[size_t(a)];
+    return;
+  }
+}
+
+// Expensive values that more than one pass over the row needs are kept in a row buffer: the exponential
+// of a softmax, needed for the sum and for the result.
+void KernelLowering::choose_materialised() {
+  if (row_axes_.empty() || !row_size_.is_const() || row_size_.as_const() > kMaxRowElements)
+    return;
+  std::vector<int> passes(function_.values.size()), last(function_.values.size(), -1);
+  int pass = 0;
+  std::function<void(ValueId)> walk = [&](ValueId v) {
+    if (!is_inner(v) || last[size_t(v)] == pass)
+      return;
+    last[size_t(v)] = pass;
+    const Node &n = function_.node(function_.value(v).def);
+    if (op_def(n.op).reduce)
+      return; // its operands belong to its own pass
+    ++passes[size_t(v)];
+    for (ValueId operand : n.operands)
+      walk(operand);
+  };
+  for (ValueId root : roots_)
+    walk(root);
+  for (NodeId id : region_->nodes) {
+    const Node &n = function_.node(id);
+    if (!op_def(n.op).reduce)
+      continue;
+    ++pass;
+    for (ValueId operand : n.operands)
+      walk(operand);
+  }
+  for (NodeId id : region_->nodes) {
+    const Node &n = function_.node(id);
+    ValueId v = n.results.empty() ? ValueId() : n.results[0];
+    if (!v.valid() || passes[size_t(v)] < 2 || !op_def(n.op).has(kExpensive) || !op_def(n.op).scalar)
+      continue;
+    const Shape &shape = type(v).shape;
+    bool full = type(v).rank() == type(roots_[0]).rank();
+    for (int a : row_axes_)
+      full = full && shape[size_t(a)] == type(roots_[0]).shape[size_t(a)];
+    materialised_[size_t(v)] = full;
+  }
+}
+
+std::vector<KernelLowering::Nest> KernelLowering::nest_order(ValueId result) const {
+  const Value &value = function_.value(result);
+  auto is_row = [&](int d) {
+    return std::find(row_axes_.begin(), row_axes_.end(), d) != row_axes_.end();
+  };
+  std::vector<Nest> outer, inner;
+  for (int i = 0; i < value.type.rank(); ++i) {
+    int d = value.layout.order.empty() ? i : value.layout.order[size_t(i)];
+    bool blocked = value.layout.block_of(d) > 1;
+    (is_row(d) ? inner : outer).push_back({d, blocked ? Nest::Part::block : Nest::Part::whole});
+  }
+  for (const auto &block : value.layout.blocks)
+    (is_row(block.dim) ? inner : row_axes_.empty() ? inner : outer)
+        .push_back({block.dim, Nest::Part::lane});
+  outer.insert(outer.end(), inner.begin(), inner.end());
+  return outer;
+}
+
+// Whether lanes past the end of a blocked dim may be computed from whatever lies there: every operand
+// that is read along that dim has the same block, or is a vector along it (readable past its end).
+bool KernelLowering::block_overrun_allowed(ValueId result, int dim) const {
+  const Value &value = function_.value(result);
+  const Dim &size = value.type.shape[size_t(dim)];
+  int64_t block = value.layout.block_of(dim);
+  if (auto n = size.try_const(); n && *n % block == 0)
+    return true;
+  if (!region_ && !op_def(node_.op).scalar && !op_def(node_.op).reduce)
+    return false;
+  for (ValueId operand : node_.operands) {
+    const Value &v = function_.value(operand);
+    Dim count = element_count(v.type.shape);
+    bool blocked = !v.layout.blocks.empty();
+    bool vector = count == size && dtype_bytes(v.type.dtype) <= 4;
+    if (!blocked && !vector && !count.is_const(1))
+      return false;
+  }
+  if (region_)
+    for (NodeId id : region_->nodes)
+      if (op_def(function_.node(id).op).element)
+        return false; // movement or data-dependent indices
+  return true;
+}
+
+void KernelLowering::lower_results() {
+  for (ValueId result : results_)
+    zero_halo(result);
+  const Node &root = region_ ? function_.node(function_.value(roots_[0]).def) : node_;
+  if (op_def(root.op).lower)
+    return lower_root(root);
+  // Results of one shape and layout share their loops.
+  std::vector<bool> done(results_.size());
+  for (size_t i = 0; i < results_.size(); ++i) {
+    if (done[i])
+      continue;
+    std::vector<ValueId> group;
+    for (size_t k = i; k < results_.size(); ++k) {
+      const Value &a = function_.value(results_[i]), &b = function_.value(results_[k]);
+      if (a.type.shape == b.type.shape && a.layout == b.layout) {
+        group.push_back(results_[k]);
+        done[k] = true;
+      }
+    }
+    lower_nest(group);
+  }
+}
+
+void KernelLowering::lower_nest(const std::vector<ValueId> &results) {
+  const Value &first = function_.value(results[0]);
+  auto order = nest_order(results[0]);
+  std::vector<Dim> index(first.type.shape.size());
+  std::function<void(size_t)> nest = [&](size_t i) {
+    if (i == order.size()) {
+      std::vector<Dim> at;
+      for (const Dim &d : index)
+        at.push_back(simplified(d));
+      for (ValueId result : results) {
+        size_t k = size_t(std::find(results_.begin(), results_.end(), result) - results_.begin());
+        Expr value = pull(roots_[k], at);
+        emit(store(result, at, std::move(value)));
+      }
+      return;
+    }
+    auto [dim, part] = order[i];
+    const Dim &size = first.type.shape[size_t(dim)];
+    int64_t block = first.layout.block_of(dim);
+    switch (part) {
+    case Nest::Part::whole:
+      if (size.is_const(1)) {
+        index[size_t(dim)] = 0;
+        return nest(i + 1);
+      }
+      return loop("i", 0, size, LoopKind::parallel, [&](const Dim &var) {
+        index[size_t(dim)] = var;
+        nest(i + 1);
+      });
+    case Nest::Part::block:
+      return loop("o", 0, ceildiv(size, block), LoopKind::parallel, [&](const Dim &var) {
+        index[size_t(dim)] = var * Dim(block);
+        nest(i + 1);
+      });
+    case Nest::Part::lane: {
+      Dim base = index[size_t(dim)];
+      Dim end = block_overrun_allowed(results[0], dim) ? Dim(block) : min(block, size - base);
+      return loop("l", 0, end, LoopKind::parallel, [&](const Dim &var) {
+        index[size_t(dim)] = base + var;
+        nest(i + 1);
+        index[size_t(dim)] = base;
+      });
+    }
+    }
+  };
+  nest(0);
+}
+
+// Zeroes what lies around a result with a halo, one dim after the other: its low and high side over the
+// inside of the dims before and everything of the dims after.
+void KernelLowering::zero_halo(ValueId result) {
+  const Value &value = function_.value(result);
+  if (value.layout.halos.empty())
+    return;
+  Shape physical = physical_shape(value.type.shape, value.layout);
+  size_t rank = value.type.shape.size();
+  Symbol buffer("out" + std::to_string(std::find(results_.begin(), results_.end(), result) - results_.begin()));
+  auto halo_at = [&](size_t p) {
+    return p < rank ? value.layout.halo_of(value.layout.order.empty() ? int(p) : value.layout.order[p])
+                    : Layout::Halo{0, 0, 0};
+  };
+  for (size_t h = 0; h < rank; ++h) {
+    Layout::Halo halo = halo_at(h);
+    for (bool high : {false, true}) {
+      if ((high ? halo.hi : halo.lo) == 0)
+        continue;
+      std::function<void(size_t, Dim)> nest = [&](size_t p, Dim offset) {
+        if (p == physical.size()) {
+          emit(kb::store(buffer, simplified(offset), kb::constant(value.type.dtype, 0)));
+          return;
+        }
+        Dim begin = 0, end = physical[p];
+        if (p == h) {
+          begin = high ? physical[p] - Dim(halo.hi) : Dim(0);
+          end = high ? physical[p] : Dim(halo.lo);
+        } else if (p < h) {
+          begin = halo_at(p).lo;
+          end = physical[p] - Dim(halo_at(p).hi);
+        }
+        loop("z", 0, end - begin, LoopKind::parallel,
+             [&](const Dim &var) { nest(p + 1, offset * physical[p] + begin + var); });
+      };
+      nest(0, 0);
+    }
+  }
+}
+
+} // namespace kiln

@@ -1,0 +1,80 @@
+// Builds one entry's plan: walks the function, launches a kernel for each node, gives every value a
+// buffer, and follows regions into if, while and loop steps.
+#pragma once
+
+#include "passes/lower/lower.h"
+
+#include <unordered_map>
+
+namespace kiln {
+
+// Kernels and weights, shared by all entries of a program: equal ones exist once.
+class ProgramBuilder {
+public:
+  ProgramBuilder(const Module &module, Program &program) : module_(module), program_(program) {}
+
+  int add_kernel(Kernel kernel);
+  int add_weight(ConstantId constant, const Layout &layout, int64_t bytes);
+  void place_variables();
+  const Module &module() const { return module_; }
+  Program &program() { return program_; }
+
+private:
+  const Module &module_;
+  Program &program_;
+  std::unordered_multimap<size_t, int> kernel_index_;
+};
+
+class PlanBuilder {
+public:
+  PlanBuilder(ProgramBuilder &program, const Function &function, Diagnostics &diagnostics)
+      : program_(program), function_(function), diagnostics_(diagnostics) {}
+  bool build(Plan &plan);
+
+private:
+  bool bind_arguments();
+  bool find_dims();
+  void order_nodes(const Block &block);
+  bool walk(const Block &block, std::vector<PlanStep> &steps);
+  bool walk_node(NodeId id, std::vector<PlanStep> &steps);
+  bool walk_if(const Node &node, std::vector<PlanStep> &steps);
+  bool walk_while(const Node &node, std::vector<PlanStep> &steps);
+  bool walk_scan(const Node &node, std::vector<PlanStep> &steps);
+  void read_variable(NodeId id, std::vector<PlanStep> &steps);
+  void launch(NodeId id, std::vector<PlanStep> &steps);
+  void copy(int from, int to, std::vector<PlanStep> &steps, const Location &location);
+
+  int new_buffer(PlanBuffer buffer);
+  int arena_buffer(ValueId value);
+  int view(int parent, Dim extra, const TensorType &type, std::string name);
+  int buffer_of(ValueId value); // of one that exists, or a constant
+  void touch(int buffer);
+  // Lets the kernel that makes `value` write to `buffer`, if one does and the layout agrees.
+  bool try_redirect(ValueId value, int buffer, const Block &block);
+  void deliver(ValueId value, int buffer, std::vector<PlanStep> &steps, const Location &location);
+  // Copies operands into the buffers that a loop carries.
+  std::vector<int> start_carried(const Node &node, size_t count, std::vector<PlanStep> &steps);
+  void update_carried(const Block &body, const std::vector<int> &carried, std::vector<PlanStep> &steps,
+                      const Location &location);
+  void extend_over_loop(int begin);
+
+  ProgramBuilder &program_;
+  const Function &function_;
+  Diagnostics &diagnostics_;
+  Plan *plan_ = nullptr;
+  std::unordered_map<ValueId, int> buffers_;
+  std::unordered_map<ValueId, int> destination_;
+  std::vector<int> parent_; // of views; -1 elsewhere
+  std::vector<int> node_order_;
+  int next_order_ = 0;
+  int clock_ = 0; // counts launches and copies, for lifetimes
+  int next_loop_ = 0;
+};
+
+// Places the arena buffers of a plan that are no views (parent -1): offsets and arena_size.
+void plan_memory(Plan &plan, const std::vector<int> &parents);
+
+// Elements of a value that are the same memory as those of its operand: a reshape, row-major to row-major.
+bool is_alias(const Function &function, const Node &node);
+
+} // namespace kiln
