@@ -7,11 +7,10 @@
 #include <ctime>
 #include <linux/futex.h>
 #include <new>
-#include <pthread.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 
 #include "runtime/errors.h"
+#include "runtime/thread.h"
 
 namespace kiln::rt {
 namespace {
@@ -42,12 +41,34 @@ bool spin_while(const std::atomic<uint32_t> &word, uint32_t value) {
   return false;
 }
 
-void sleep_while(std::atomic<uint32_t> &word, uint32_t value) {
-  syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, value, nullptr, nullptr, 0);
+// Not libc's syscall(), which writes errno: a bare thread has none of its own (see thread.h).
+void futex(std::atomic<uint32_t> &word, int64_t operation, int64_t value) {
+#if defined(__x86_64__)
+  int64_t result;
+  register int64_t timeout __asm__("r10") = 0;
+  __asm__ volatile("syscall"
+                   : "=a"(result)
+                   : "a"(int64_t{SYS_futex}), "D"(&word), "S"(operation), "d"(value), "r"(timeout)
+                   : "rcx", "r11", "memory");
+#elif defined(__aarch64__)
+  register int64_t number __asm__("x8") = SYS_futex;
+  register void *address __asm__("x0") = &word;
+  register int64_t x1 __asm__("x1") = operation;
+  register int64_t x2 __asm__("x2") = value;
+  register int64_t timeout __asm__("x3") = 0;
+  __asm__ volatile("svc 0"
+                   : "+r"(address)
+                   : "r"(number), "r"(x1), "r"(x2), "r"(timeout)
+                   : "memory");
+#endif
 }
 
-void wake(std::atomic<uint32_t> &word, int32_t count) {
-  syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, count, nullptr, nullptr, 0);
+void sleep_while(std::atomic<uint32_t> &word, uint32_t value) {
+  futex(word, FUTEX_WAIT_PRIVATE, value);
+}
+
+void wake(std::atomic<uint32_t> &word, uint32_t count) {
+  futex(word, FUTEX_WAKE_PRIVATE, count);
 }
 
 using Body = void (*)(void *closure, int64_t begin, int64_t end);
@@ -76,7 +97,7 @@ struct KilnPool {
   uint32_t threads = 1; // with the caller
   uint32_t started = 0;
   KilnExecutor executor{};
-  pthread_t workers[1]; // as many as `threads - 1`
+  kiln::rt::Thread workers[1]; // as many as `threads - 1`
 };
 
 namespace kiln::rt {
@@ -128,7 +149,7 @@ void *work_until_closed(void *argument) {
 void announce(KilnPool *pool, uint32_t wanted) {
   pool->round.fetch_add(1);
   if (pool->sleepers.load() != 0)
-    wake(pool->round, static_cast<int32_t>(wanted));
+    wake(pool->round, wanted);
 }
 
 void wait_for_parts(KilnPool *pool) {
@@ -174,7 +195,7 @@ bool start_workers(KilnPool *pool) {
   pthread_sigmask(SIG_SETMASK, &all, &before);
   bool is_fine = true;
   while (is_fine && pool->started + 1 < pool->threads) {
-    is_fine = pthread_create(&pool->workers[pool->started], nullptr, work_until_closed, pool) == 0;
+    is_fine = start_thread(&pool->workers[pool->started], work_until_closed, pool);
     pool->started += is_fine ? 1 : 0;
   }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
@@ -190,7 +211,7 @@ int32_t pool_create(uint32_t threads, KilnPool **pool, KilnError *error) {
   if (threads == 0 || threads > kMaxThreads)
     return fail(error, KILN_ERROR_USAGE, "pool_create: ", threads, " threads; from 1 to ",
                 kMaxThreads, " are possible");
-  void *memory = std::malloc(sizeof(KilnPool) + threads * sizeof(pthread_t));
+  void *memory = std::malloc(sizeof(KilnPool) + threads * sizeof(Thread));
   if (memory == nullptr)
     return fail(error, KILN_ERROR_MEMORY, "out of memory");
   auto *made = ::new (memory) KilnPool();
@@ -216,7 +237,7 @@ void pool_destroy(KilnPool *pool) {
   pool->is_closing.store(true, std::memory_order_release);
   announce(pool, pool->threads);
   for (uint32_t i = 0; i < pool->started; ++i)
-    pthread_join(pool->workers[i], nullptr);
+    join_thread(&pool->workers[i]);
   std::free(pool);
 }
 
