@@ -184,9 +184,10 @@ Result<Shape> broadcast_shapes(InferContext &context, const Shape &a, const Shap
       continue;
     }
     if (!context.require_equal(x, y))
-      return Error{fmt::format("the shapes {} and {} do not broadcast: dim {} of the result is {} in one "
-                               "and {} in the other (they must be equal, or one of them 1)",
-                               shape_text(a), shape_text(b), offset + i, x.text(), y.text())};
+      return Error{fmt::format("The size of tensor a ({}) must match the size of tensor b ({}) at dimension "
+                               "{}, or one of them must be 1; the shapes are {} and {}",
+                               (a.size() >= b.size() ? x : y).text(), (a.size() >= b.size() ? y : x).text(),
+                               offset + i, shape_text(a), shape_text(b))};
     if (y.is_const())
       out[offset + i] = y;
   }

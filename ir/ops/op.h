@@ -132,6 +132,7 @@ struct OpSample {
   std::vector<TensorType> operands;
   Attrs attrs = {};
   double lo = -2, hi = 2;
+  bool nonzero = false; // no integer drawn is 0
 };
 
 struct OpDef {

@@ -1,0 +1,203 @@
+// Arithmetic of two operands.
+#include "ir/ops/elementwise.h"
+
+#include <cmath>
+#include <limits>
+
+namespace kiln {
+namespace {
+
+using namespace elementwise;
+
+// Integers wrap: their arithmetic is done without sign.
+constexpr auto kAdd = [](auto a, auto b) {
+  if constexpr (std::is_same_v<decltype(a), double>)
+    return a + b;
+  else
+    return decltype(a)(uint64_t(a) + uint64_t(b));
+};
+constexpr auto kSub = [](auto a, auto b) {
+  if constexpr (std::is_same_v<decltype(a), double>)
+    return a - b;
+  else
+    return decltype(a)(uint64_t(a) - uint64_t(b));
+};
+constexpr auto kMul = [](auto a, auto b) {
+  if constexpr (std::is_same_v<decltype(a), double>)
+    return a * b;
+  else
+    return decltype(a)(uint64_t(a) * uint64_t(b));
+};
+constexpr auto kMinimum = [](auto a, auto b) {
+  if constexpr (std::is_same_v<decltype(a), double>)
+    if (std::isnan(a) || std::isnan(b))
+      return a + b;
+  return b < a ? b : a;
+};
+constexpr auto kMaximum = [](auto a, auto b) {
+  if constexpr (std::is_same_v<decltype(a), double>)
+    if (std::isnan(a) || std::isnan(b))
+      return a + b;
+  return a < b ? b : a;
+};
+// Divisors are not 0 here; the least integer over -1 wraps.
+constexpr auto kDiv = [](auto a, auto b) {
+  using T = decltype(a);
+  if constexpr (std::is_same_v<T, int64_t>)
+    if (b == -1)
+      return T(0 - uint64_t(a));
+  return T(a / b);
+};
+constexpr auto kFmod = [](auto a, auto b) {
+  using T = decltype(a);
+  if constexpr (std::is_same_v<T, double>)
+    return std::fmod(a, b);
+  else if constexpr (std::is_same_v<T, int64_t>)
+    return b == -1 ? T(0) : T(a % b);
+  else
+    return T(a % b);
+};
+constexpr auto kRemainder = [](auto a, auto b) {
+  auto r = kFmod(a, b);
+  return r != 0 && (r < 0) != (b < 0) ? decltype(a)(r + b) : r;
+};
+
+template <auto f>
+Result<std::vector<Tensor>> division_ref(const RefContext &c) {
+  const Tensor &divisor = *c.operands[1];
+  if (!is_float(divisor.dtype()) && make_tensor(c.results[0]).count() > 0)
+    for (int64_t i = 0; i < divisor.count(); ++i)
+      if (divisor.at_i64(i) == 0)
+        return Error{"integer division by zero"};
+  return map_elements<2, kNumbers>(c, f);
+}
+
+// Of floats, from primitives: the quotient is taken in f64, so that it is exact for f32, and the result
+// is moved by one divisor where rounding the quotient went past it.
+Expr float_fmod(Expr a, Expr b) {
+  DType dtype = a.dtype;
+  a = kb::convert(DType::f64, std::move(a));
+  b = kb::convert(DType::f64, std::move(b));
+  Expr zero = like(a, 0), infinity = like(a, std::numeric_limits<double>::infinity());
+  Expr size = kb::unary(UnaryOp::abs, b);
+  Expr q = kb::unary(UnaryOp::trunc, kb::div(a, b));
+  Expr r = kb::fma(kb::unary(UnaryOp::neg, q), b, a);
+  // |r| with the sign that a's remainder should have taken out: in [0, size) unless q was off by one.
+  Expr rest = kb::select(kb::lt(a, zero), kb::unary(UnaryOp::neg, r), r);
+  rest = kb::select(kb::lt(rest, zero), kb::add(rest, size), rest);
+  rest = kb::select(kb::le(size, rest), kb::sub(rest, size), rest);
+  Expr out = kb::select(kb::lt(a, zero), kb::unary(UnaryOp::neg, rest), rest);
+  Expr whole = kb::logical_and(kb::eq(size, infinity), kb::lt(kb::unary(UnaryOp::abs, a), infinity));
+  return kb::convert(dtype, kb::select(std::move(whole), a, std::move(out)));
+}
+
+Expr fmod_scalar(const Attrs &, DType, Operands x) {
+  return is_float(x[0].dtype) ? float_fmod(x[0], x[1]) : kb::binary(BinaryOp::rem, x[0], x[1]);
+}
+
+Expr remainder_scalar(const Attrs &attrs, DType result, Operands x) {
+  Expr r = fmod_scalar(attrs, result, x);
+  if (is_unsigned_int(x[0].dtype))
+    return r;
+  Expr zero = like(x[0], 0);
+  Expr differ = ne(kb::lt(r, zero), kb::lt(x[1], zero));
+  return kb::select(kb::logical_and(ne(r, zero), differ), kb::add(r, x[1]), r);
+}
+
+// -- pow. Of integers: computed in f64; exact up to 2^53, then saturating.
+InferResult pow_infer(InferContext &c) {
+  KILN_RETURN_IF_ERROR(check_kinds(c, 0, kNumbers));
+  KILN_RETURN_IF_ERROR(check_kinds(c, 1, kNumbers));
+  KILN_TRY(shape, broadcast_operands(c));
+  return std::vector{TensorType{c.operands[0].dtype, std::move(shape)}};
+}
+
+Result<std::vector<Tensor>> pow_ref(const RefContext &c) {
+  Tensor out = make_tensor(c.results[0]);
+  BroadcastReader<double> base(*c.operands[0], out.dims()), exponent(*c.operands[1], out.dims());
+  bool integers = !is_float(out.dtype()), whole = !is_float(c.operands[1]->dtype());
+  std::vector<double> a(kChunk), b(kChunk);
+  for (int64_t begin = 0; begin < out.count(); begin += kChunk) {
+    int64_t n = std::min(kChunk, out.count() - begin);
+    base.read(n, a.data());
+    exponent.read(n, b.data());
+    for (size_t i = 0; i < size_t(n); ++i) {
+      double p = std::pow(a[i], b[i]);
+      a[i] = !integers ? p : whole ? std::nearbyint(p) : std::trunc(p);
+    }
+    narrow(a.data(), begin, n, out);
+  }
+  return std::vector{std::move(out)};
+}
+
+Expr pow_scalar(const Attrs &, DType result, Operands x) {
+  DType dtype = is_float(result) ? x[0].dtype : DType::f64;
+  Expr p = kb::binary(BinaryOp::pow, kb::convert(dtype, x[0]), kb::convert(dtype, x[1]));
+  if (is_float(result))
+    return p;
+  // A float exponent truncates; the factor makes up for a power a few units below a whole number.
+  if (is_float(x[1].dtype))
+    p = kb::unary(UnaryOp::trunc, kb::mul(p, like(p, 1 + 0x1p-46)));
+  else
+    p = kb::unary(UnaryOp::round, std::move(p));
+  return kb::convert(result, std::move(p));
+}
+
+std::vector<OpSample> nonzero(std::vector<OpSample> samples) {
+  for (OpSample &s : samples)
+    s.nonzero = true;
+  return samples;
+}
+
+std::vector<OpSample> pow_samples() {
+  std::vector<OpSample> out;
+  for (auto [a, b] : {std::pair{DType::f32, DType::f32}, {DType::f64, DType::f64}, {DType::f16, DType::f16},
+                      {DType::bf16, DType::f32}, {DType::f32, DType::i64}, {DType::i32, DType::i32},
+                      {DType::i64, DType::i32}, {DType::i32, DType::f32}, {DType::u8, DType::u8}})
+    out.push_back({{{a, {3, 7}}, {b, {7}}}, {}, is_float(a) ? 0.25 : 0.0, 3});
+  out.push_back({{{DType::f32, {}}, {DType::f32, {5}}}, {}, 0.25, 3});
+  return out;
+}
+
+} // namespace
+
+#define KILN_BINARY_OP(id, text, infer_fn, ref_fn, scalar_fn, extra, sampled)                       \
+  const OpDef op_##id{.name = #id,                                                                 \
+                      .doc = text,                                                                 \
+                      .min_operands = 2,                                                           \
+                      .max_operands = 2,                                                           \
+                      .infer = infer_fn,                                                           \
+                      .ref = ref_fn,                                                               \
+                      .scalar = scalar_fn,                                                         \
+                      .traits = kElementwise | (extra),                                            \
+                      .samples = sampled};
+
+KILN_BINARY_OP(add, "a + b; integers wrap.", map<kNumbers>, (ref<2, kNumbers, kAdd>),
+               scalar<BinaryOp::add>, kCommutative, binary_samples(kNumbers))
+KILN_BINARY_OP(sub, "a - b; integers wrap.", map<kNumbers>, (ref<2, kNumbers, kSub>),
+               scalar<BinaryOp::sub>, 0u, binary_samples(kNumbers))
+KILN_BINARY_OP(mul, "a * b; integers wrap.", map<kNumbers>, (ref<2, kNumbers, kMul>),
+               scalar<BinaryOp::mul>, kCommutative, binary_samples(kNumbers))
+KILN_BINARY_OP(div, "a / b; of integers: towards zero, an error where b is 0.", map<kNumbers>,
+               division_ref<kDiv>, scalar<BinaryOp::div>, kExpensive | kTrapsOnZero,
+               join(nonzero(binary_samples(kNumbers, 0.5, 4)), nonzero(binary_samples(kIntegers))))
+KILN_BINARY_OP(remainder, "a - b * floor(a / b): the sign of b. Of integers: an error where b is 0.",
+               map<kNumbers>, division_ref<kRemainder>, remainder_scalar, kExpensive | kTrapsOnZero,
+               join(nonzero(binary_samples(kNumbers, 0.5, 4)), nonzero(binary_samples(kNumbers))))
+KILN_BINARY_OP(fmod, "a - b * trunc(a / b): the sign of a. Of integers: an error where b is 0.",
+               map<kNumbers>, division_ref<kFmod>, fmod_scalar, kExpensive | kTrapsOnZero,
+               join(nonzero(binary_samples(kNumbers, 0.5, 4)), nonzero(binary_samples(kNumbers))))
+KILN_BINARY_OP(pow,
+               "a to the power of b, in a's dtype. Powers of integers are computed in f64 (exact up to "
+               "2^53) and saturate; they are rounded for an integer b, truncated for a float b.",
+               pow_infer, pow_ref, pow_scalar, kExpensive, pow_samples())
+KILN_BINARY_OP(minimum, "The lesser; NaN where either is.", map<kNumbers>, (ref<2, kNumbers, kMinimum>),
+               scalar<BinaryOp::min>, kCommutative, binary_samples(kNumbers))
+KILN_BINARY_OP(maximum, "The greater; NaN where either is.", map<kNumbers>, (ref<2, kNumbers, kMaximum>),
+               scalar<BinaryOp::max>, kCommutative, binary_samples(kNumbers))
+KILN_BINARY_OP(atan2, "The angle of the point (b, a), in [-pi, pi].", map<kFloats>,
+               (ref<2, kFloats, [](double a, double b) { return std::atan2(a, b); }>),
+               scalar<BinaryOp::atan2>, kExpensive, binary_samples(kFloats))
+#undef KILN_BINARY_OP
+
+} // namespace kiln
