@@ -100,8 +100,9 @@ private:
     std::vector<const PackageWeights *> spans;
     for (const PackageWeights &span : spec_.weights)
       spans.push_back(&span);
-    std::stable_sort(spans.begin(), spans.end(),
-                     [](auto *a, auto *b) { return a->offset < b->offset; });
+    std::sort(spans.begin(), spans.end(), [](auto *a, auto *b) {
+      return std::pair(a->offset, a->size) < std::pair(b->offset, b->size);
+    });
     SectionHeader section = begin_section(SectionKind::Weights, "");
     uint64_t at = 0;
     for (const PackageWeights *span : spans) {
