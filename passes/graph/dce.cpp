@@ -11,7 +11,8 @@ namespace {
 
 bool has_effect(const Function &function, NodeId id) {
   const Node &node = function.node(id);
-  if (op_def(node.op).has(kSideEffect))
+  // Reading a variable is ordered with assigning it, but changes nothing.
+  if (op_def(node.op).has(kSideEffect) && node.op != Op::read_variable)
     return true;
   for (const Block &region : node.regions)
     for (NodeId inner : region.nodes)

@@ -1,0 +1,178 @@
+// Makes fusions (fuse.h says what they may be): first views are copied for each of their users, so that
+// a kernel can read through its own; then every block is grouped; then the copies that found no kernel
+// are merged again.
+//
+//   c = conv(x, w, b); y = relu(c)   ->   y = fusion(x, w, b) { c = conv(x, w, b); relu(c) }
+#include "passes/graph/fuse.h"
+
+#include "ir/ops/op.h"
+#include "passes/graph/clone.h"
+#include "passes/graph/fusion_groups.h"
+#include "passes/graph/rewrite.h"
+
+#include <algorithm>
+
+namespace kiln {
+namespace {
+
+// A copy of each view for each user of it, before that user.
+Changed sink_views(Module &module, Function &function) {
+  Changed changed = Changed::no;
+  // From users to operands: one round for each view in a chain of them, and bounded.
+  for (int round = 0; round < 8; ++round) {
+    auto uses = function.use_counts();
+    std::vector<bool> first(function.values.size(), true);
+    Changed once = Changed::no;
+    for_each_block(function, [&](Block &block) {
+      for (size_t i = 0; i < block.nodes.size(); ++i) {
+        NodeId id = block.nodes[i];
+        if (function.node(id).op == Op::fusion)
+          continue;
+        for (size_t k = 0; k < function.node(id).operands.size(); ++k) {
+          ValueId operand = function.node(id).operands[k];
+          if (size_t(operand) >= uses.size() || uses[size_t(operand)] < 2)
+            continue;
+          const Node *def = function.def(operand);
+          if (!def || !is_view(*def))
+            continue;
+          if (first[size_t(operand)]) { // the first use keeps the original
+            first[size_t(operand)] = false;
+            continue;
+          }
+          GraphBuilder b(module, function, block);
+          b.set_position(block, i);
+          ValueMap map;
+          KILN_CHECK(clone_node(b, function, function.value(operand).def, map).ok(), "a view can be copied");
+          function.node(id).operands[k] = map.at(operand);
+          i = b.position();
+          once = Changed::yes;
+        }
+      }
+    });
+    if (once == Changed::no)
+      break;
+    changed = once;
+  }
+  return changed;
+}
+
+void replace_all(Function &function, const std::vector<std::pair<ValueId, ValueId>> &pairs) {
+  std::vector<ValueId> to(function.values.size());
+  for (auto [from, by] : pairs)
+    to[size_t(from)] = by;
+  auto update = [&](ValueId &v) {
+    if (to[size_t(v)].valid())
+      v = to[size_t(v)];
+  };
+  for_each_block(function, [&](Block &block) {
+    for (NodeId id : block.nodes)
+      for (ValueId &operand : function.node(id).operands)
+        update(operand);
+    for (ValueId &result : block.results)
+      update(result);
+  });
+}
+
+// Blocks that fusions can be made in: not those of fusions.
+void collect_blocks(Function &function, Block &block, std::vector<Block *> &out) {
+  out.push_back(&block);
+  for (NodeId id : block.nodes)
+    if (function.node(id).op != Op::fusion)
+      for (Block &region : function.node(id).regions)
+        collect_blocks(function, region, out);
+}
+
+} // namespace
+
+int trailing_axes(const Function &function, const Node &reduction) {
+  int rank = function.type(reduction.operands[0]).rank();
+  const Attr *axes = reduction.attrs.find("axes");
+  if (!axes)
+    return 0;
+  std::vector<bool> reduced(static_cast<size_t>(rank));
+  int count = 0;
+  for (const Dim &d : std::get<std::vector<Dim>>(*axes)) {
+    int64_t a = d.as_const();
+    a = a < 0 ? a + rank : a;
+    if (a >= 0 && a < rank && !reduced[size_t(a)])
+      reduced[size_t(a)] = true, ++count;
+  }
+  for (int d = rank - count; d < rank; ++d)
+    if (!reduced[size_t(d)])
+      return 0;
+  return count;
+}
+
+FusionInfo describe_fusion(const Function &function, NodeId id) {
+  const Node &node = function.node(id);
+  std::vector<NodeId> inside = {id};
+  std::vector<ValueId> results = node.results;
+  if (node.op == Op::fusion) {
+    inside = node.regions.at(0).nodes;
+    results = node.regions.at(0).results;
+  }
+  FusionInfo info;
+  KILN_CHECK(!results.empty() || node.op != Op::fusion, "a fusion has a result");
+  int reductions = 0;
+  for (NodeId i : inside) {
+    const OpDef &def = op_def(function.node(i).op);
+    if (def.lower) {
+      KILN_CHECK(!info.root.valid(), "a fusion has one root");
+      info.form = FusionForm::lower;
+      info.root = i;
+    } else if (def.reduce) {
+      KILN_CHECK(info.form != FusionForm::lower, "a fusion has one root");
+      if (!info.root.valid())
+        info.root = i;
+      info.form = FusionForm::reduce;
+      reductions += def.has(kReduction);
+      KILN_CHECK(reductions || info.root == i, "a fusion has one contraction");
+    }
+  }
+  if (info.form == FusionForm::lower || results.empty())
+    return info;
+  info.space = function.type(results[0]).shape;
+  if (info.form != FusionForm::reduce)
+    return info;
+  const Node &root = function.node(info.root);
+  info.space = function.type(root.results[0]).shape;
+  if (!reductions)
+    return info;
+  const Shape &full = function.type(root.operands[0]).shape;
+  bool back = std::any_of(results.begin(), results.end(), [&](ValueId r) {
+    return squeezed(function.type(r).shape) != squeezed(info.space);
+  });
+  if (reductions > 1 || back) {
+    info.form = FusionForm::rows;
+    info.space = full;
+    info.reduced_dims = trailing_axes(function, root);
+    KILN_CHECK(info.reduced_dims > 0, "rows are reduced over trailing axes");
+  }
+  return info;
+}
+
+Changed fuse(Module &module, PassContext &context) {
+  Changed changed = Changed::no;
+  for (Function &function : module.functions) {
+    Changed here = sink_views(module, function);
+    std::vector<Block *> blocks;
+    collect_blocks(function, function.body, blocks);
+    for (Block *block : blocks) {
+      BlockFuser fuser(module, function, *block, context.flags.blocked_layouts);
+      if (!fuser.run())
+        continue;
+      replace_all(function, fuser.replaced());
+      here = Changed::yes;
+    }
+    if (here == Changed::yes)
+      function.compact();
+    changed |= here;
+  }
+  if (changed == Changed::yes) {
+    cse(module, context);
+    dce(module, context);
+  }
+  return changed;
+}
+
+} // namespace kiln
