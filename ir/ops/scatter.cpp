@@ -1,7 +1,8 @@
 // Ops that write elements at indices held in a tensor into a copy of x. Updates are applied in row-major
 // order, so that of two at one place the last wins, on every target.
-#include "ir/ops/infer_util.h"
+#include "ir/ops/index_util.h"
 
+#include <cmath>
 #include <fmt/format.h>
 
 namespace kiln {
@@ -51,6 +52,153 @@ Result<Types> infer_scatter_nd(InferContext &context) {
   return Types{x};
 }
 
+template <typename W>
+W combined(const std::string &reduction, W a, W b) {
+  if (reduction == "none")
+    return b;
+  if constexpr (std::is_same_v<W, double>) {
+    if (reduction == "add")
+      return a + b;
+    if (reduction == "mul")
+      return a * b;
+    if (std::isnan(a) || std::isnan(b))
+      return std::numeric_limits<double>::quiet_NaN();
+  } else {
+    // Wraps as every integer type does.
+    if (reduction == "add")
+      return W(uint64_t(a) + uint64_t(b));
+    if (reduction == "mul")
+      return W(uint64_t(a) * uint64_t(b));
+  }
+  return (reduction == "min") == (a < b) ? a : b;
+}
+
+// Applies updates one after the other: `target(i)` is where update element i goes.
+template <typename Target>
+Result<std::vector<Tensor>> scattered(const RefContext &context, Target target) {
+  const Tensor &x = *context.operands[0], &updates = *context.operands[2];
+  const std::string &reduction = context.attrs.get_string("reduction");
+  return with_wide_type(x.dtype(), [&]<typename W>() -> Result<std::vector<Tensor>> {
+    auto values = widen_all<W>(x), added = widen_all<W>(updates);
+    for (int64_t i = 0; i < updates.count(); ++i) {
+      Result<int64_t> to = target(i);
+      if (!to)
+        return to.error();
+      values[size_t(*to)] = combined<W>(reduction, values[size_t(*to)], added[size_t(i)]);
+    }
+    Tensor out = make_tensor(context.results[0]);
+    narrow<W>(values.data(), 0, out.count(), out);
+    return one_tensor(std::move(out));
+  });
+}
+
+Result<std::vector<Tensor>> ref_scatter_elements(const RefContext &context) {
+  const Tensor &x = *context.operands[0], &indices = *context.operands[1];
+  size_t axis = size_t(axis_of(context.attrs, "axis", x.rank()));
+  auto strides = row_major_strides(x.dims()), from = row_major_strides(indices.dims());
+  return scattered(context, [&](int64_t i) -> Result<int64_t> {
+    KILN_TRY(index, wrapped_index(indices.at_i64(i), x.dims()[axis]));
+    int64_t to = index * strides[axis];
+    for (size_t d = 0; d < strides.size(); ++d)
+      if (d != axis)
+        to += i / from[d] % indices.dims()[d] * strides[d];
+    return to;
+  });
+}
+
+Result<std::vector<Tensor>> ref_scatter_nd(const RefContext &context) {
+  const Tensor &x = *context.operands[0], &indices = *context.operands[1];
+  size_t depth = size_t(indices.dims().back());
+  auto strides = row_major_strides(x.dims());
+  int64_t inner = product(std::span(x.dims()).subspan(depth));
+  return scattered(context, [&](int64_t i) -> Result<int64_t> {
+    int64_t to = i % inner;
+    for (size_t k = 0; k < depth; ++k) {
+      KILN_TRY(index, wrapped_index(indices.at_i64(i / inner * int64_t(depth) + int64_t(k)), x.dims()[k]));
+      to += index * strides[k];
+    }
+    return to;
+  });
+}
+
+void lower_copy(LowerContext &context) {
+  parallel_nest(context, context.result_type(0).shape, [&](std::vector<Dim> &index) {
+    context.emit(context.store_result(0, index, context.operand(0, index)));
+  });
+}
+
+// Serial loops over some dims of an index; each iteration sees what the ones before have stored.
+void serial_nest_over(LowerContext &context, const Shape &shape, std::span<const int> dims,
+                      std::vector<Dim> &index, const std::function<void()> &body) {
+  if (dims.empty())
+    return body();
+  context.loop("u", 0, shape[size_t(dims[0])], LoopKind::serial, [&](const Dim &var) {
+    index[size_t(dims[0])] = var;
+    serial_nest_over(context, shape, dims.subspan(1), index, body);
+  });
+}
+
+void update(LowerContext &context, std::span<const Dim> to, Expr value) {
+  const std::string &reduction = context.attrs().get_string("reduction");
+  if (reduction != "none") {
+    BinaryOp op = reduction == "add"   ? BinaryOp::add
+                  : reduction == "mul" ? BinaryOp::mul
+                  : reduction == "min" ? BinaryOp::min
+                                       : BinaryOp::max;
+    value = kb::binary(op, load_result(context, 0, to), std::move(value));
+  }
+  context.emit(context.store_result(0, to, std::move(value)));
+}
+
+// Positions off the axis are independent of each other; along it updates may meet.
+void lower_scatter_elements(LowerContext &context) {
+  lower_copy(context);
+  const Shape &shape = context.operand_type(1).shape;
+  int rank = int(shape.size()), axis = axis_of(context.attrs(), "axis", rank);
+  std::vector<int> others;
+  for (int d = 0; d < rank; ++d)
+    if (d != axis)
+      others.push_back(d);
+  std::vector<Dim> index(shape.size());
+  parallel_nest_over(context, shape, others, index, [&] {
+    serial_nest_over(context, shape, {&axis, 1}, index, [&] {
+      std::vector<Dim> to = index;
+      to[size_t(axis)] = checked_index(context, 1, index, context.result_type(0).shape[size_t(axis)]);
+      update(context, to, context.operand(2, index));
+    });
+  });
+}
+
+void lower_scatter_nd(LowerContext &context) {
+  lower_copy(context);
+  const Shape &indices = context.operand_type(1).shape, &result = context.result_type(0).shape;
+  const Shape &updates = context.operand_type(2).shape;
+  size_t leading = indices.size() - 1, depth = size_t(indices.back().as_const());
+  std::vector<int> rows, inner;
+  for (size_t d = 0; d < updates.size(); ++d)
+    (d < leading ? rows : inner).push_back(int(d));
+  std::vector<Dim> index(updates.size());
+  serial_nest_over(context, indices, rows, index, [&] {
+    std::vector<Dim> row(index.begin(), index.begin() + std::ptrdiff_t(leading)), to;
+    row.push_back(0);
+    for (size_t k = 0; k < depth; ++k) {
+      row.back() = int64_t(k);
+      to.push_back(checked_index(context, 1, row, result[k]));
+    }
+    parallel_nest_over(context, updates, inner, index, [&] {
+      std::vector<Dim> at = to;
+      at.insert(at.end(), index.begin() + std::ptrdiff_t(leading), index.end());
+      update(context, at, context.operand(2, index));
+    });
+  });
+}
+
+OpSample sample(Shape x, Shape indices, Shape updates, Attrs attrs, double size, DType dtype = DType::f32) {
+  return {{{dtype, std::move(x)}, {DType::i64, std::move(indices)}, {dtype, std::move(updates)}},
+          std::move(attrs), -size, size - 1};
+}
+std::string text(const char *s) { return s; }
+
 } // namespace
 
 const OpDef op_scatter_elements{
@@ -61,6 +209,11 @@ const OpDef op_scatter_elements{
     .max_operands = 3,
     .attrs = {{"axis", AttrKind::integer}, {"reduction", AttrKind::string, Attr(std::string("none"))}},
     .infer = infer_scatter_elements,
+    .ref = ref_scatter_elements,
+    .lower = lower_scatter_elements,
+    .samples = {sample({4, 3}, {2, 3}, {2, 3}, {{"axis", Dim(0)}}, 4),
+                sample({3, 5}, {3, 4}, {3, 4}, {{"axis", Dim(1)}, {"reduction", text("add")}}, 5),
+                sample({3, 5}, {3, 4}, {3, 4}, {{"axis", Dim(1)}, {"reduction", text("max")}}, 5, DType::i32)},
 };
 
 const OpDef op_scatter_nd{
@@ -71,6 +224,10 @@ const OpDef op_scatter_nd{
     .max_operands = 3,
     .attrs = {{"reduction", AttrKind::string, Attr(std::string("none"))}},
     .infer = infer_scatter_nd,
+    .ref = ref_scatter_nd,
+    .lower = lower_scatter_nd,
+    .samples = {sample({4, 3}, {2, 1}, {2, 3}, {}, 4), sample({3, 3, 2}, {4, 2}, {4, 2}, {{"reduction", text("add")}}, 3),
+                sample({6}, {3, 1}, {3}, {{"reduction", text("mul")}}, 6), sample({3, 3}, {2, 2}, {2}, {{"reduction", text("min")}}, 3)},
 };
 
 } // namespace kiln
