@@ -1,0 +1,68 @@
+// Adds ops to the graph, or computes them at once where every operand is known: constants by the op's
+// `ref`, sizes as expressions. Known values enter the graph only when an op that cannot be computed
+// uses them.
+#pragma once
+
+#include "frontend/onnx/shape_values.h"
+#include "frontend/onnx/value.h"
+
+#include <deque>
+#include <map>
+#include <unordered_map>
+
+namespace kiln::onnx {
+
+class Emitter {
+public:
+  Emitter(Module &module, Function &function)
+      : module_(module), function_(function), builder_(module, function, function.body) {}
+
+  Result<std::vector<Val>> emit_all(Op op, std::span<const Val> operands, Attrs attrs = {},
+                                    std::vector<Block> regions = {});
+  // The first result.
+  Result<Val> emit(Op op, std::vector<Val> operands, Attrs attrs = {});
+
+  Val constant(Tensor tensor, std::string_view name = {});
+  Val scalar(DType dtype, double value);
+  Val ints(std::vector<int64_t> values);
+  // An integer tensor of sizes. `shape` is static and holds as many elements.
+  Val sizes(std::vector<Element> elements, std::vector<int64_t> shape, DType dtype = DType::i64);
+  Val sizes(std::span<const Dim> dims);
+
+  // The elements as sizes; nothing where they are computed at run time or too many.
+  std::optional<std::vector<Element>> elements(const Val &val);
+  // The elements as integers, symbolic ones included; nothing where they are not known.
+  std::optional<std::vector<Dim>> dims(const Val &val);
+
+  // The value in the graph, put there if need be.
+  Result<ValueId> materialize(const Val &val);
+
+  // No size of the shape is too complicated to go on with.
+  Status check_shape(const TensorType &type) const;
+
+  Module &module() { return module_; }
+  Function &function() { return function_; }
+  GraphBuilder &builder() { return builder_; }
+  // Records that a and b are equal at run time; false if they cannot be.
+  bool require_equal(const Dim &a, const Dim &b, std::string reason);
+
+private:
+  Result<std::optional<std::vector<Val>>> try_compute(Op op, std::span<const Val> operands,
+                                                      const Attrs &attrs);
+  Result<ValueId> materialize_elements(const Val &val);
+  Result<ValueId> value_of(const Dim &d);
+  Result<ValueId> value_of(const DimAtom &atom);
+  Result<ValueId> raw(Op op, std::vector<ValueId> operands, Attrs attrs = {});
+  ValueId outer_constant(Tensor tensor, std::string name);
+
+  Module &module_;
+  Function &function_;
+  GraphBuilder builder_;
+  std::deque<Tensor> tensors_;
+  std::deque<std::vector<Element>> elements_;
+  // What has been put into the graph, in the function's own block, where all blocks see it.
+  std::unordered_map<const void *, ValueId> placed_;
+  std::map<std::string, ValueId> placed_dims_;
+};
+
+} // namespace kiln::onnx

@@ -1,0 +1,35 @@
+// Imports ONNX models. The module gets one exported function, "main", whose arguments and results carry
+// the model's names; initializers become constants that view the mapped file. Sizes that the file leaves
+// open become symbols: its dim_params, or `input_d0` for the first dim of `input`.
+//
+// Opsets 7 to 22; other versions are taken where the form of an op did not change. The file is not
+// trusted: whatever is wrong with it is a diagnostic that names the node ("Conv#17" where it has no
+// name), all unsupported operators at once.
+#pragma once
+
+#include "ir/graph.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace kiln {
+
+struct OnnxOptions {
+  std::map<std::string, Dim> dims; // symbol -> its value: --dim N=4
+  std::map<std::string, std::vector<int64_t>> shapes; // input -> its sizes: --shape x=1x3x224x224
+};
+
+// False where there were errors. The module keeps the mapped file alive.
+bool import_onnx(const std::string &path, const OnnxOptions &options, Module &module,
+                 Diagnostics &diagnostics);
+
+// The same from memory, which must outlive the module; `name` stands in diagnostics. A model that
+// refers to other files is refused.
+bool import_onnx(std::span<const std::byte> bytes, const std::string &name,
+                 const OnnxOptions &options, Module &module, Diagnostics &diagnostics);
+
+} // namespace kiln

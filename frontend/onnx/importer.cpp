@@ -1,0 +1,510 @@
+#include "frontend/onnx/importer.h"
+
+#include "frontend/onnx/ops.h"
+
+#include <fmt/format.h>
+
+#include <queue>
+
+namespace kiln::onnx {
+namespace {
+
+constexpr int kMaxGraphDepth = 16;
+constexpr size_t kMaxCallDepth = 16;
+constexpr int64_t kMaxNodes = 1'000'000;
+constexpr size_t kMaxNamesListed = 8;
+
+std::string operator_name(std::string_view domain, std::string_view type) {
+  return domain.empty() ? std::string(type) : fmt::format("{}.{}", domain, type);
+}
+
+} // namespace
+
+Importer::Importer(const OnnxOptions &options, Module &module, Diagnostics &diagnostics,
+                   std::string file, ExternalFiles files)
+    : options_(options), module_(module), diagnostics_(diagnostics), file_(file),
+      files_(std::move(files)) {}
+
+Location Importer::at(std::string_view node) const { return {file_, 0, 0, Symbol(node)}; }
+
+std::string Importer::node_name(const NodeView &node, size_t index) const {
+  if (!node.name.empty())
+    return std::string(node.name);
+  return fmt::format("{}{}#{}", scopes_.empty() ? "" : scopes_.back().prefix, node.op_type, index);
+}
+
+int64_t Importer::opset(std::string_view domain) const {
+  auto it = opsets_.find(domain);
+  return it == opsets_.end() ? 1 : it->second;
+}
+
+void Importer::warn(std::string message) { diagnostics_.warning(location_, std::move(message)); }
+
+bool Importer::run(const ModelView &model) {
+  model_ = &model;
+  for (const OpsetView &opset : model.opsets) {
+    std::string domain(opset.domain == "ai.onnx" ? std::string_view() : opset.domain);
+    auto [it, fresh] = opsets_.emplace(domain, opset.version);
+    it->second = std::max(it->second, opset.version);
+  }
+  if (report_unsupported(model))
+    return false;
+  module_.name = std::string(model.graph.name);
+  for (const auto &[key, value] : model.metadata)
+    module_.metadata.emplace(std::string(key), std::string(value));
+  size_t index = module_.functions.size();
+  module_.functions.emplace_back();
+  Function &function = module_.functions[index];
+  function.name = "main";
+  function.exported = true;
+  function.location = at("");
+  emitter_.emplace(module_, function);
+  scopes_.emplace_back();
+  size_t errors = diagnostics_.error_count();
+  if (!define_inputs(model.graph) || !import_nodes(model.graph.nodes) || !define_results(model.graph))
+    KILN_CHECK(diagnostics_.error_count() > errors, "a failed import says why");
+  for (const auto &[name, file] : files_.all())
+    module_.keep_alive.push_back(file);
+  return diagnostics_.error_count() == errors;
+}
+
+// -- unsupported operators
+
+const FunctionView *Importer::find_function(std::string_view domain, std::string_view name) const {
+  for (const FunctionView &f : model_->functions)
+    if (f.name == name && (f.domain == "ai.onnx" ? std::string_view() : f.domain) == domain)
+      return &f;
+  return nullptr;
+}
+
+void Importer::find_unsupported(const std::vector<NodeView> &nodes, const std::string &prefix,
+                                int depth, Unsupported &out) {
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    const NodeView &node = nodes[i];
+    std::string name = node.name.empty() ? fmt::format("{}{}#{}", prefix, node.op_type, i)
+                                         : std::string(node.name);
+    if (!find_onnx_op(node.domain, node.op_type) && !find_function(node.domain, node.op_type))
+      out[operator_name(node.domain, node.op_type)].push_back(name);
+    for (const AttributeView &a : node.attributes) {
+      if (a.type != AttrType::graph || depth >= kMaxGraphDepth)
+        continue;
+      // A damaged graph is reported when its node is imported.
+      if (auto graph = read_graph(a.message, budget_))
+        find_unsupported(graph->nodes, name + "/", depth + 1, out);
+    }
+  }
+}
+
+bool Importer::report_unsupported(const ModelView &model) {
+  Unsupported found;
+  find_unsupported(model.graph.nodes, "", 0, found);
+  for (const FunctionView &f : model.functions)
+    find_unsupported(f.nodes, std::string(f.name) + "/", 0, found);
+  for (const auto &[kind, nodes] : found) {
+    Diagnostic &d = diagnostics_.error(
+        at(nodes[0]), fmt::format("the operator {} (opset {}) is not supported", kind,
+                                  opset(kind.find('.') == std::string::npos
+                                            ? std::string_view()
+                                            : std::string_view(kind).substr(0, kind.rfind('.')))));
+    std::string list;
+    for (size_t i = 0; i < nodes.size() && i < kMaxNamesListed; ++i)
+      list += (i ? ", " : "") + nodes[i];
+    if (nodes.size() > kMaxNamesListed)
+      list += fmt::format(" and {} more", nodes.size() - kMaxNamesListed);
+    d.notes.push_back("used by: " + list);
+  }
+  return !found.empty();
+}
+
+// -- names
+
+const Importer::Produced *Importer::find(std::string_view name) const {
+  for (size_t i = scopes_.size(); i-- > 0;)
+    if (auto it = scopes_[i].values.find(name); it != scopes_[i].values.end())
+      return &it->second;
+  return nullptr;
+}
+
+bool Importer::define(std::string_view name, Produced produced) {
+  std::string where = produced.where;
+  auto [it, fresh] = scopes_.back().values.emplace(name, std::move(produced));
+  if (fresh)
+    return true;
+  diagnostics_.error(at(where), fmt::format("the name '{}' is defined twice", name));
+  return false;
+}
+
+bool Importer::define_initializers(const GraphView &graph,
+                                   const std::unordered_set<std::string_view> &skip) {
+  bool ok = true;
+  if (graph.has_sparse_initializers) {
+    diagnostics_.error(at(""), "sparse initializers are not supported");
+    ok = false;
+  }
+  for (const TensorView &view : graph.initializers) {
+    if (skip.contains(view.name))
+      continue;
+    auto tensor = make_tensor(view, files_);
+    if (!tensor) {
+      diagnostics_.error(at(""), fmt::format("the initializer '{}': {}", view.name, tensor.error().message));
+      ok = false;
+      continue;
+    }
+    ok &= define(view.name, {emitter_->constant(*std::move(tensor), view.name), nullptr, ""});
+  }
+  return ok;
+}
+
+bool Importer::define_inputs(const GraphView &graph) {
+  std::unordered_set<std::string_view> constants;
+  for (const TensorView &view : graph.initializers)
+    constants.insert(view.name);
+  std::vector<const ValueInfoView *> inputs;
+  for (const ValueInfoView &input : graph.inputs)
+    if (!constants.contains(input.name))
+      inputs.push_back(&input);
+  bool ok = define_initializers(graph, {});
+  DimTable dims(options_, diagnostics_, file_);
+  auto types = dims.input_types(inputs);
+  if (!types || !ok)
+    return false;
+  Function &function = emitter_->function();
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    Val value;
+    value.type = (*types)[i];
+    value.name = inputs[i]->name;
+    value.id = function.add_argument(function.body, value.type, std::string(value.name));
+    if (Status s = emitter_->check_shape(value.type); !s) {
+      diagnostics_.error(at(""), fmt::format("the input '{}': {}", value.name, s.error().message));
+      return false;
+    }
+    ok &= define(value.name, {value, nullptr, ""});
+  }
+  return ok;
+}
+
+bool Importer::define_results(const GraphView &graph) {
+  Function &function = emitter_->function();
+  bool ok = true;
+  if (graph.outputs.empty()) {
+    diagnostics_.error(at(""), "the graph has no outputs");
+    return false;
+  }
+  for (const ValueInfoView &output : graph.outputs) {
+    const Produced *p = find(output.name);
+    if (!p) {
+      diagnostics_.error(at(""), fmt::format("nothing computes the output '{}'", output.name));
+      ok = false;
+      continue;
+    }
+    if (p->value.failed)
+      continue;
+    auto id = emitter_->materialize(p->value);
+    if (!id) {
+      diagnostics_.error(at(p->where), id.error().message);
+      ok = false;
+      continue;
+    }
+    function.body.results.push_back(*id);
+    function.result_names.emplace_back(output.name);
+  }
+  return ok;
+}
+
+// -- order
+
+// The names that a node needs: its operands, and what its graphs take from around them.
+void Importer::uses_of(const NodeView &node, int depth, std::vector<std::string_view> &out) {
+  for (std::string_view name : node.inputs)
+    if (!name.empty())
+      out.push_back(name);
+  if (depth >= kMaxGraphDepth)
+    return;
+  for (const AttributeView &a : node.attributes) {
+    if (a.type != AttrType::graph)
+      continue;
+    auto graph = read_graph(a.message, budget_);
+    if (!graph)
+      continue;
+    for (const NodeView &inner : graph->nodes)
+      uses_of(inner, depth + 1, out);
+    for (const ValueInfoView &output : graph->outputs)
+      out.push_back(output.name);
+  }
+}
+
+// The order of the file where it is a valid one, and the closest valid order otherwise.
+std::optional<std::vector<size_t>> Importer::order(const std::vector<NodeView> &nodes) {
+  std::unordered_map<std::string_view, size_t> producer;
+  for (size_t i = 0; i < nodes.size(); ++i)
+    for (std::string_view name : nodes[i].outputs)
+      if (!name.empty())
+        producer.emplace(name, i);
+  std::vector<std::vector<size_t>> users(nodes.size());
+  std::vector<size_t> waits(nodes.size());
+  std::vector<std::string_view> uses;
+  bool ok = true;
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    uses.clear();
+    uses_of(nodes[i], 0, uses);
+    for (std::string_view name : uses)
+      if (auto it = producer.find(name); it != producer.end() && it->second != i) {
+        users[it->second].push_back(i);
+        ++waits[i];
+      }
+    for (std::string_view name : nodes[i].inputs) {
+      if (name.empty() || find(name))
+        continue;
+      auto it = producer.find(name);
+      if (it != producer.end() && it->second != i)
+        continue;
+      diagnostics_.error(at(node_name(nodes[i], i)),
+                         it == producer.end()
+                             ? fmt::format("its input '{}' is not defined anywhere", name)
+                             : fmt::format("its input '{}' is its own output", name));
+      ok = false;
+    }
+  }
+  if (!ok)
+    return std::nullopt;
+  std::priority_queue<size_t, std::vector<size_t>, std::greater<>> ready;
+  for (size_t i = 0; i < nodes.size(); ++i)
+    if (waits[i] == 0)
+      ready.push(i);
+  std::vector<size_t> out;
+  while (!ready.empty()) {
+    size_t i = ready.top();
+    ready.pop();
+    out.push_back(i);
+    for (size_t user : users[i])
+      if (--waits[user] == 0)
+        ready.push(user);
+  }
+  if (out.size() == nodes.size())
+    return out;
+  std::string list;
+  size_t first = nodes.size(), listed = 0;
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    if (waits[i] == 0)
+      continue;
+    first = std::min(first, i);
+    if (listed++ < kMaxNamesListed)
+      list += (list.empty() ? "" : ", ") + node_name(nodes[i], i);
+  }
+  diagnostics_.error(at(node_name(nodes[first], first)),
+                     fmt::format("the graph has a cycle; these nodes wait for each other: {}{}", list,
+                                 listed > kMaxNamesListed ? ", ..." : ""));
+  return std::nullopt;
+}
+
+// -- nodes
+
+bool Importer::import_nodes(const std::vector<NodeView> &nodes) {
+  auto sequence = order(nodes);
+  if (!sequence)
+    return false;
+  bool ok = true;
+  for (size_t i : *sequence)
+    ok &= import_node(nodes[i], node_name(nodes[i], i));
+  return ok;
+}
+
+bool Importer::import_node(const NodeView &node, const std::string &name) {
+  Location outer = location_;
+  location_ = at(name);
+  emitter_->builder().set_location(location_);
+  std::vector<Val> inputs;
+  bool skip = false;
+  for (std::string_view input : node.inputs) {
+    const Produced *p = input.empty() ? nullptr : find(input);
+    inputs.push_back(p ? p->value : Val{});
+    if (p)
+      inputs.back().name = input;
+    skip |= p && p->value.failed;
+  }
+  OnnxNode made(*this, node, opset(node.domain), inputs);
+  bool ok = true;
+  if (!skip) {
+    Status status = ++expanded_ > kMaxNodes ? Status(Error{"the model has too many nodes"})
+                                            : call_handler(made);
+    if (made.attribute_error())
+      status = Error{*made.attribute_error()};
+    if (!status) {
+      ok = false;
+      explain(diagnostics_.error(location_, fmt::format("{}: {}", node.op_type, status.error().message)),
+              node, inputs);
+    }
+  }
+  define_outputs(node, name, made, ok && !skip);
+  location_ = outer;
+  emitter_->builder().set_location(outer);
+  return ok;
+}
+
+Status Importer::call_handler(OnnxNode &node) {
+  const NodeView &view = node.view();
+  for (const AttributeView &a : view.attributes)
+    if (!a.ref_attr_name.empty())
+      return Error{fmt::format("the attribute '{}' refers to '{}' outside of a function", a.name,
+                               a.ref_attr_name)};
+  const OnnxOp *op = find_onnx_op(view.domain, view.op_type);
+  if (!op) {
+    const FunctionView *function = find_function(view.domain, view.op_type);
+    if (!function)
+      return Error{"the operator is not supported"};
+    return call_function(*function, node);
+  }
+  int count = int(view.inputs.size());
+  if (count < op->min_inputs || (op->max_inputs >= 0 && count > op->max_inputs))
+    return Error{fmt::format("it has {} inputs; the operator takes {}{}", count, op->min_inputs,
+                             op->max_inputs < 0                ? " or more"
+                             : op->max_inputs > op->min_inputs ? fmt::format(" to {}", op->max_inputs)
+                                                               : "")};
+  int required = op->max_inputs < 0 ? count : op->min_inputs;
+  for (int i = 0; i < required; ++i)
+    if (!node.has(size_t(i)))
+      return Error{fmt::format("its input {} is missing", i)};
+  KILN_RETURN_IF_ERROR(op->handler(node));
+  for (const std::string &name : node.unread_attributes())
+    warn(fmt::format("the attribute '{}' of {} is unknown here and has no effect", name, view.op_type));
+  for (size_t i = 0; i < view.outputs.size(); ++i)
+    if (node.wants(i) && !node.outputs()[i])
+      return Error{fmt::format("its output {} ('{}') is not supported", i, view.outputs[i])};
+  return Unit{};
+}
+
+void Importer::define_outputs(const NodeView &node, const std::string &name, OnnxNode &made, bool ok) {
+  for (size_t i = 0; i < node.outputs.size(); ++i) {
+    if (node.outputs[i].empty())
+      continue;
+    Val value;
+    if (ok && made.outputs()[i])
+      value = *made.outputs()[i];
+    else
+      value.failed = true;
+    // A value that only goes by another name keeps its first one.
+    if (value.id.valid() && emitter_->function().value(value.id).name.empty())
+      emitter_->function().value(value.id).name = std::string(node.outputs[i]);
+    if (value.name.empty())
+      value.name = node.outputs[i];
+    define(node.outputs[i], {value, &node, name});
+  }
+}
+
+// The operands' types, and the nodes that led to the first one.
+void Importer::explain(Diagnostic &diagnostic, const NodeView &node,
+                       const std::vector<Val> &inputs) const {
+  auto describe = [&](std::string_view name) {
+    const Produced *p = find(name);
+    std::string from = !p || !p->node ? (p && p->value.constant ? "a constant" : "an input")
+                                      : fmt::format("from {} ({})", p->where, p->node->op_type);
+    return fmt::format("'{}': {}, {}", name, p ? p->value.type.text() : "?", from);
+  };
+  for (size_t i = 0; i < inputs.size() && i < 6; ++i)
+    if (!node.inputs[i].empty())
+      diagnostic.notes.push_back(fmt::format("input {} {}", i, describe(node.inputs[i])));
+  const Produced *p = node.inputs.empty() ? nullptr : find(node.inputs[0]);
+  for (int step = 0; step < 6 && p && p->node; ++step) {
+    std::string_view next;
+    for (std::string_view name : p->node->inputs)
+      if (const Produced *q = name.empty() ? nullptr : find(name); q && !q->value.constant) {
+        next = name;
+        break;
+      }
+    if (next.empty())
+      break;
+    diagnostic.notes.push_back("which takes " + describe(next));
+    p = find(next);
+  }
+}
+
+// -- nested graphs and functions
+
+Result<std::vector<Val>> Importer::import_subgraph(const GraphView &graph, std::span<const Val> inputs) {
+  if (scopes_.size() > size_t(kMaxGraphDepth))
+    return Error{"graphs are nested too deeply"};
+  if (graph.inputs.size() != inputs.size())
+    return Error{fmt::format("its graph takes {} inputs, not {}", graph.inputs.size(), inputs.size())};
+  std::string prefix = std::string(location_.node.text()) + "/";
+  scopes_.emplace_back();
+  scopes_.back().prefix = prefix;
+  bool ok = define_initializers(graph, {});
+  for (size_t i = 0; i < inputs.size(); ++i)
+    ok &= define(graph.inputs[i].name, {inputs[i], nullptr, ""});
+  ok = ok && import_nodes(graph.nodes);
+  std::vector<Val> out;
+  std::optional<std::string> missing;
+  for (const ValueInfoView &output : graph.outputs) {
+    const Produced *p = find(output.name);
+    if (!p || p->value.failed)
+      missing = std::string(output.name);
+    else
+      out.push_back(p->value);
+  }
+  scopes_.pop_back();
+  if (!ok)
+    return Error{"a graph inside it could not be imported"};
+  if (missing)
+    return Error{fmt::format("nothing computes the output '{}' of its graph", *missing)};
+  return out;
+}
+
+Status Importer::call_function(const FunctionView &function, OnnxNode &node) {
+  for (const FunctionView *f : calls_)
+    if (f == &function)
+      return Error{"the function calls itself"};
+  if (calls_.size() >= kMaxCallDepth)
+    return Error{"functions call each other too deeply"};
+  if (node.input_count() > function.inputs.size() || node.output_count() > function.outputs.size())
+    return Error{"it has more inputs or outputs than the function"};
+  // References to the function's attributes are replaced by the call's, or by their defaults.
+  std::vector<NodeView> nodes = function.nodes;
+  for (NodeView &inner : nodes) {
+    std::erase_if(inner.attributes, [&](AttributeView &a) {
+      if (a.ref_attr_name.empty())
+        return false;
+      const AttributeView *given = node.find(a.ref_attr_name);
+      for (const AttributeView &d : function.attribute_defaults)
+        if (!given && d.name == a.ref_attr_name)
+          given = &d;
+      if (!given)
+        return true;
+      std::string_view name = a.name;
+      a = *given;
+      a.name = name;
+      return false;
+    });
+  }
+  auto outer_opsets = opsets_;
+  for (const OpsetView &o : function.opsets)
+    opsets_[std::string(o.domain == "ai.onnx" ? std::string_view() : o.domain)] = o.version;
+  std::vector<Scope> outer_scopes = std::exchange(scopes_, {});
+  scopes_.emplace_back();
+  scopes_.back().prefix = std::string(location_.node.text()) + "/";
+  calls_.push_back(&function);
+  bool ok = true;
+  for (size_t i = 0; i < node.input_count(); ++i)
+    if (node.has(i))
+      ok &= define(function.inputs[i], {node.in(i), nullptr, ""});
+  // An operand left out is an empty name inside.
+  for (NodeView &inner : nodes)
+    for (std::string_view &name : inner.inputs)
+      for (size_t i = 0; i < function.inputs.size(); ++i)
+        if (name == function.inputs[i] && !node.has(i))
+          name = "";
+  ok = ok && import_nodes(nodes);
+  for (size_t i = 0; ok && i < node.output_count(); ++i)
+    if (const Produced *p = find(function.outputs[i]); p && !p->value.failed)
+      node.set(i, p->value);
+  calls_.pop_back();
+  scopes_ = std::move(outer_scopes);
+  opsets_ = std::move(outer_opsets);
+  if (!ok)
+    return Error{fmt::format("the function {} could not be expanded", function.name)};
+  for (size_t i = 0; i < node.output_count(); ++i)
+    if (node.wants(i) && !node.outputs()[i])
+      return Error{fmt::format("nothing computes its output {}", i)};
+  return Unit{};
+}
+
+} // namespace kiln::onnx

@@ -1,0 +1,107 @@
+// Walks a model's graph and calls the handler of each node. See import.h for what it promises.
+#pragma once
+
+#include "frontend/onnx/import.h"
+#include "frontend/onnx/node.h"
+#include "frontend/onnx/tensors.h"
+
+#include <functional>
+#include <unordered_map>
+#include <unordered_set>
+
+namespace kiln::onnx {
+
+// The sizes that a model leaves open, and what the user said of them.
+class DimTable {
+public:
+  DimTable(const OnnxOptions &options, Diagnostics &diagnostics, Symbol file)
+      : options_(options), diagnostics_(diagnostics), file_(file) {}
+
+  // Types of the real inputs, or nothing where a diagnostic was given.
+  std::optional<std::vector<TensorType>> input_types(const std::vector<const ValueInfoView *> &inputs);
+
+private:
+  std::optional<Shape> shape_of(const ValueInfoView &input);
+  Dim dim_of(std::string_view input, size_t i, const DimView &view);
+  Symbol symbol_for(std::string_view param);
+  bool bind(Symbol name, int64_t value, const ValueInfoView &input);
+  bool apply(std::vector<TensorType> &types, const std::vector<const ValueInfoView *> &inputs);
+  void error(std::string message);
+
+  const OnnxOptions &options_;
+  Diagnostics &diagnostics_;
+  Symbol file_;
+  std::map<std::string, Symbol, std::less<>> symbols_; // by dim_param
+  std::unordered_set<Symbol> used_;
+  std::map<Symbol, Dim> values_;
+};
+
+// A name as the language spells dims: letters, digits and underscores.
+std::string identifier(std::string_view name);
+
+class Importer {
+public:
+  Importer(const OnnxOptions &options, Module &module, Diagnostics &diagnostics, std::string file,
+           ExternalFiles files);
+
+  bool run(const ModelView &model);
+
+  // Imports a graph of a control-flow node: its inputs are bound to `inputs`, names of the graphs
+  // around it are seen. The ops go where the emitter's builder stands. Gives the outputs.
+  Result<std::vector<Val>> import_subgraph(const GraphView &graph, std::span<const Val> inputs);
+
+  Emitter &emitter() { return *emitter_; }
+  WireBudget &budget() { return budget_; }
+  ExternalFiles &files() { return files_; }
+  int64_t opset(std::string_view domain) const;
+  // A warning at the node being imported.
+  void warn(std::string message);
+
+private:
+  struct Produced {
+    Val value;
+    const NodeView *node = nullptr; // null for inputs and initializers
+    std::string where;
+  };
+  struct Scope {
+    std::unordered_map<std::string_view, Produced> values;
+    std::string prefix; // of the names of nodes without a name
+  };
+
+  using Unsupported = std::map<std::string, std::vector<std::string>>;
+  void find_unsupported(const std::vector<NodeView> &nodes, const std::string &prefix, int depth,
+                        Unsupported &out);
+  bool report_unsupported(const ModelView &model);
+  bool define_inputs(const GraphView &graph);
+  bool define_initializers(const GraphView &graph, const std::unordered_set<std::string_view> &skip);
+  bool define(std::string_view name, Produced produced);
+  const Produced *find(std::string_view name) const;
+  void uses_of(const NodeView &node, int depth, std::vector<std::string_view> &out);
+  std::optional<std::vector<size_t>> order(const std::vector<NodeView> &nodes);
+  bool import_nodes(const std::vector<NodeView> &nodes);
+  bool import_node(const NodeView &node, const std::string &name);
+  Status call_handler(OnnxNode &node);
+  Status call_function(const FunctionView &function, OnnxNode &node);
+  const FunctionView *find_function(std::string_view domain, std::string_view name) const;
+  void define_outputs(const NodeView &node, const std::string &name, OnnxNode &made, bool ok);
+  void explain(Diagnostic &diagnostic, const NodeView &node, const std::vector<Val> &inputs) const;
+  bool define_results(const GraphView &graph);
+  std::string node_name(const NodeView &node, size_t index) const;
+  Location at(std::string_view node) const;
+
+  const OnnxOptions &options_;
+  Module &module_;
+  Diagnostics &diagnostics_;
+  Symbol file_;
+  ExternalFiles files_;
+  WireBudget budget_;
+  std::map<std::string, int64_t, std::less<>> opsets_;
+  const ModelView *model_ = nullptr;
+  std::optional<Emitter> emitter_;
+  std::vector<Scope> scopes_;
+  std::vector<const FunctionView *> calls_; // model-local functions being expanded
+  Location location_;
+  int64_t expanded_ = 0; // nodes imported, those of expanded functions counted each time
+};
+
+} // namespace kiln::onnx

@@ -1,0 +1,68 @@
+// Control flow: graphs inside of nodes become regions.
+#include "frontend/onnx/importer.h"
+#include "frontend/onnx/ops.h"
+
+#include <fmt/format.h>
+
+namespace kiln::onnx {
+namespace {
+
+// New ops go to `block` while this lives.
+class IntoBlock {
+public:
+  IntoBlock(GraphBuilder &builder, Block &block)
+      : builder_(builder), outer_(&builder.block()), position_(builder.position()) {
+    builder_.set_position(block, SIZE_MAX);
+  }
+  ~IntoBlock() { builder_.set_position(*outer_, position_); }
+  IntoBlock(const IntoBlock &) = delete;
+  IntoBlock &operator=(const IntoBlock &) = delete;
+
+private:
+  GraphBuilder &builder_;
+  Block *outer_;
+  size_t position_;
+};
+
+Result<Block> branch(OnnxNode &n, std::string_view name) {
+  KILN_TRY(graph, n.get_graph(name));
+  Block block;
+  IntoBlock scope(n.emitter().builder(), block);
+  KILN_TRY(values, n.importer().import_subgraph(graph, {}));
+  for (const Val &v : values) {
+    KILN_TRY(id, n.emitter().materialize(v));
+    block.results.push_back(id);
+  }
+  return block;
+}
+
+} // namespace
+
+Status import_if(OnnxNode &n) {
+  Emitter &e = n.emitter();
+  if (!element_count(n.shape()).is_const(1) || !is_bool(n.dtype()))
+    return Error{fmt::format("the condition is {}, not one bool", n.in(0).type.text())};
+  // A condition that follows from the sizes chooses now; the other branch may not even be valid.
+  if (auto known = e.elements(n.in(0)); known && (*known)[0].try_int()) {
+    bool taken = *(*known)[0].try_int() != 0;
+    n.ignore({"then_branch", "else_branch"});
+    KILN_TRY(graph, n.get_graph(taken ? "then_branch" : "else_branch"));
+    KILN_TRY(values, n.importer().import_subgraph(graph, {}));
+    for (size_t i = 0; i < values.size(); ++i)
+      n.set(i, values[i]);
+    return Unit{};
+  }
+  std::vector<Block> regions;
+  for (std::string_view name : {"then_branch", "else_branch"}) {
+    KILN_TRY(block, branch(n, name));
+    regions.push_back(std::move(block));
+  }
+  KILN_TRY(condition, reshape(e, n.in(0), {}));
+  std::vector<Val> operands = {condition};
+  KILN_TRY(results, e.emit_all(Op::if_, operands, {}, std::move(regions)));
+  for (size_t i = 0; i < results.size(); ++i)
+    n.set(i, results[i]);
+  return Unit{};
+}
+
+} // namespace kiln::onnx

@@ -1,0 +1,91 @@
+// Operators that pick elements by index.
+#include "frontend/onnx/ops.h"
+
+#include <fmt/format.h>
+
+namespace kiln::onnx {
+
+Status import_gather(OnnxNode &n) {
+  const Val &x = n.in(0), &indices = n.in(1);
+  if (x.rank() == 0)
+    return Error{"its data has no axis to gather from"};
+  KILN_TRY(axis, n.axis(n.get_int("axis", 0), x.rank()));
+  // One known index is a slice.
+  if (indices.constant && indices.constant->count() == 1 && !x.is_known() && is_integer(indices.dtype())) {
+    int64_t index = indices.constant->at_i64(0);
+    const Dim &size = x.dim(axis);
+    if (size.is_const() && (index < -size.as_const() || index >= size.as_const()))
+      return Error{fmt::format("the index {} is outside of axis {} of {}", index, axis, x.type.text())};
+    if (size.is_const() || index >= 0) {
+      KILN_TRY(one, slice_axis(n.emitter(), x, axis, index < 0 ? Dim(index) + size : Dim(index), 1));
+      Shape shape(x.type.shape.begin(), x.type.shape.begin() + axis);
+      shape.insert(shape.end(), indices.type.shape.begin(), indices.type.shape.end());
+      shape.insert(shape.end(), x.type.shape.begin() + axis + 1, x.type.shape.end());
+      return n.finish(reshape(n.emitter(), one, shape));
+    }
+  }
+  return n.finish(Op::gather, {x, indices}, {{"axis", attr_int(axis)}});
+}
+
+Status import_gather_elements(OnnxNode &n) {
+  KILN_TRY(axis, n.axis(n.get_int("axis", 0), n.rank()));
+  return n.finish(Op::gather_elements, {n.in(0), n.in(1)}, {{"axis", attr_int(axis)}});
+}
+
+Status import_gather_nd(OnnxNode &n) {
+  return n.finish(Op::gather_nd, {n.in(0), n.in(1)}, {{"batch_dims", attr_int(n.get_int("batch_dims", 0))}});
+}
+
+Status import_scatter_elements(OnnxNode &n) {
+  KILN_TRY(axis, n.axis(n.get_int("axis", 0), n.rank()));
+  return n.finish(Op::scatter_elements, {n.in(0), n.in(1), n.in(2)},
+                  {{"axis", attr_int(axis)}, {"reduction", n.get_string("reduction", "none")}});
+}
+
+Status import_scatter_nd(OnnxNode &n) {
+  return n.finish(Op::scatter_nd, {n.in(0), n.in(1), n.in(2)},
+                  {{"reduction", n.get_string("reduction", "none")}});
+}
+
+Status import_one_hot(OnnxNode &n) {
+  KILN_TRY(depth, n.dims_of(1, "depth"));
+  if (depth.size() != 1)
+    return Error{"the depth must be one number"};
+  KILN_TRY(axis, n.axis(n.get_int("axis", -1), n.rank() + 1));
+  Val indices = n.in(0);
+  if (is_float(indices.dtype())) {
+    KILN_TRY(whole, convert(n.emitter(), indices, DType::i64));
+    indices = whole;
+  }
+  return n.finish(Op::one_hot, {indices, n.in(2)}, {{"depth", depth[0]}, {"axis", attr_int(axis)}});
+}
+
+Status import_cumsum(OnnxNode &n) {
+  KILN_TRY(given, n.int_of(1, "axis"));
+  KILN_TRY(axis, n.axis(given, n.rank()));
+  return n.finish(Op::cumsum, {n.in(0)},
+                  {{"axis", attr_int(axis)},
+                   {"exclusive", n.get_flag("exclusive", false)},
+                   {"reverse", n.get_flag("reverse", false)}});
+}
+
+Status import_topk(OnnxNode &n) {
+  n.ignore({"sorted"}); // Kiln's are always sorted
+  KILN_TRY(axis, n.axis(n.get_int("axis", -1), n.rank()));
+  Dim k = n.get_int("k", -1);
+  if (n.has(1)) {
+    KILN_TRY(list, n.dims_of(1, "k"));
+    if (list.size() != 1)
+      return Error{"k must be one number"};
+    k = list[0];
+  }
+  std::vector<Val> operands = {n.in(0)};
+  KILN_TRY(results, n.emitter().emit_all(
+                        Op::topk, operands,
+                        {{"k", k}, {"axis", attr_int(axis)}, {"largest", n.get_flag("largest", true)}}));
+  n.set(0, results.at(0));
+  n.set(1, results.at(1));
+  return Unit{};
+}
+
+} // namespace kiln::onnx

@@ -1,0 +1,160 @@
+// Elementwise operators whose form differs from Kiln's.
+#include "frontend/onnx/ops.h"
+
+#include "frontend/onnx/tensors.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <limits>
+
+namespace kiln::onnx {
+namespace {
+
+Status with_alpha(OnnxNode &n, Op op, double alpha) {
+  return n.finish(op, {n.in(0)}, {{"alpha", n.get_float("alpha", alpha)}});
+}
+
+Result<Val> variadic(OnnxNode &n, Op op) {
+  Val out = n.in(0);
+  for (size_t i = 1; i < n.input_count(); ++i) {
+    KILN_TRY(next, n.emit(op, {out, n.in(i)}));
+    out = next;
+  }
+  return out;
+}
+
+} // namespace
+
+Status import_celu(OnnxNode &n) { return with_alpha(n, Op::celu, 1.0); }
+Status import_elu(OnnxNode &n) { return with_alpha(n, Op::elu, 1.0); }
+Status import_leaky_relu(OnnxNode &n) { return with_alpha(n, Op::leaky_relu, 0.01); }
+Status import_thresholded_relu(OnnxNode &n) { return with_alpha(n, Op::thresholded_relu, 1.0); }
+
+Status import_selu(OnnxNode &n) {
+  return n.finish(Op::selu, {n.in(0)},
+                  {{"alpha", n.get_float("alpha", 1.67326319217681884765625)},
+                   {"gamma", n.get_float("gamma", 1.05070102214813232421875)}});
+}
+
+Status import_hard_sigmoid(OnnxNode &n) {
+  return n.finish(Op::hard_sigmoid, {n.in(0)},
+                  {{"alpha", n.get_float("alpha", 0.2)}, {"beta", n.get_float("beta", 0.5)}});
+}
+
+Status import_gelu(OnnxNode &n) {
+  return n.finish(Op::gelu, {n.in(0)}, {{"approximate", n.get_string("approximate", "none")}});
+}
+
+// x * sigmoid(alpha * x)
+Status import_swish(OnnxNode &n) {
+  double alpha = n.get_float("alpha", 1.0);
+  if (alpha == 1.0)
+    return n.finish(Op::silu, {n.in(0)});
+  KILN_TRY(scaled, n.emit(Op::mul, {n.in(0), n.emitter().scalar(n.dtype(), alpha)}));
+  KILN_TRY(gate, n.emit(Op::sigmoid, {scaled}));
+  return n.finish(Op::mul, {n.in(0), gate});
+}
+
+// x < -lambd: x + bias; x > lambd: x - bias; else 0
+Status import_shrink(OnnxNode &n) {
+  Emitter &e = n.emitter();
+  double lambda = n.get_float("lambd", 0.5), bias = n.get_float("bias", 0.0);
+  const Val &x = n.in(0);
+  auto number = [&](double v) { return e.scalar(x.dtype(), v); };
+  KILN_TRY(below, n.emit(Op::lt, {x, number(-lambda)}));
+  KILN_TRY(above, n.emit(Op::gt, {x, number(lambda)}));
+  KILN_TRY(up, n.emit(Op::add, {x, number(bias)}));
+  KILN_TRY(down, n.emit(Op::sub, {x, number(bias)}));
+  KILN_TRY(rest, n.emit(Op::where, {above, down, number(0)}));
+  return n.finish(Op::where, {below, up, rest});
+}
+
+Status import_is_inf(OnnxNode &n) {
+  return n.finish(Op::is_inf, {n.in(0)},
+                  {{"positive", n.get_flag("detect_positive", true)},
+                   {"negative", n.get_flag("detect_negative", true)}});
+}
+
+Status import_cast(OnnxNode &n) {
+  n.ignore({"saturate", "round_mode"}); // of the 8-bit floats
+  const AttributeView *to = n.find("to");
+  if (!to)
+    return Error{"the attribute 'to' is missing"};
+  int64_t type = 0;
+  if (to->type == AttrType::s) { // opset 1 to 5 named the type
+    for (int code = 1; code < 24; ++code) {
+      std::string name = onnx_type_name(code);
+      for (char &c : name)
+        c = char(c >= 'a' && c <= 'z' ? c - 'a' + 'A' : c);
+      if (name == to->s)
+        type = code;
+    }
+  } else {
+    type = n.get_int("to", 0);
+  }
+  auto dtype = dtype_from_onnx(type);
+  if (!dtype)
+    return Error{fmt::format("a cast to {} is not supported", onnx_type_name(type))};
+  return n.finish(convert(n.emitter(), n.in(0), *dtype));
+}
+
+Status import_cast_like(OnnxNode &n) {
+  n.ignore({"saturate", "round_mode"});
+  return n.finish(convert(n.emitter(), n.in(0), n.dtype(1)));
+}
+
+Status import_clip(OnnxNode &n) {
+  n.ignore({"consumed_inputs"});
+  constexpr double kInf = std::numeric_limits<double>::infinity();
+  double lo = n.get_float("min", -kInf), hi = n.get_float("max", kInf);
+  Val x = n.in(0);
+  bool wide = is_integer(x.dtype()) && dtype_bits(x.dtype()) == 64;
+  auto single = [&](size_t i) { return element_count(n.shape(i)).is_const(1); };
+  for (size_t i : {size_t(1), size_t(2)}) {
+    if (!n.has(i))
+      continue;
+    if (!single(i))
+      return Error{fmt::format("its bound {} is {}, not one number", i, n.in(i).type.text())};
+    if (n.in(i).dtype() != x.dtype())
+      return Error{fmt::format("its bound {} is {}, but the operand is {}", i, n.in(i).type.text(),
+                               x.type.text())};
+    // 64-bit integers do not all fit an attribute, which is a double.
+    if (n.in(i).constant && !wide) {
+      (i == 1 ? lo : hi) = n.in(i).constant->at_f64(0);
+      continue;
+    }
+    KILN_TRY(bound, reshape(n.emitter(), n.in(i), {}));
+    KILN_TRY(next, n.emit(i == 1 ? Op::maximum : Op::minimum, {x, bound}));
+    x = next;
+  }
+  if (lo == -kInf && hi == kInf)
+    return n.finish(Result<Val>(x));
+  return n.finish(Op::clamp, {x}, {{"min", lo}, {"max", hi}});
+}
+
+Status import_bit_shift(OnnxNode &n) {
+  std::string direction = n.get_string("direction", "");
+  if (direction != "LEFT" && direction != "RIGHT")
+    return Error{fmt::format("the direction is '{}', not LEFT or RIGHT", direction)};
+  return n.finish(direction == "LEFT" ? Op::shift_left : Op::shift_right, {n.in(0), n.in(1)});
+}
+
+Status import_mod(OnnxNode &n) {
+  return n.finish(n.get_flag("fmod", false) ? Op::fmod : Op::remainder, {n.in(0), n.in(1)});
+}
+
+Status import_max(OnnxNode &n) { return n.finish(variadic(n, Op::maximum)); }
+Status import_min(OnnxNode &n) { return n.finish(variadic(n, Op::minimum)); }
+Status import_sum(OnnxNode &n) { return n.finish(variadic(n, Op::add)); }
+
+Status import_mean(OnnxNode &n) {
+  KILN_TRY(sum, variadic(n, Op::add));
+  if (n.input_count() == 1)
+    return n.finish(Result<Val>(sum));
+  return n.finish(Op::mul, {sum, n.emitter().scalar(n.dtype(), 1.0 / double(n.input_count()))});
+}
+
+Status import_where(OnnxNode &n) { return n.finish(Op::where, {n.in(0), n.in(1), n.in(2)}); }
+
+} // namespace kiln::onnx

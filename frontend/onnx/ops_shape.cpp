@@ -1,0 +1,317 @@
+// Operators about shapes: what they compute with sizes becomes attributes of Kiln's ops.
+#include "frontend/onnx/ops.h"
+#include "frontend/onnx/tensors.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace kiln::onnx {
+namespace {
+
+Shape without_axes(const Shape &shape, const std::vector<int> &axes) {
+  Shape out;
+  for (size_t i = 0; i < shape.size(); ++i)
+    if (std::find(axes.begin(), axes.end(), int(i)) == axes.end())
+      out.push_back(shape[i]);
+  return out;
+}
+
+} // namespace
+
+Status import_identity(OnnxNode &n) { return n.finish(Result<Val>(n.in(0))); }
+
+Status import_constant(OnnxNode &n) {
+  Emitter &e = n.emitter();
+  auto give = [&](Tensor tensor) {
+    n.set(0, e.constant(std::move(tensor), n.output_count() ? n.view().outputs[0] : ""));
+    return Unit{};
+  };
+  if (n.has_attr("value")) {
+    KILN_TRY(tensor, n.get_tensor("value"));
+    return give(std::move(tensor));
+  }
+  if (n.has_attr("value_float"))
+    return give(Tensor::scalar_f64(DType::f32, n.get_float("value_float", 0)));
+  if (n.has_attr("value_int"))
+    return give(Tensor::scalar_i64(DType::i64, n.get_int("value_int", 0)));
+  if (n.has_attr("value_ints"))
+    return give(Tensor::from_i64(n.get_ints("value_ints")));
+  if (n.has_attr("value_floats")) {
+    auto values = n.get_floats("value_floats");
+    Tensor tensor(DType::f32, {int64_t(values.size())});
+    for (size_t i = 0; i < values.size(); ++i)
+      tensor.set_f64(int64_t(i), values[i]);
+    return give(std::move(tensor));
+  }
+  return Error{"it holds no tensor and no number; strings and sparse tensors are not supported"};
+}
+
+Status import_shape(OnnxNode &n) {
+  int64_t rank = n.rank();
+  auto clamp = [&](int64_t v) { return std::clamp<int64_t>(v < 0 ? v + rank : v, 0, rank); };
+  int64_t start = clamp(n.get_int("start", 0)), end = clamp(n.get_int("end", rank));
+  std::span<const Dim> dims = n.shape();
+  n.set(0, n.emitter().sizes(dims.subspan(size_t(start), size_t(std::max<int64_t>(end - start, 0)))));
+  return Unit{};
+}
+
+Status import_size(OnnxNode &n) {
+  n.set(0, n.emitter().sizes({{element_count(n.shape())}}, {}));
+  return Unit{};
+}
+
+Status import_reshape(OnnxNode &n) {
+  n.ignore({"consumed_inputs"});
+  Shape target;
+  if (n.has(1)) {
+    KILN_TRY(dims, n.dims_of(1, "shape"));
+    target = std::move(dims);
+  } else {
+    if (!n.has_attr("shape"))
+      return Error{"it has neither an input nor an attribute with the shape"};
+    auto ints = n.get_ints("shape");
+    target.assign(ints.begin(), ints.end());
+  }
+  if (target.size() > size_t(kMaxRank))
+    return Error{fmt::format("the shape has {} dims; at most {} are supported", target.size(), kMaxRank)};
+  bool allow_zero = n.get_flag("allowzero", false);
+  std::optional<size_t> rest;
+  Dim product = 1;
+  for (size_t i = 0; i < target.size(); ++i) {
+    if (target[i].is_const(-1)) {
+      if (rest)
+        return Error{fmt::format("the shape {} leaves more than one size open", shape_text(target))};
+      rest = i;
+      continue;
+    }
+    if (target[i].is_const() && target[i].as_const() < -1)
+      return Error{fmt::format("the shape {} has a negative size", shape_text(target))};
+    if (target[i].is_const(0) && !allow_zero) {
+      if (int(i) >= n.rank())
+        return Error{fmt::format("the shape {} copies dim {}, which {} does not have", shape_text(target), i,
+                                 n.in(0).type.text())};
+      target[i] = n.shape()[i];
+    }
+    product *= target[i];
+  }
+  if (rest) {
+    Dim total = element_count(n.shape());
+    if (product.is_const(0))
+      target[*rest] = 0;
+    else
+      target[*rest] = floordiv(total, product);
+    if (!target[*rest].is_valid())
+      return Error{fmt::format("the sizes of {} overflow", shape_text(target))};
+  }
+  return n.finish(reshape(n.emitter(), n.in(0), target));
+}
+
+Status import_flatten(OnnxNode &n) {
+  int rank = n.rank();
+  KILN_TRY(axis, n.axis(n.get_int("axis", 1), rank + 1));
+  // A negative axis counts from the rank, not from one past it.
+  if (n.get_int("axis", 1) < 0)
+    --axis;
+  std::span<const Dim> dims = n.shape();
+  if (axis < 0)
+    return Error{"the axis is outside of the tensor"};
+  return n.finish(reshape(n.emitter(), n.in(0),
+                          {element_count(dims.first(size_t(axis))), element_count(dims.subspan(size_t(axis)))}));
+}
+
+Status import_squeeze(OnnxNode &n) {
+  KILN_TRY(given, n.ints_attr_or_input("axes", 1));
+  std::vector<int> axes;
+  if (given) {
+    KILN_TRY(list, n.axes(*given, n.rank()));
+    axes = list;
+    for (int a : axes)
+      if (!n.emitter().require_equal(n.in(0).dim(a), 1, "Squeeze"))
+        return Error{fmt::format("dim {} of {} is not 1", a, n.in(0).type.text())};
+  } else {
+    for (int i = 0; i < n.rank(); ++i)
+      if (n.in(0).dim(i).is_const(1))
+        axes.push_back(i);
+  }
+  return n.finish(reshape(n.emitter(), n.in(0), without_axes(n.shape(), axes)));
+}
+
+Status import_unsqueeze(OnnxNode &n) {
+  KILN_TRY(given, n.ints_attr_or_input("axes", 1));
+  if (!given)
+    return Error{"it has neither an input nor an attribute with the axes"};
+  if (given->size() > size_t(kMaxRank))
+    return Error{fmt::format("it adds {} dims; at most {} are supported", given->size(), kMaxRank)};
+  int rank = n.rank() + int(given->size());
+  KILN_TRY(axes, n.axes(*given, rank));
+  Shape shape;
+  size_t next = 0;
+  for (int i = 0; i < rank; ++i)
+    shape.push_back(std::find(axes.begin(), axes.end(), i) != axes.end() ? Dim(1) : n.shape()[next++]);
+  return n.finish(reshape(n.emitter(), n.in(0), shape));
+}
+
+Status import_transpose(OnnxNode &n) {
+  std::vector<int64_t> order = n.get_ints("perm");
+  if (!n.has_attr("perm"))
+    for (int i = n.rank(); i-- > 0;)
+      order.push_back(i);
+  KILN_TRY(axes, n.axes(order, n.rank()));
+  if (int(axes.size()) != n.rank())
+    return Error{fmt::format("perm lists {} axes of {}", axes.size(), n.in(0).type.text())};
+  return n.finish(permute(n.emitter(), n.in(0), std::vector<int64_t>(axes.begin(), axes.end())));
+}
+
+Status import_concat(OnnxNode &n) {
+  if (!n.has_attr("axis") && n.opset() >= 4)
+    return Error{"the attribute 'axis' is missing"};
+  KILN_TRY(axis, n.axis(n.get_int("axis", 1), n.rank()));
+  if (n.input_count() == 1)
+    return n.finish(Result<Val>(n.in(0)));
+  return n.finish(Op::concat, n.inputs(), {{"axis", attr_int(axis)}});
+}
+
+Status import_expand(OnnxNode &n) {
+  KILN_TRY(target, n.dims_of(1, "shape"));
+  if (target.size() > size_t(kMaxRank))
+    return Error{fmt::format("the shape has {} dims; at most {} are supported", target.size(), kMaxRank)};
+  const Shape &from = n.shape();
+  // Broadcast both ways: a size of 1 in the target keeps the operand's.
+  Shape out(std::max(from.size(), target.size()));
+  for (size_t i = 0; i < out.size(); ++i) {
+    Dim a = i < from.size() ? from[from.size() - 1 - i] : Dim(1);
+    Dim b = i < target.size() ? target[target.size() - 1 - i] : Dim(1);
+    out[out.size() - 1 - i] = b.is_const(1) ? a : b;
+  }
+  return n.finish(broadcast_to(n.emitter(), n.in(0), out));
+}
+
+Status import_tile(OnnxNode &n) {
+  const Val &x = n.in(0);
+  KILN_TRY(repeats, n.dims_of(1, "repeats"));
+  if (int(repeats.size()) != x.rank())
+    return Error{fmt::format("it has {} repeats for {}", repeats.size(), x.type.text())};
+  Shape split, spread, joined;
+  for (int i = 0; i < x.rank(); ++i) {
+    const Dim &r = repeats[size_t(i)], &d = x.dim(i);
+    if (!r.is_const(1) && !d.is_const(1)) {
+      split.push_back(1);
+      spread.push_back(r);
+    }
+    split.push_back(d);
+    spread.push_back(d.is_const(1) ? r : d);
+    joined.push_back(d * r);
+  }
+  if (split.size() > size_t(kMaxRank))
+    return Error{"it repeats too many dims at once"};
+  KILN_TRY(apart, reshape(n.emitter(), x, split));
+  KILN_TRY(wide, broadcast_to(n.emitter(), apart, spread));
+  return n.finish(reshape(n.emitter(), wide, joined));
+}
+
+Status import_constant_of_shape(OnnxNode &n) {
+  KILN_TRY(shape, n.dims_of(0, "shape"));
+  if (shape.size() > size_t(kMaxRank))
+    return Error{fmt::format("the shape has {} dims; at most {} are supported", shape.size(), kMaxRank)};
+  for (const Dim &d : shape)
+    if (d.is_const() && d.as_const() < 0)
+      return Error{fmt::format("the shape {} has a negative size", shape_text(shape))};
+  Val value = n.emitter().scalar(DType::f32, 0);
+  if (n.has_attr("value")) {
+    KILN_TRY(tensor, n.get_tensor("value"));
+    if (tensor.count() != 1)
+      return Error{"its value must be one number"};
+    KILN_TRY(scalar, reshape(n.emitter(), n.emitter().constant(std::move(tensor)), {}));
+    value = scalar;
+  }
+  return n.finish(broadcast_to(n.emitter(), value, shape));
+}
+
+Status import_range(OnnxNode &n) {
+  Emitter &e = n.emitter();
+  const Val &start = n.in(0), &limit = n.in(1), &delta = n.in(2);
+  if (start.constant && limit.constant && delta.constant && is_float(start.dtype())) {
+    for (const Val *v : {&start, &limit, &delta})
+      if (v->constant->count() != 1)
+        return Error{"its operands must be single numbers"};
+    double s = start.constant->at_f64(0), step = delta.constant->at_f64(0);
+    double count = std::ceil((limit.constant->at_f64(0) - s) / step);
+    if (!(count <= double(kMaxFoldElements)))
+      return Error{"it makes too many numbers"};
+    Tensor out(start.dtype(), {std::max<int64_t>(int64_t(count), 0)});
+    for (int64_t i = 0; i < out.count(); ++i)
+      out.set_f64(i, s + double(i) * step);
+    n.set(0, e.constant(std::move(out)));
+    return Unit{};
+  }
+  KILN_TRY(s, n.dims_of(0, "start"));
+  KILN_TRY(l, n.dims_of(1, "limit"));
+  KILN_TRY(d, n.dims_of(2, "delta"));
+  if (s.size() != 1 || l.size() != 1 || d.size() != 1)
+    return Error{"its operands must be single numbers"};
+  auto step = d[0].try_const();
+  if (!step || *step == 0 || *step == INT64_MIN)
+    return Error{fmt::format("the delta must be a constant other than 0, not {}", d[0].text())};
+  Dim span = *step > 0 ? l[0] - s[0] : s[0] - l[0];
+  Dim count = ceildiv(span, std::abs(*step));
+  if (!known_nonnegative(count, DimRanges()))
+    count = max(count, 0);
+  KILN_TRY(index, e.emit(Op::iota, {}, {{"shape", Shape{count}}, {"axis", Dim(0)}, {"dtype", start.dtype()}}));
+  Val out = index;
+  if (*step != 1) {
+    KILN_TRY(scaled, e.emit(Op::mul, {out, e.constant(Tensor::scalar_i64(start.dtype(), *step))}));
+    out = scaled;
+  }
+  if (!s[0].is_const(0)) {
+    KILN_TRY(first, reshape(e, start, {}));
+    KILN_TRY(moved, e.emit(Op::add, {out, first}));
+    out = moved;
+  }
+  return n.finish(Result<Val>(out));
+}
+
+Status import_eye_like(OnnxNode &n) {
+  if (n.rank() != 2)
+    return Error{fmt::format("its operand must have two dims, not {}", n.in(0).type.text())};
+  Emitter &e = n.emitter();
+  DType dtype = n.dtype();
+  if (n.has_attr("dtype")) {
+    KILN_TRY(like, Result<int64_t>(n.get_int("dtype", 0)));
+    auto wanted = dtype_from_onnx(like);
+    if (!wanted)
+      return Error{fmt::format("elements of {} are not supported", onnx_type_name(like))};
+    dtype = *wanted;
+  }
+  auto index = [&](int64_t axis) {
+    return e.emit(Op::iota, {}, {{"shape", n.shape()}, {"axis", Dim(axis)}, {"dtype", DType::i64}});
+  };
+  KILN_TRY(row, index(0));
+  KILN_TRY(column, index(1));
+  KILN_TRY(shifted, e.emit(Op::add, {row, e.constant(Tensor::scalar_i64(DType::i64, n.get_int("k", 0)))}));
+  KILN_TRY(on, e.emit(Op::eq, {shifted, column}));
+  return n.finish(convert(e, on, dtype));
+}
+
+Status import_depth_to_space(OnnxNode &n) {
+  return n.finish(Op::depth_to_space, {n.in(0)},
+                  {{"block", attr_int(n.get_int("blocksize", 0))}, {"mode", n.get_string("mode", "DCR")}});
+}
+
+Status import_space_to_depth(OnnxNode &n) {
+  return n.finish(Op::space_to_depth, {n.in(0)}, {{"block", attr_int(n.get_int("blocksize", 0))}});
+}
+
+Status import_trilu(OnnxNode &n) {
+  Dim k = 0;
+  if (n.has(1)) {
+    KILN_TRY(list, n.dims_of(1, "diagonal k"));
+    if (list.size() != 1)
+      return Error{"the diagonal k must be one number"};
+    k = list[0];
+  }
+  return n.finish(Op::trilu, {n.in(0)}, {{"upper", n.get_flag("upper", true)}, {"k", k}});
+}
+
+} // namespace kiln::onnx

@@ -1,0 +1,226 @@
+// Slice, Split and Pad: ranges of axes, with numpy's clamping done here, where sizes may be symbols.
+#include "frontend/onnx/ops.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace kiln::onnx {
+namespace {
+
+// Bounds at or past these mean "to the end" in exported models.
+constexpr int64_t kFar = int64_t(1) << 30;
+
+bool nonnegative(const Dim &d) { return d.is_valid() && known_nonnegative(d, DimRanges()); }
+
+// A bound of a slice of an axis of `size`, clamped to [lo, hi] as numpy does. Bounds against symbolic
+// sizes that are usually inside the axis are taken to be (the slice op requires it at run time); an end
+// given as a plain number may well lie past a short axis and is clamped.
+Dim clamp_bound(Dim bound, const Dim &size, const Dim &lo, const Dim &hi, bool is_end) {
+  auto value = bound.try_const();
+  if (value && *value >= kFar)
+    return hi;
+  if (value && *value <= -kFar)
+    return lo;
+  bool from_end = value ? *value < 0 : !nonnegative(bound) && nonnegative(-bound);
+  if (from_end)
+    bound += size;
+  if (nonnegative(bound - hi))
+    return hi;
+  if (nonnegative(lo - bound))
+    return lo;
+  if (!from_end && is_end && !nonnegative(hi - bound) && !bound.is_const(1))
+    return min(bound, hi);
+  return bound;
+}
+
+struct Range {
+  std::vector<Dim> starts, ends, axes;
+  std::vector<int64_t> steps;
+};
+
+Result<Range> range_of(OnnxNode &n) {
+  Range r;
+  if (n.opset() < 10 && n.input_count() == 1) {
+    auto dims = [](const std::vector<int64_t> &list) { return std::vector<Dim>(list.begin(), list.end()); };
+    r.starts = dims(n.get_ints("starts"));
+    r.ends = dims(n.get_ints("ends"));
+    r.axes = dims(n.get_ints("axes"));
+  } else {
+    if (!n.has(1) || !n.has(2))
+      return Error{"its starts or ends are missing"};
+    KILN_TRY(starts, n.dims_of(1, "starts"));
+    KILN_TRY(ends, n.dims_of(2, "ends"));
+    r.starts = starts, r.ends = ends;
+    if (n.has(3)) {
+      KILN_TRY(axes, n.dims_of(3, "axes"));
+      r.axes = axes;
+    }
+    if (n.has(4)) {
+      KILN_TRY(steps, n.ints_of(4, "steps"));
+      r.steps = steps;
+    }
+  }
+  if (r.axes.empty())
+    for (size_t i = 0; i < r.starts.size() && i < size_t(kMaxRank); ++i)
+      r.axes.push_back(int64_t(i));
+  if (r.steps.empty())
+    r.steps.assign(r.axes.size(), 1);
+  if (r.starts.size() != r.axes.size() || r.ends.size() != r.axes.size() || r.steps.size() != r.axes.size())
+    return Error{fmt::format("it has {} starts, {} ends, {} axes and {} steps", r.starts.size(),
+                             r.ends.size(), r.axes.size(), r.steps.size())};
+  return r;
+}
+
+} // namespace
+
+Status import_slice(OnnxNode &n) {
+  KILN_TRY(range, range_of(n));
+  std::vector<int64_t> named;
+  for (const Dim &d : range.axes) {
+    if (!d.is_const())
+      return Error{"its axes must be constants"};
+    named.push_back(d.as_const());
+  }
+  KILN_TRY(axes, n.axes(named, n.rank()));
+  std::vector<Dim> starts, ends;
+  std::vector<int> kept;
+  std::vector<int64_t> steps;
+  for (size_t i = 0; i < axes.size(); ++i) {
+    const Dim &size = n.in(0).dim(axes[i]);
+    int64_t step = range.steps[i];
+    if (step == 0 || step == INT64_MIN)
+      return Error{fmt::format("the step of axis {} is {}", axes[i], step)};
+    Dim start, end;
+    if (step > 0) {
+      start = clamp_bound(range.starts[i], size, 0, size, false);
+      end = clamp_bound(range.ends[i], size, 0, size, true);
+      if (nonnegative(start - end))
+        end = start;
+      if (start.is_const(0) && end == size && step == 1)
+        continue;
+    } else {
+      start = clamp_bound(range.starts[i], size, -1, size - Dim(1), false);
+      end = clamp_bound(range.ends[i], size, -1, size - Dim(1), false);
+      if (nonnegative(end - start))
+        start = end = -1;
+      if (start.is_const(-1)) { // nothing is taken
+        start = end = 0;
+        step = 1;
+      }
+    }
+    kept.push_back(axes[i]);
+    starts.push_back(start);
+    ends.push_back(end);
+    steps.push_back(step);
+  }
+  if (kept.empty())
+    return n.finish(Result<Val>(n.in(0)));
+  return n.finish(Op::slice, {n.in(0)},
+                  {{"axes", attr_ints(kept)}, {"starts", starts}, {"ends", ends}, {"steps", attr_ints(steps)}});
+}
+
+Status import_split(OnnxNode &n) {
+  KILN_TRY(axis, n.axis(n.get_int("axis", 0), n.rank()));
+  const Dim &size = n.in(0).dim(axis);
+  size_t count = n.output_count();
+  std::vector<Dim> sizes;
+  if (n.has(1)) {
+    KILN_TRY(list, n.dims_of(1, "sizes"));
+    sizes = list;
+  } else if (n.has_attr("split")) {
+    auto list = n.get_ints("split");
+    sizes.assign(list.begin(), list.end());
+  } else {
+    int64_t parts = n.get_int("num_outputs", int64_t(count));
+    if (parts <= 0 || parts != int64_t(count))
+      return Error{fmt::format("it splits into {} parts but has {} outputs", parts, count)};
+    // The last part is smaller where the size does not divide (from opset 18 on).
+    Dim part = ceildiv(size, parts), left = size;
+    for (int64_t i = 0; i + 1 < parts; ++i) {
+      sizes.push_back(part);
+      left = left - part;
+    }
+    sizes.push_back(left);
+  }
+  if (sizes.size() != count)
+    return Error{fmt::format("it has {} sizes and {} outputs", sizes.size(), count)};
+  Dim total = 0;
+  for (const Dim &s : sizes) {
+    if (!s.is_valid() || (s.is_const() && s.as_const() < 0))
+      return Error{fmt::format("it would split {} into a part of size {}", n.in(0).type.text(), s.text())};
+    total += s;
+  }
+  if (!n.emitter().require_equal(total, size, "Split"))
+    return Error{fmt::format("its sizes add up to {}, but axis {} of {} is {}", total.text(), axis,
+                             n.in(0).type.text(), size.text())};
+  Dim start = 0;
+  for (size_t i = 0; i < count; ++i) {
+    if (n.wants(i)) {
+      KILN_TRY(part, slice_axis(n.emitter(), n.in(0), axis, start, sizes[i]));
+      n.set(i, part);
+    }
+    start += sizes[i];
+  }
+  return Unit{};
+}
+
+Status import_pad(OnnxNode &n) {
+  const Val &x = n.in(0);
+  std::vector<Dim> pads;
+  double value = 0;
+  std::optional<Val> computed;
+  if (n.opset() < 11) {
+    auto list = n.has_attr("paddings") ? n.get_ints("paddings") : n.get_ints("pads");
+    pads.assign(list.begin(), list.end());
+    value = n.get_float("value", 0);
+  } else {
+    if (!n.has(1))
+      return Error{"its pads are missing"};
+    KILN_TRY(list, n.dims_of(1, "pads"));
+    pads = list;
+    if (n.has(2)) {
+      if (!element_count(n.shape(2)).is_const(1))
+        return Error{fmt::format("its value is {}, not one number", n.in(2).type.text())};
+      if (n.in(2).constant)
+        value = n.in(2).constant->at_f64(0);
+      else
+        computed = n.in(2);
+    }
+  }
+  std::vector<int> axes;
+  for (int i = 0; i < x.rank(); ++i)
+    axes.push_back(i);
+  if (n.has(3)) {
+    KILN_TRY(list, n.ints_of(3, "axes"));
+    KILN_TRY(named, n.axes(list, x.rank()));
+    axes = named;
+  }
+  if (pads.size() != 2 * axes.size())
+    return Error{fmt::format("it has {} pads for {} axes of {}; two for each are needed", pads.size(),
+                             axes.size(), x.type.text())};
+  std::vector<Dim> lo(size_t(x.rank()), Dim(0)), hi = lo;
+  bool nothing = true;
+  for (size_t i = 0; i < axes.size(); ++i) {
+    lo[size_t(axes[i])] = pads[i];
+    hi[size_t(axes[i])] = pads[i + axes.size()];
+    nothing &= pads[i].is_const(0) && pads[i + axes.size()].is_const(0);
+  }
+  std::string mode = n.get_string("mode", "constant");
+  if (nothing)
+    return n.finish(Result<Val>(x));
+  auto padded = [&](const Val &what, double with) {
+    return n.emit(Op::pad, {what}, {{"lo", lo}, {"hi", hi}, {"mode", mode}, {"value", with}});
+  };
+  if (!computed || mode != "constant")
+    return n.finish(padded(x, value));
+  // A value known at run time only: pad a mask too, and choose.
+  Emitter &e = n.emitter();
+  KILN_TRY(out, padded(x, 0));
+  KILN_TRY(ones, broadcast_to(e, e.scalar(DType::bool_, 1), x.type.shape));
+  KILN_TRY(inside, padded(ones, 0));
+  KILN_TRY(number, reshape(e, *computed, {}));
+  return n.finish(Op::where, {inside, out, number});
+}
+
+} // namespace kiln::onnx

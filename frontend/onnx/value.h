@@ -1,0 +1,48 @@
+// A tensor of the model while it is being imported. It may be in the graph, or known without being
+// there: a constant, or a small tensor whose elements are sizes. Shape arithmetic (Shape, Gather, Mul,
+// Concat, Reshape) works on the known forms, and enters the graph only if something uses it as data.
+#pragma once
+
+#include "ir/graph.h"
+
+#include <string_view>
+#include <vector>
+
+namespace kiln::onnx {
+
+// An element of a small tensor: an exact fraction of sizes. Floats are there for models that compute
+// sizes in floating point (H * 0.5, rounded down); integers have the denominator 1.
+struct Element {
+  Dim numerator;
+  int64_t denominator = 1;
+
+  std::optional<int64_t> try_int() const {
+    return denominator == 1 ? numerator.try_const() : std::nullopt;
+  }
+};
+
+struct Val {
+  TensorType type;
+  ValueId id;                                     // valid: it is in the graph
+  const Tensor *constant = nullptr;               // owned by the Emitter
+  const std::vector<Element> *elements = nullptr; // owned by the Emitter; the shape is static
+  std::string_view name;                          // the model's, for diagnostics; may be empty
+  bool failed = false; // its node could not be imported: whatever uses it is passed over
+
+  bool is_known() const { return constant || elements; }
+  int rank() const { return type.rank(); }
+  DType dtype() const { return type.dtype; }
+  const Dim &dim(int i) const { return type.shape[size_t(i)]; }
+};
+
+// Limits on what is computed at import.
+inline constexpr int64_t kMaxFoldElements = 1 << 16; // of an operand or a result
+inline constexpr int64_t kMaxSymbolicElements = 1 << 10;
+inline constexpr int kMaxDimComplexity = 400; // atoms in one size
+inline constexpr size_t kMaxProductTerms = 512; // of a product of sizes, multiplied out
+inline constexpr int kMaxRank = 16;
+
+// Atoms and terms of a Dim, counted recursively; stops counting soon after the limit.
+int complexity(const Dim &d);
+
+} // namespace kiln::onnx

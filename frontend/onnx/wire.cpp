@@ -1,0 +1,501 @@
+#include "frontend/onnx/wire.h"
+
+#include <fmt/format.h>
+#include <protozero/pbf_message.hpp>
+#include <protozero/pbf_reader.hpp>
+
+#include <charconv>
+#include <cstring>
+
+namespace kiln::onnx {
+namespace {
+
+using protozero::pbf_reader;
+using protozero::pbf_wire_type;
+
+// Thrown inside this file only; every entry point turns it and protozero's own into an Error.
+struct WireError {
+  std::string message;
+};
+
+constexpr uint32_t bytes_field(uint32_t tag) {
+  return protozero::tag_and_type(tag, pbf_wire_type::length_delimited);
+}
+constexpr uint32_t varint_field(uint32_t tag) {
+  return protozero::tag_and_type(tag, pbf_wire_type::varint);
+}
+constexpr uint32_t fixed32_field(uint32_t tag) {
+  return protozero::tag_and_type(tag, pbf_wire_type::fixed32);
+}
+constexpr uint32_t fixed64_field(uint32_t tag) {
+  return protozero::tag_and_type(tag, pbf_wire_type::fixed64);
+}
+
+std::string_view view(pbf_reader &r) {
+  protozero::data_view v = r.get_view();
+  return {v.data(), v.size()};
+}
+
+pbf_reader reader(std::string_view bytes) { return pbf_reader(bytes.data(), bytes.size()); }
+
+class Parser {
+public:
+  explicit Parser(WireBudget &budget) : budget_(budget) {}
+
+  ModelView model(std::string_view bytes) {
+    ModelView out;
+    bool has_graph = false;
+    for (pbf_reader r = reader(bytes); r.next();) {
+      switch (r.tag_and_type()) {
+      case varint_field(1):
+        out.ir_version = r.get_int64();
+        break;
+      case bytes_field(2):
+        out.producer = view(r);
+        break;
+      case bytes_field(7):
+        if (has_graph)
+          throw WireError{"it holds two graphs"};
+        has_graph = true;
+        out.graph = graph(view(r));
+        break;
+      case bytes_field(8):
+        out.opsets.push_back(opset(view(r)));
+        break;
+      case bytes_field(14):
+        out.metadata.push_back(string_pair(view(r)));
+        break;
+      case bytes_field(25):
+        out.functions.push_back(function(view(r)));
+        break;
+      default:
+        r.skip();
+      }
+    }
+    if (!has_graph)
+      throw WireError{"it holds no graph"};
+    return out;
+  }
+
+  GraphView graph(std::string_view bytes) {
+    GraphView out;
+    for (pbf_reader r = reader(bytes); r.next();) {
+      switch (r.tag_and_type()) {
+      case bytes_field(1):
+        out.nodes.push_back(node(view(r)));
+        break;
+      case bytes_field(2):
+        out.name = view(r);
+        break;
+      case bytes_field(5):
+        out.initializers.push_back(tensor(view(r)));
+        break;
+      case bytes_field(11):
+        out.inputs.push_back(value_info(view(r)));
+        break;
+      case bytes_field(12):
+        out.outputs.push_back(value_info(view(r)));
+        break;
+      case bytes_field(15):
+        out.has_sparse_initializers = true;
+        r.skip();
+        break;
+      default:
+        r.skip();
+      }
+    }
+    return out;
+  }
+
+  TensorView tensor(std::string_view bytes) {
+    count_message();
+    TensorView out;
+    out.message = bytes;
+    for (pbf_reader r = reader(bytes); r.next();) {
+      switch (r.tag_and_type()) {
+      case bytes_field(1):
+        for (int64_t d : r.get_packed_int64())
+          push(out.dims, d);
+        break;
+      case varint_field(1):
+        push(out.dims, r.get_int64());
+        break;
+      case varint_field(2):
+        out.data_type = r.get_int32();
+        break;
+      case bytes_field(8):
+        out.name = view(r);
+        break;
+      default:
+        r.skip();
+      }
+    }
+    return out;
+  }
+
+  static std::pair<std::string_view, std::string_view> string_pair(std::string_view bytes) {
+    std::pair<std::string_view, std::string_view> out;
+    for (pbf_reader r = reader(bytes); r.next();) {
+      if (r.tag_and_type() == bytes_field(1))
+        out.first = view(r);
+      else if (r.tag_and_type() == bytes_field(2))
+        out.second = view(r);
+      else
+        r.skip();
+    }
+    return out;
+  }
+
+private:
+  void count_message() {
+    if (--budget_.messages < 0)
+      throw WireError{"it holds too many nodes, attributes and tensors"};
+  }
+  template <typename T>
+  void push(std::vector<T> &list, T value) {
+    if (--budget_.items < 0)
+      throw WireError{"its lists of names and attribute values are too long"};
+    list.push_back(std::move(value));
+  }
+
+  OpsetView opset(std::string_view bytes) {
+    count_message();
+    OpsetView out;
+    for (pbf_reader r = reader(bytes); r.next();) {
+      if (r.tag_and_type() == bytes_field(1))
+        out.domain = view(r);
+      else if (r.tag_and_type() == varint_field(2))
+        out.version = r.get_int64();
+      else
+        r.skip();
+    }
+    return out;
+  }
+
+  NodeView node(std::string_view bytes) {
+    count_message();
+    NodeView out;
+    for (pbf_reader r = reader(bytes); r.next();) {
+      switch (r.tag_and_type()) {
+      case bytes_field(1):
+        push(out.inputs, view(r));
+        break;
+      case bytes_field(2):
+        push(out.outputs, view(r));
+        break;
+      case bytes_field(3):
+        out.name = view(r);
+        break;
+      case bytes_field(4):
+        out.op_type = view(r);
+        break;
+      case bytes_field(5):
+        out.attributes.push_back(attribute(view(r)));
+        break;
+      case bytes_field(7):
+        out.domain = view(r);
+        break;
+      default:
+        r.skip();
+      }
+    }
+    if (out.domain == "ai.onnx")
+      out.domain = "";
+    return out;
+  }
+
+  AttributeView attribute(std::string_view bytes) {
+    count_message();
+    AttributeView out;
+    for (pbf_reader r = reader(bytes); r.next();) {
+      switch (r.tag_and_type()) {
+      case bytes_field(1):
+        out.name = view(r);
+        break;
+      case fixed32_field(2):
+        out.f = r.get_float();
+        infer_type(out, AttrType::f);
+        break;
+      case varint_field(3):
+        out.i = r.get_int64();
+        infer_type(out, AttrType::i);
+        break;
+      case bytes_field(4):
+        out.s = view(r);
+        infer_type(out, AttrType::s);
+        break;
+      case bytes_field(5):
+        out.message = view(r);
+        infer_type(out, AttrType::tensor);
+        break;
+      case bytes_field(6):
+        out.message = view(r);
+        infer_type(out, AttrType::graph);
+        break;
+      case bytes_field(7):
+        for (float f : r.get_packed_float())
+          push(out.floats, f);
+        infer_type(out, AttrType::floats);
+        break;
+      case fixed32_field(7):
+        push(out.floats, r.get_float());
+        infer_type(out, AttrType::floats);
+        break;
+      case bytes_field(8):
+        for (int64_t i : r.get_packed_int64())
+          push(out.ints, i);
+        infer_type(out, AttrType::ints);
+        break;
+      case varint_field(8):
+        push(out.ints, r.get_int64());
+        infer_type(out, AttrType::ints);
+        break;
+      case bytes_field(9):
+        push(out.strings, view(r));
+        infer_type(out, AttrType::strings);
+        break;
+      case varint_field(20):
+        out.type = AttrType(r.get_int32());
+        break;
+      case bytes_field(21):
+        out.ref_attr_name = view(r);
+        break;
+      default:
+        r.skip();
+      }
+    }
+    return out;
+  }
+
+  // Files of IR version 1 have no type field: the field that is there says it.
+  static void infer_type(AttributeView &a, AttrType type) {
+    if (a.type == AttrType::undefined)
+      a.type = type;
+  }
+
+  ValueInfoView value_info(std::string_view bytes) {
+    count_message();
+    ValueInfoView out;
+    for (pbf_reader r = reader(bytes); r.next();) {
+      if (r.tag_and_type() == bytes_field(1))
+        out.name = view(r);
+      else if (r.tag_and_type() == bytes_field(2))
+        type(view(r), out);
+      else
+        r.skip();
+    }
+    return out;
+  }
+
+  void type(std::string_view bytes, ValueInfoView &out) {
+    for (pbf_reader r = reader(bytes); r.next();) {
+      if (r.tag_and_type() != bytes_field(1)) {
+        r.skip();
+        continue;
+      }
+      out.is_tensor = true;
+      for (pbf_reader t = reader(view(r)); t.next();) {
+        if (t.tag_and_type() == varint_field(1)) {
+          out.elem_type = t.get_int32();
+        } else if (t.tag_and_type() == bytes_field(2)) {
+          out.has_shape = true;
+          for (pbf_reader s = reader(view(t)); s.next();) {
+            if (s.tag_and_type() == bytes_field(1))
+              push(out.shape, dimension(view(s)));
+            else
+              s.skip();
+          }
+        } else {
+          t.skip();
+        }
+      }
+    }
+  }
+
+  static DimView dimension(std::string_view bytes) {
+    DimView out;
+    for (pbf_reader r = reader(bytes); r.next();) {
+      if (r.tag_and_type() == varint_field(1))
+        out.value = r.get_int64();
+      else if (r.tag_and_type() == bytes_field(2))
+        out.param = view(r);
+      else
+        r.skip();
+    }
+    return out;
+  }
+
+  FunctionView function(std::string_view bytes) {
+    count_message();
+    FunctionView out;
+    for (pbf_reader r = reader(bytes); r.next();) {
+      switch (r.tag_and_type()) {
+      case bytes_field(1):
+        out.name = view(r);
+        break;
+      case bytes_field(4):
+        push(out.inputs, view(r));
+        break;
+      case bytes_field(5):
+        push(out.outputs, view(r));
+        break;
+      case bytes_field(6):
+        push(out.attributes, view(r));
+        break;
+      case bytes_field(7):
+        out.nodes.push_back(node(view(r)));
+        break;
+      case bytes_field(9):
+        out.opsets.push_back(opset(view(r)));
+        break;
+      case bytes_field(10):
+        out.domain = view(r);
+        break;
+      case bytes_field(11):
+        out.attribute_defaults.push_back(attribute(view(r)));
+        break;
+      default:
+        r.skip();
+      }
+    }
+    return out;
+  }
+
+  WireBudget &budget_;
+};
+
+template <typename T>
+void append(std::vector<T> &list, T value, int64_t limit) {
+  if (int64_t(list.size()) >= limit)
+    throw WireError{fmt::format("it holds more than the {} elements of its shape", limit)};
+  list.push_back(value);
+}
+
+int64_t parse_number(std::string_view text, std::string_view what) {
+  int64_t out = 0;
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
+  if (error != std::errc() || end != text.data() + text.size() || out < 0)
+    throw WireError{fmt::format("the {} of its external data is '{}', not a size in bytes", what, text)};
+  return out;
+}
+
+void read_external(std::string_view entry, TensorData &out) {
+  auto [key, value] = Parser::string_pair(entry);
+  if (key == "location")
+    out.location = value;
+  else if (key == "offset")
+    out.offset = parse_number(value, "offset");
+  else if (key == "length")
+    out.length = parse_number(value, "length");
+}
+
+void read_packed_floats(pbf_reader &r, TensorData &out, int64_t limit, bool is_double) {
+  std::string_view run = view(r);
+  size_t size = is_double ? 8 : 4;
+  if (run.size() % size != 0)
+    throw WireError{"a packed list of floats ends inside an element"};
+  std::string_view &whole = is_double ? out.packed_f64 : out.packed_f32;
+  if (whole.empty() && out.floats.empty()) {
+    whole = run;
+    return;
+  }
+  auto unpack = [&](std::string_view from) {
+    for (size_t i = 0; i < from.size(); i += size) {
+      float f;
+      double d;
+      std::memcpy(is_double ? static_cast<void *>(&d) : &f, from.data() + i, size);
+      append(out.floats, is_double ? d : double(f), limit);
+    }
+  };
+  unpack(std::exchange(whole, {}));
+  unpack(run);
+}
+
+TensorData tensor_data(const TensorView &tensor, int64_t limit) {
+  TensorData out;
+  auto unpacked = [&](double value) {
+    if (!out.packed_f32.empty() || !out.packed_f64.empty())
+      throw WireError{"a list of floats is packed in part"};
+    append(out.floats, value, limit);
+  };
+  for (pbf_reader r = reader(tensor.message); r.next();) {
+    switch (r.tag_and_type()) {
+    case bytes_field(4):
+      read_packed_floats(r, out, limit, false);
+      break;
+    case fixed32_field(4):
+      unpacked(double(r.get_float()));
+      break;
+    case bytes_field(5):
+    case bytes_field(7):
+      for (int64_t i : r.get_packed_int64())
+        append(out.ints, i, limit);
+      break;
+    case varint_field(5):
+    case varint_field(7):
+      append(out.ints, r.get_int64(), limit);
+      break;
+    case bytes_field(6):
+      ++out.strings;
+      r.skip();
+      break;
+    case bytes_field(9):
+      out.has_raw = true;
+      out.raw = view(r);
+      break;
+    case bytes_field(10):
+      read_packed_floats(r, out, limit, true);
+      break;
+    case fixed64_field(10):
+      unpacked(r.get_double());
+      break;
+    case bytes_field(11):
+      for (uint64_t i : r.get_packed_uint64())
+        append(out.ints, int64_t(i), limit);
+      break;
+    case varint_field(11):
+      append(out.ints, int64_t(r.get_uint64()), limit);
+      break;
+    case bytes_field(13):
+      read_external(view(r), out);
+      break;
+    case varint_field(14):
+      out.external = r.get_int32() == 1;
+      break;
+    default:
+      r.skip();
+    }
+  }
+  return out;
+}
+
+template <typename F>
+auto guarded(F body) -> Result<decltype(body())> {
+  try {
+    return body();
+  } catch (const WireError &e) {
+    return Error{e.message};
+  } catch (const protozero::exception &e) {
+    return Error{fmt::format("it is damaged or no ONNX file ({})", e.what())};
+  }
+}
+
+} // namespace
+
+Result<ModelView> read_model(std::string_view bytes, WireBudget &budget) {
+  return guarded([&] { return Parser(budget).model(bytes); });
+}
+
+Result<GraphView> read_graph(std::string_view message, WireBudget &budget) {
+  return guarded([&] { return Parser(budget).graph(message); });
+}
+
+Result<TensorView> read_tensor(std::string_view message, WireBudget &budget) {
+  return guarded([&] { return Parser(budget).tensor(message); });
+}
+
+Result<TensorData> read_tensor_data(const TensorView &tensor, int64_t limit) {
+  return guarded([&] { return tensor_data(tensor, limit); });
+}
+
+} // namespace kiln::onnx
