@@ -1,0 +1,126 @@
+#include "tests/ops/sample.h"
+
+#include <cmath>
+#include <fmt/format.h>
+
+namespace kiln::test {
+namespace {
+
+// splitmix64: enough for inputs.
+struct Random {
+  uint64_t state;
+  uint64_t next() {
+    uint64_t z = state += 0x9E3779B97F4A7C15ull;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
+    return z ^ (z >> 31);
+  }
+  double uniform() { return double(next() >> 11) * 0x1p-53; }
+};
+
+double epsilon(DType dtype) {
+  switch (dtype) {
+  case DType::f16:
+    return 0x1p-9;
+  case DType::bf16:
+    return 0x1p-6;
+  default:
+    return 0;
+  }
+}
+
+} // namespace
+
+std::string sample_text(Op op, const OpSample &sample) {
+  std::string list;
+  for (const TensorType &type : sample.operands)
+    list += (list.empty() ? "" : ", ") + type.text();
+  for (const auto &[name, attr] : sample.attrs.all()) {
+    if (const auto *dims = std::get_if<std::vector<Dim>>(&attr))
+      list += fmt::format(", {}={}", name, shape_text(*dims));
+    else if (const auto *dim = std::get_if<Dim>(&attr))
+      list += fmt::format(", {}={}", name, dim->text());
+    else if (const auto *text = std::get_if<std::string>(&attr))
+      list += fmt::format(", {}=\"{}\"", name, *text);
+    else if (const auto *flag = std::get_if<bool>(&attr))
+      list += fmt::format(", {}={}", name, *flag);
+    else if (const auto *dtype = std::get_if<DType>(&attr))
+      list += fmt::format(", {}={}", name, dtype_name(*dtype));
+  }
+  return fmt::format("{}({})", op_def(op).name, list);
+}
+
+Result<Module> sample_module(Op op, const OpSample &sample) {
+  Module module;
+  module.name = "sample";
+  Function &f = module.functions.emplace_back();
+  f.name = "f";
+  f.exported = true;
+  std::vector<ValueId> operands;
+  for (size_t i = 0; i < sample.operands.size(); ++i)
+    operands.push_back(f.add_argument(f.body, sample.operands[i], fmt::format("x{}", i)));
+  GraphBuilder builder(module, f, f.body);
+  KILN_TRY(node, builder.emit(op, operands, sample.attrs));
+  f.body.results = f.node(node).results;
+  for (size_t i = 0; i < f.body.results.size(); ++i)
+    f.result_names.push_back(fmt::format("y{}", i));
+  return module;
+}
+
+std::vector<Tensor> sample_inputs(const OpSample &sample, uint64_t seed) {
+  Random random{seed};
+  std::vector<Tensor> out;
+  for (const TensorType &type : sample.operands) {
+    std::vector<int64_t> dims;
+    for (const Dim &d : type.shape)
+      dims.push_back(d.as_const());
+    Tensor tensor(type.dtype, dims);
+    int64_t lo = int64_t(std::ceil(sample.lo)), hi = int64_t(std::floor(sample.hi));
+    for (int64_t i = 0; i < tensor.count(); ++i) {
+      if (is_float(type.dtype)) {
+        tensor.set_f64(i, sample.lo + (sample.hi - sample.lo) * random.uniform());
+      } else if (is_bool(type.dtype)) {
+        tensor.set_i64(i, int64_t(random.next() & 1));
+      } else {
+        int64_t value = 0;
+        do
+          value = lo + int64_t(random.next() % uint64_t(hi - lo + 1));
+        while (sample.nonzero && value == 0);
+        tensor.set_i64(i, value);
+      }
+    }
+    out.push_back(std::move(tensor));
+  }
+  return out;
+}
+
+std::string compare(const OpDef &def, const Tensor &got, const Tensor &want) {
+  if (got.type() != want.type())
+    return fmt::format("{} instead of {}", got.type().text(), want.type().text());
+  if (!is_float(got.dtype())) {
+    for (int64_t i = 0; i < got.count(); ++i)
+      if (got.at_i64(i) != want.at_i64(i))
+        return fmt::format("element {} is {}, not {}", i, got.at_i64(i), want.at_i64(i));
+    return "";
+  }
+  double tolerance = got.dtype() == DType::f64 ? std::min(1e-9, def.tolerance)
+                                               : std::max(def.tolerance, epsilon(got.dtype()));
+  double worst = 0;
+  int64_t at = -1;
+  for (int64_t i = 0; i < got.count(); ++i) {
+    double a = got.at_f64(i), b = want.at_f64(i);
+    if (a == b || (std::isnan(a) && std::isnan(b)))
+      continue;
+    double error = std::fabs(a - b) / std::max(1.0, std::fabs(b));
+    if (!(error <= worst))
+      worst = error, at = i;
+    if (std::isnan(error))
+      break;
+  }
+  if (worst <= tolerance)
+    return "";
+  return fmt::format("element {} is {:.9g}, not {:.9g}: off by {:.3g}, tolerance {:.3g}", at, got.at_f64(at),
+                     want.at_f64(at), worst, tolerance);
+}
+
+} // namespace kiln::test
