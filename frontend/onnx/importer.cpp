@@ -63,9 +63,21 @@ bool Importer::run(const ModelView &model) {
   size_t errors = diagnostics_.error_count();
   if (!define_inputs(model.graph) || !import_nodes(model.graph.nodes) || !define_results(model.graph))
     KILN_CHECK(diagnostics_.error_count() > errors, "a failed import says why");
+  merge_constraints();
   for (const auto &[name, file] : files_.all())
     module_.keep_alive.push_back(file);
   return diagnostics_.error_count() == errors;
+}
+
+// Many nodes ask for the same; the first keeps its place.
+void Importer::merge_constraints() {
+  std::set<std::pair<std::string, std::string>> seen;
+  std::erase_if(module_.constraints, [&](const Module::Constraint &c) {
+    std::string a = c.a.text(), b = c.b.text();
+    if (b < a)
+      std::swap(a, b);
+    return !seen.emplace(std::move(a), std::move(b)).second;
+  });
 }
 
 // -- unsupported operators

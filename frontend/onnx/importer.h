@@ -85,6 +85,7 @@ private:
   const FunctionView *find_function(std::string_view domain, std::string_view name) const;
   void define_outputs(const NodeView &node, const std::string &name, OnnxNode &made, bool ok);
   void explain(Diagnostic &diagnostic, const NodeView &node, const std::vector<Val> &inputs) const;
+  void merge_constraints();
   bool define_results(const GraphView &graph);
   std::string node_name(const NodeView &node, size_t index) const;
   Location at(std::string_view node) const;

@@ -89,6 +89,10 @@ Status import_slice(OnnxNode &n) {
   for (size_t i = 0; i < axes.size(); ++i) {
     const Dim &size = n.in(0).dim(axes[i]);
     int64_t step = range.steps[i];
+    // Up to a size that is open, of an axis of 1: that one element, unless the size is 0.
+    if (step == 1 && size.is_const(1) && !range.ends[i].is_const() && nonnegative(range.ends[i]) &&
+        n.emitter().require_equal(min(range.ends[i], 1), 1, "Slice"))
+      range.ends[i] = 1;
     if (step == 0 || step == INT64_MIN)
       return Error{fmt::format("the step of axis {} is {}", axes[i], step)};
     Dim start, end;
