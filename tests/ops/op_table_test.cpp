@@ -4,11 +4,7 @@
 #include <catch2/catch.hpp>
 
 #include "ir/interpret.h"
-#include "ir/kernel/interpret.h"
-#include "passes/lower/lower.h"
 #include "tests/ops/sample.h"
-
-#include <fmt/format.h>
 
 using namespace kiln;
 using namespace kiln::test;
@@ -34,40 +30,6 @@ void for_each_sample(const F &f) {
 Result<std::vector<Tensor>> reference(const Module &module, const std::vector<Tensor> &inputs) {
   VariableValues none;
   return interpret(module, module.functions[0], inputs, none);
-}
-
-// The op's naive kernel, run as it is written.
-Result<std::vector<Tensor>> run_kernel(const Module &module, const std::vector<Tensor> &inputs) {
-  const Function &f = module.functions[0];
-  LoweredNode lowered = lower_node(module, f, f.body.nodes[0]);
-  if (auto status = verify_kernel(lowered.kernel); !status)
-    return Error{status.error().message + "\n" + print_kernel(lowered.kernel)};
-  std::vector<Tensor> in = inputs, out;
-  for (ValueId result : f.body.results) {
-    std::vector<int64_t> dims;
-    for (const Dim &d : f.type(result).shape)
-      dims.push_back(d.as_const());
-    out.emplace_back(f.type(result).dtype, dims);
-  }
-  std::vector<std::span<std::byte>> buffers;
-  for (ValueId value : lowered.values) {
-    Tensor *tensor = nullptr;
-    for (size_t i = 0; i < f.body.args.size(); ++i)
-      if (f.body.args[i] == value)
-        tensor = &in[i];
-    for (size_t i = 0; i < f.body.results.size(); ++i)
-      if (f.body.results[i] == value)
-        tensor = &out[i];
-    if (!tensor)
-      return Error{"a buffer of the kernel holds an unknown value"};
-    buffers.emplace_back(tensor->mutable_bytes(), tensor->bytes().size());
-  }
-  auto trap = interpret_kernel(lowered.kernel, buffers, {});
-  if (!trap)
-    return Error{trap.error().message + "\n" + print_kernel(lowered.kernel)};
-  if (*trap != 0)
-    return Error{fmt::format("the kernel traps with {}", *trap)};
-  return out;
 }
 
 void check_same(Op op, const std::vector<Tensor> &got, const std::vector<Tensor> &want) {

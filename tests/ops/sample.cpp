@@ -1,5 +1,8 @@
 #include "tests/ops/sample.h"
 
+#include "ir/kernel/interpret.h"
+#include "passes/lower/lower.h"
+
 #include <cmath>
 #include <fmt/format.h>
 
@@ -91,6 +94,39 @@ std::vector<Tensor> sample_inputs(const OpSample &sample, uint64_t seed) {
     }
     out.push_back(std::move(tensor));
   }
+  return out;
+}
+
+Result<std::vector<Tensor>> run_kernel(const Module &module, const std::vector<Tensor> &inputs) {
+  const Function &f = module.functions[0];
+  LoweredNode lowered = lower_node(module, f, f.body.nodes[0]);
+  if (auto status = verify_kernel(lowered.kernel); !status)
+    return Error{status.error().message + "\n" + print_kernel(lowered.kernel)};
+  std::vector<Tensor> in = inputs, out;
+  for (ValueId result : f.body.results) {
+    std::vector<int64_t> dims;
+    for (const Dim &d : f.type(result).shape)
+      dims.push_back(d.as_const());
+    out.emplace_back(f.type(result).dtype, dims);
+  }
+  std::vector<std::span<std::byte>> buffers;
+  for (ValueId value : lowered.values) {
+    Tensor *tensor = nullptr;
+    for (size_t i = 0; i < f.body.args.size(); ++i)
+      if (f.body.args[i] == value)
+        tensor = &in[i];
+    for (size_t i = 0; i < f.body.results.size(); ++i)
+      if (f.body.results[i] == value)
+        tensor = &out[i];
+    if (!tensor)
+      return Error{"a buffer of the kernel holds an unknown value"};
+    buffers.emplace_back(tensor->mutable_bytes(), tensor->bytes().size());
+  }
+  auto trap = interpret_kernel(lowered.kernel, buffers, {});
+  if (!trap)
+    return Error{trap.error().message + "\n" + print_kernel(lowered.kernel)};
+  if (*trap != 0)
+    return Error{fmt::format("the kernel traps with {}", *trap)};
   return out;
 }
 

@@ -12,6 +12,9 @@ Result<Module> sample_module(Op op, const OpSample &sample);
 // Inputs for it, the same in every run.
 std::vector<Tensor> sample_inputs(const OpSample &sample, uint64_t seed = 1);
 
+// The naive kernel that the module's one op lowers to, run as it is written.
+Result<std::vector<Tensor>> run_kernel(const Module &module, const std::vector<Tensor> &inputs);
+
 // "" where `got` is as near to `want` as the op allows in that dtype; else what differs, worst first.
 std::string compare(const OpDef &def, const Tensor &got, const Tensor &want);
 
