@@ -72,7 +72,17 @@ Result<std::vector<Val>> Emitter::emit_all(Op op, std::span<const Val> operands,
     KILN_RETURN_IF_ERROR(check_shape(v.type));
     out.push_back(std::move(v));
   }
+  if (op == Op::eq && element_count(out[0].type.shape).is_const(1)) {
+    auto a = dims(operands[0]), b = dims(operands[1]);
+    if (a && b && is_integer(operands[0].dtype()))
+      equalities_.emplace(out[0].id, std::pair((*a)[0], (*b)[0]));
+  }
   return out;
+}
+
+const std::pair<Dim, Dim> *Emitter::equality_of(const Val &condition) const {
+  auto it = equalities_.find(condition.id);
+  return it == equalities_.end() ? nullptr : &it->second;
 }
 
 Result<std::optional<std::vector<Val>>>

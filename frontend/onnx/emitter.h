@@ -43,6 +43,9 @@ public:
   Module &module() { return module_; }
   Function &function() { return function_; }
   GraphBuilder &builder() { return builder_; }
+  // The sizes that a bool in the graph says are equal, where an Equal of sizes made it and it depends on
+  // the symbols.
+  const std::pair<Dim, Dim> *equality_of(const Val &condition) const;
   // Records that a and b are equal at run time; false if they cannot be.
   bool require_equal(const Dim &a, const Dim &b, std::string reason);
 
@@ -63,6 +66,7 @@ private:
   // What has been put into the graph, in the function's own block, where all blocks see it.
   std::unordered_map<const void *, ValueId> placed_;
   std::map<std::string, ValueId> placed_dims_;
+  std::map<ValueId, std::pair<Dim, Dim>> equalities_;
 };
 
 } // namespace kiln::onnx

@@ -21,6 +21,9 @@ namespace kiln {
 struct OnnxOptions {
   std::map<std::string, Dim> dims; // symbol -> its value: --dim N=4
   std::map<std::string, std::vector<int64_t>> shapes; // input -> its sizes: --shape x=1x3x224x224
+  // Inputs that are constants of the compiled model, not arguments: a shape, axes, a scale that the
+  // model takes as an input but that must be known to compile it.
+  std::map<std::string, Tensor> constants;
 };
 
 // False where there were errors. The module keeps the mapped file alive.

@@ -167,6 +167,20 @@ bool Importer::define_initializers(const GraphView &graph,
   return ok;
 }
 
+// An input that the user has given a value. Sizes it declares as symbols are not bound by it.
+bool Importer::define_fixed(const ValueInfoView &input, const Tensor &tensor) {
+  bool fits = input.is_tensor && dtype_from_onnx(input.elem_type) == tensor.dtype() &&
+              (!input.has_shape || input.shape.size() == tensor.dims().size());
+  for (size_t i = 0; fits && input.has_shape && i < input.shape.size(); ++i)
+    fits = !input.shape[i].value || *input.shape[i].value == tensor.dims()[i];
+  if (!fits) {
+    diagnostics_.error(at(""), fmt::format("the constant for the input '{}' is {}, which does not fit it",
+                                           input.name, tensor.type().text()));
+    return false;
+  }
+  return define(input.name, {emitter_->constant(tensor, input.name), nullptr, ""});
+}
+
 bool Importer::define_inputs(const GraphView &graph) {
   std::unordered_set<std::string_view> constants;
   for (const TensorView &view : graph.initializers)
@@ -176,6 +190,20 @@ bool Importer::define_inputs(const GraphView &graph) {
     if (!constants.contains(input.name))
       inputs.push_back(&input);
   bool ok = define_initializers(graph, {});
+  std::unordered_set<std::string_view> fixed;
+  std::erase_if(inputs, [&](const ValueInfoView *input) {
+    auto it = options_.constants.find(std::string(input->name));
+    if (it == options_.constants.end())
+      return false;
+    fixed.insert(input->name);
+    ok &= define_fixed(*input, it->second);
+    return true;
+  });
+  for (const auto &[name, tensor] : options_.constants)
+    if (!fixed.contains(name)) {
+      diagnostics_.error(at(""), fmt::format("there is no input '{}' to give a constant value", name));
+      ok = false;
+    }
   DimTable dims(options_, diagnostics_, file_);
   auto types = dims.input_types(inputs);
   if (!types || !ok)

@@ -72,6 +72,7 @@ private:
   void find_unsupported(const std::vector<NodeView> &nodes, const std::string &prefix, int depth,
                         Unsupported &out);
   bool report_unsupported(const ModelView &model);
+  bool define_fixed(const ValueInfoView &input, const Tensor &tensor);
   bool define_inputs(const GraphView &graph);
   bool define_initializers(const GraphView &graph, const std::unordered_set<std::string_view> &skip);
   bool define(std::string_view name, Produced produced);

@@ -107,11 +107,11 @@ std::vector<std::string> OnnxNode::unread_attributes() const {
 
 Result<std::vector<Dim>> OnnxNode::dims_of(size_t i, std::string_view what) {
   if (!is_integer(dtype(i)))
-    return Error{fmt::format("the {} must be integers, not {}", what, in(i).type.text())};
+    return Error{fmt::format("its {} must be integers, not {}", what, in(i).type.text())};
   auto list = emitter_.dims(in(i));
   if (!list)
-    return Error{fmt::format("the {} ('{}') are computed at run time; they must follow from the sizes of "
-                             "the inputs",
+    return Error{fmt::format("its {} ('{}') must be known at compile time, or follow from the sizes of the "
+                             "inputs",
                              what, view_.inputs[i])};
   return *std::move(list);
 }
@@ -121,7 +121,7 @@ Result<std::vector<int64_t>> OnnxNode::ints_of(size_t i, std::string_view what) 
   std::vector<int64_t> out;
   for (const Dim &d : list) {
     if (!d.is_const())
-      return Error{fmt::format("the {} must be constants, but one is {}", what, d.text())};
+      return Error{fmt::format("its {} must be constants, but one is {}", what, d.text())};
     out.push_back(d.as_const());
   }
   return out;
@@ -130,13 +130,13 @@ Result<std::vector<int64_t>> OnnxNode::ints_of(size_t i, std::string_view what) 
 Result<int64_t> OnnxNode::int_of(size_t i, std::string_view what) {
   KILN_TRY(list, ints_of(i, what));
   if (list.size() != 1)
-    return Error{fmt::format("the {} must be one number, not {}", what, list.size())};
+    return Error{fmt::format("its {} must be one number, not {}", what, list.size())};
   return list[0];
 }
 
 Result<const Tensor *> OnnxNode::constant_of(size_t i, std::string_view what) {
   if (!in(i).constant)
-    return Error{fmt::format("the {} ('{}') must be a constant", what, view_.inputs[i])};
+    return Error{fmt::format("its {} ('{}') must be known at compile time", what, view_.inputs[i])};
   return in(i).constant;
 }
 

@@ -36,6 +36,25 @@ Result<Block> branch(OnnxNode &n, std::string_view name) {
   return block;
 }
 
+Status inline_branch(OnnxNode &n, std::string_view name) {
+  KILN_TRY(graph, n.get_graph(name));
+  KILN_TRY(values, n.importer().import_subgraph(graph, {}));
+  for (size_t i = 0; i < values.size(); ++i)
+    n.set(i, values[i]);
+  return Unit{};
+}
+
+// Whether the branches give results of different ranks. Both are imported to a block that is dropped.
+Result<bool> branches_differ(OnnxNode &n) {
+  std::vector<int> ranks[2];
+  for (int i = 0; i < 2; ++i) {
+    KILN_TRY(block, branch(n, i == 0 ? "then_branch" : "else_branch"));
+    for (ValueId id : block.results)
+      ranks[i].push_back(n.emitter().function().type(id).rank());
+  }
+  return ranks[0] != ranks[1];
+}
+
 } // namespace
 
 Status import_if(OnnxNode &n) {
@@ -44,13 +63,17 @@ Status import_if(OnnxNode &n) {
     return Error{fmt::format("the condition is {}, not one bool", n.in(0).type.text())};
   // A condition that follows from the sizes chooses now; the other branch may not even be valid.
   if (auto known = e.elements(n.in(0)); known && (*known)[0].try_int()) {
-    bool taken = *(*known)[0].try_int() != 0;
     n.ignore({"then_branch", "else_branch"});
-    KILN_TRY(graph, n.get_graph(taken ? "then_branch" : "else_branch"));
-    KILN_TRY(values, n.importer().import_subgraph(graph, {}));
-    for (size_t i = 0; i < values.size(); ++i)
-      n.set(i, values[i]);
-    return Unit{};
+    return inline_branch(n, *(*known)[0].try_int() != 0 ? "then_branch" : "else_branch");
+  }
+  // Where the condition asks whether two sizes are equal and the branches give different ranks (a
+  // squeeze of what may not be 1, or nothing), they are taken to be: that is checked before a run.
+  if (const auto *sizes = e.equality_of(n.in(0))) {
+    KILN_TRY(ranks_differ, branches_differ(n));
+    if (ranks_differ && e.require_equal(sizes->first, sizes->second, "If")) {
+      n.ignore({"else_branch"});
+      return inline_branch(n, "then_branch");
+    }
   }
   std::vector<Block> regions;
   for (std::string_view name : {"then_branch", "else_branch"}) {

@@ -48,16 +48,18 @@ Status import_scatter_nd(OnnxNode &n) {
 }
 
 Status import_one_hot(OnnxNode &n) {
-  KILN_TRY(depth, n.dims_of(1, "depth"));
-  if (depth.size() != 1)
-    return Error{"the depth must be one number"};
+  // Any type of number is allowed for the depth.
+  KILN_TRY(whole_depth, convert(n.emitter(), n.in(1), DType::i64));
+  auto depth = n.emitter().dims(whole_depth);
+  if (!depth || depth->size() != 1)
+    return Error{"its depth must be one number that is known at compile time"};
   KILN_TRY(axis, n.axis(n.get_int("axis", -1), n.rank() + 1));
   Val indices = n.in(0);
   if (is_float(indices.dtype())) {
     KILN_TRY(whole, convert(n.emitter(), indices, DType::i64));
     indices = whole;
   }
-  return n.finish(Op::one_hot, {indices, n.in(2)}, {{"depth", depth[0]}, {"axis", attr_int(axis)}});
+  return n.finish(Op::one_hot, {indices, n.in(2)}, {{"depth", (*depth)[0]}, {"axis", attr_int(axis)}});
 }
 
 Status import_cumsum(OnnxNode &n) {

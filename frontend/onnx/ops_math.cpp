@@ -133,11 +133,33 @@ Status import_clip(OnnxNode &n) {
   return n.finish(Op::clamp, {x}, {{"min", lo}, {"max", hi}});
 }
 
+// Before opset 7 a slope of one dim was one for each channel.
+Status import_prelu(OnnxNode &n) {
+  Val slope = n.in(1);
+  if (n.opset() < 7 && slope.rank() == 1 && n.rank() > 2 && !slope.dim(0).is_const(1)) {
+    Shape shape(size_t(n.rank() - 1), Dim(1));
+    shape[0] = slope.dim(0);
+    KILN_TRY(column, reshape(n.emitter(), slope, shape));
+    slope = column;
+  }
+  return n.finish(Op::prelu, {n.in(0), slope});
+}
+
 Status import_bit_shift(OnnxNode &n) {
   std::string direction = n.get_string("direction", "");
   if (direction != "LEFT" && direction != "RIGHT")
     return Error{fmt::format("the direction is '{}', not LEFT or RIGHT", direction)};
-  return n.finish(direction == "LEFT" ? Op::shift_left : Op::shift_right, {n.in(0), n.in(1)});
+  if (direction == "LEFT" || !is_signed_int(n.dtype()))
+    return n.finish(direction == "LEFT" ? Op::shift_left : Op::shift_right, {n.in(0), n.in(1)});
+  // Shifting a negative number out leaves its sign, where Kiln's shift by the width or more gives 0.
+  Emitter &e = n.emitter();
+  auto number = [&](int64_t v) { return e.constant(Tensor::scalar_i64(n.dtype(1), v)); };
+  int bits = dtype_bits(n.dtype());
+  KILN_TRY(below, n.emit(Op::lt, {n.in(1), number(0)}));
+  KILN_TRY(above, n.emit(Op::ge, {n.in(1), number(bits)}));
+  KILN_TRY(outside, n.emit(Op::logical_or, {below, above}));
+  KILN_TRY(amount, n.emit(Op::where, {outside, number(bits - 1), n.in(1)}));
+  return n.finish(Op::shift_right, {n.in(0), amount});
 }
 
 Status import_mod(OnnxNode &n) {

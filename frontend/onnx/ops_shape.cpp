@@ -300,7 +300,17 @@ Status import_depth_to_space(OnnxNode &n) {
 }
 
 Status import_space_to_depth(OnnxNode &n) {
-  return n.finish(Op::space_to_depth, {n.in(0)}, {{"block", attr_int(n.get_int("blocksize", 0))}});
+  int64_t block = n.get_int("blocksize", 0);
+  std::string mode = n.get_string("mode", "DCR");
+  if (mode == "DCR")
+    return n.finish(Op::space_to_depth, {n.in(0)}, {{"block", attr_int(block)}});
+  if (mode != "CRD" || n.rank() != 4 || block <= 0 || block > (1 << 20))
+    return Error{fmt::format("the mode is '{}' and the block {} for {}", mode, block, n.in(0).type.text())};
+  const Shape &x = n.shape();
+  Dim rows = floordiv(x[2], block), columns = floordiv(x[3], block);
+  KILN_TRY(split, reshape(n.emitter(), n.in(0), {x[0], x[1], rows, block, columns, block}));
+  KILN_TRY(moved, permute(n.emitter(), split, {0, 1, 3, 5, 2, 4}));
+  return n.finish(reshape(n.emitter(), moved, {x[0], x[1] * Dim(block * block), rows, columns}));
 }
 
 Status import_trilu(OnnxNode &n) {

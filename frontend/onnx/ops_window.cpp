@@ -99,7 +99,7 @@ std::vector<Val> with_bias(OnnxNode &n) {
 }
 
 // For ConvTranspose: pads such that the result has the given sizes.
-Status set_transposed_pads(OnnxNode &n, Window &w, const std::vector<int64_t> &output_padding) {
+Status set_transposed_pads(OnnxNode &n, Window &w, std::vector<int64_t> &output_padding) {
   size_t count = w.kernel.size();
   std::string mode = n.get_string("auto_pad", "NOTSET");
   bool same = mode == "SAME_UPPER" || mode == "SAME_LOWER";
@@ -118,6 +118,8 @@ Status set_transposed_pads(OnnxNode &n, Window &w, const std::vector<int64_t> &o
     Dim full = (size - Dim(1)) * Dim(w.stride[i]) + Dim(output_padding[i]) +
                Dim(w.kernel[i] - 1) * Dim(w.dilation[i]) + Dim(1);
     Dim total = full - wanted;
+    if (total.is_const() && total.as_const() < 0)
+      output_padding[i] -= total.as_const();
     if (!total.is_const() || total.as_const() < 0)
       total = max(total, 0);
     Dim less = floordiv(total, 2);
