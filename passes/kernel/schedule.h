@@ -1,0 +1,36 @@
+// From a naive loop nest, as lowering makes it, to the one a machine runs well. Each pass is a free
+// function that changes a kernel in place and says whether it did; schedule() is their order. What a
+// kernel computes never changes, except that reductions are summed in another (fixed) order; nothing
+// depends on the number of threads.
+#pragma once
+
+#include "codegen/machine.h"
+#include "ir/kernel/kernel.h"
+
+namespace kiln {
+
+struct ScheduleOptions {
+  bool tile = true;      // register tiles for contractions, windows and column reductions
+  bool vectorise = true;
+  bool parallelise = true;
+  bool expand_math = true;
+  bool verify_each = true; // KILN_CHECK(verify_kernel) after every pass that changed something
+};
+
+void schedule(Kernel &kernel, const MachineDesc &machine, const ScheduleOptions &options = {});
+
+// Folds what is known of bounds and indices, removes loops that run once or never, lets and local
+// buffers nobody reads.
+bool simplify_kernel(Kernel &kernel);
+// Two perfectly nested loops become one where every index allows it: x[i*N + j] over i, j is x[ij].
+bool collapse_loops(Kernel &kernel);
+// Register tiles: unroll and jam over rows and columns of an accumulator, vectors along the columns.
+bool tile_contraction(Kernel &kernel, const MachineDesc &machine);
+// Vectors along the innermost loops that are left: elementwise ones and reductions.
+bool vectorise(Kernel &kernel, const MachineDesc &machine);
+// The outermost parallel loops become one loop over worker threads where the work is worth it.
+bool parallelise(Kernel &kernel, const MachineDesc &machine);
+// Functions that are no primitives become polynomials; bounds are in math_bounds.def.
+bool expand_math(Kernel &kernel, const MachineDesc &machine);
+
+} // namespace kiln

@@ -1,0 +1,524 @@
+// Writes a tiled nest: loops over column groups and row tiles, and in each tile the original body with
+// every statement repeated for all rows and columns by `unroll` loops, accumulators grown to tiles of
+// vectors, operands that only depend on the column loaded once for all rows, and those that only depend
+// on the row once for all columns.
+//
+//   alloc acc: f32x16[24] reg                                 6 rows x 4 panels
+//   for k in 0..K step 4 serial { for ku in 0..4 unroll {
+//     alloc col: f32x16[4] reg
+//     for c in 0..4 unroll { col[c] = b[...; x16] }
+//     for r in 0..6 unroll {
+//       let a: f32x16 = broadcast(a[...], 16)
+//       for c in 0..4 unroll { acc[4*r + c] = fma(a, col[c], acc[4*r + c]) } } } }
+#include "passes/kernel/tile_nest.h"
+
+#include <algorithm>
+
+namespace kiln {
+namespace {
+
+constexpr int64_t kUnrollDepth = 4;
+constexpr int64_t kUnrollWhole = 8;
+// How many steps of the innermost reduction ahead a packed operand is asked for.
+constexpr int64_t kPrefetchSteps = 8;
+
+struct Hoisted {
+  Expr value; // before hoisting
+  Symbol name;
+};
+
+class TileEmitter {
+public:
+  TileEmitter(const TileNest &nest, const TileShape &shape, const MachineDesc &machine,
+              const Kernel &kernel, const DimRanges &ranges, Names &names)
+      : nest_(nest), shape_(shape), machine_(machine), kernel_(kernel), ranges_(ranges),
+        names_(names) {
+    for (const Stmt &l : nest_.loops)
+      push_loop(ranges_, l);
+    visit_stmts(nest.body, [&](const Stmt &s) {
+      if (s.is(Stmt::Kind::store))
+        stored_.insert(s.name);
+    });
+  }
+
+  std::optional<Stmt> run() {
+    Symbol group = names_.fresh("g"), tile = names_.fresh("t");
+    std::vector<Stmt> inner;
+    // Pieces as a chain of ifs, so that the loops around it stay perfectly nested.
+    if (!columns_from(0, group, 0, tile, inner))
+      return std::nullopt;
+    if (nest_.row)
+      inner = wrap(kb::loop(tile, 0, total(shape_.rows), LoopKind::parallel, std::move(inner)));
+    std::vector<Stmt> out = std::move(inner);
+    size_t group_at = nest_.panel ? *nest_.panel : nest_.vector;
+    for (size_t i = nest_.loops.size(); i-- > 0;) {
+      if (i == group_at) {
+        out = wrap(kb::loop(group, 0, total(shape_.columns), LoopKind::parallel, std::move(out)));
+      } else if (i != nest_.vector && !(nest_.row && i == *nest_.row)) {
+        Stmt loop = nest_.loops[i];
+        loop.body = std::move(out);
+        out = wrap(std::move(loop));
+      }
+    }
+    return std::move(out[0]);
+  }
+
+private:
+  static std::vector<Stmt> wrap(Stmt s) {
+    std::vector<Stmt> out;
+    out.push_back(std::move(s));
+    return out;
+  }
+
+  static Dim total(const std::vector<TilePiece> &pieces) {
+    Dim sum = 0;
+    for (const TilePiece &p : pieces)
+      sum += p.count;
+    return sum;
+  }
+
+  // The tiles of columns[at..], as a chain of ifs on the group's number.
+  bool columns_from(size_t at, Symbol group, const Dim &before, Symbol tile, std::vector<Stmt> &out) {
+    const TilePiece &piece = shape_.columns[at];
+    column_ = piece;
+    column_.first = piece.first + (Dim::symbol(group) - before) * Dim(piece.size);
+    std::vector<Stmt> here;
+    if (!rows_from(0, tile, 0, here))
+      return false;
+    if (at + 1 == shape_.columns.size()) {
+      out = std::move(here);
+      return true;
+    }
+    std::vector<Stmt> rest;
+    Dim end = before + piece.count;
+    if (!columns_from(at + 1, group, end, tile, rest))
+      return false;
+    out = wrap(kb::if_(kb::lt(kb::index(Dim::symbol(group)), kb::index(end)), std::move(here), std::move(rest)));
+    return true;
+  }
+
+  bool rows_from(size_t at, Symbol tile, const Dim &before, std::vector<Stmt> &out) {
+    if (!nest_.row)
+      return tile_body(TilePiece{}, out);
+    TilePiece piece = shape_.rows[at];
+    Dim end = before + piece.count;
+    piece.first = nest_.loops[*nest_.row].begin + piece.first +
+                  (Dim::symbol(tile) - before) * Dim(piece.size);
+    std::vector<Stmt> here;
+    if (!tile_body(piece, here))
+      return false;
+    if (at + 1 == shape_.rows.size()) {
+      out = std::move(here);
+      return true;
+    }
+    std::vector<Stmt> rest;
+    if (!rows_from(at + 1, tile, end, rest))
+      return false;
+    out = wrap(kb::if_(kb::lt(kb::index(Dim::symbol(tile)), kb::index(end)), std::move(here), std::move(rest)));
+    return true;
+  }
+
+  // --- one tile ---------------------------------------------------------------------------------
+
+  bool tile_body(const TilePiece &rows, std::vector<Stmt> &out) {
+    rows_ = rows;
+    row_var_ = rows.size > 1 ? names_.fresh("r") : Symbol();
+    int64_t panels = nest_.panel ? column_.size : 1;
+    int64_t vectors = nest_.panel ? shape_.vectors_per_column : column_.size;
+    panel_count_ = panels;
+    vector_count_ = vectors;
+    panel_var_ = panels > 1 ? names_.fresh("p") : Symbol();
+    vector_var_ = vectors > 1 ? names_.fresh("c") : Symbol();
+
+    std::vector<Stmt> body = nest_.body;
+    if (nest_.row && !rows.border)
+      plain_bounds(body);
+    rename_declarations(body, names_);
+    context_ = VectorContext();
+    context_.var = nest_.vector_loop().name;
+    context_.lanes = nest_.lanes;
+    if (column_.masked)
+      context_.count = nest_.vector_loop().end - Dim::symbol(context_.var);
+    context_.may_overread = [this](const Expr &e) { return may_overread(e); };
+    if (!statements(body, false, out))
+      return false;
+    place(out);
+    return true;
+  }
+
+  // In the middle of a row the bounds of the reduction are the same for all rows.
+  void plain_bounds(std::vector<Stmt> &body) {
+    const Stmt &row = nest_.loops[*nest_.row];
+    DimRanges r = ranges_;
+    r.set(row.name, {row.begin + Dim(nest_.border_lo), row.end - Dim(nest_.border_hi)});
+    bounds_within(body, r);
+  }
+
+  static void bounds_within(std::vector<Stmt> &body, const DimRanges &r) {
+    for (Stmt &s : body)
+      if (s.is(Stmt::Kind::loop)) {
+        s.begin = simplify(s.begin, r);
+        s.end = simplify(s.end, r);
+        bounds_within(s.body, r);
+      }
+  }
+
+  // Loads past the masked lanes that stay inside the buffer: padded panels of constants.
+  bool may_overread(const Expr &e) const {
+    const KernelBuffer *b = kernel_.find_buffer(e.name);
+    if (!b || !e.stride.is_const(1))
+      return false;
+    DimRanges r = ranges_;
+    for (const Stmt &l : reductions_)
+      push_loop(r, l);
+    // The first lane of a vector is a multiple of the lanes.
+    Dim last = e.index;
+    Symbol v = nest_.vector_loop().name;
+    int64_t width = nest_.panel ? nest_.block : 0;
+    if (width == 0) {
+      auto trips = trip_count(nest_.vector_loop()).try_const();
+      if (!trips)
+        return false;
+      width = (*trips + nest_.lanes - 1) / nest_.lanes * nest_.lanes;
+    }
+    last = last.substitute(v, nest_.vector_loop().begin + Dim(width - 1));
+    return known_nonnegative(b->size - Dim(1) - last, r);
+  }
+
+  // Replaces the original loop variables by the tile's position and its unroll variables.
+  void place(std::vector<Stmt> &body) {
+    Symbol v = nest_.vector_loop().name;
+    Dim vector = nest_.panel ? Dim(0) : nest_.vector_loop().begin + column_.first * Dim(nest_.lanes);
+    if (!vector_var_.empty())
+      vector += Dim::symbol(vector_var_) * Dim(nest_.lanes);
+    Dim panel = column_.first;
+    if (!panel_var_.empty())
+      panel += Dim::symbol(panel_var_);
+    Dim row = rows_.first;
+    if (!row_var_.empty())
+      row += Dim::symbol(row_var_);
+    substitute(body, [&](Symbol s) -> std::optional<Dim> {
+      if (s == v)
+        return vector;
+      if (nest_.panel && s == nest_.loops[*nest_.panel].name)
+        return panel;
+      if (nest_.row && s == nest_.loops[*nest_.row].name)
+        return row;
+      return std::nullopt;
+    });
+  }
+
+  Dim column_index() const {
+    Dim at = 0;
+    if (!panel_var_.empty())
+      at += Dim::symbol(panel_var_) * Dim(vector_count_);
+    if (!vector_var_.empty())
+      at += Dim::symbol(vector_var_);
+    return at;
+  }
+  int64_t column_count() const { return panel_count_ * vector_count_; }
+
+  Dim tile_index() const {
+    Dim at = column_index();
+    if (!row_var_.empty())
+      at += Dim::symbol(row_var_) * Dim(column_count());
+    return at;
+  }
+
+  std::vector<Stmt> over_columns(std::vector<Stmt> body) const {
+    if (!vector_var_.empty())
+      body = wrap(kb::loop(vector_var_, 0, vector_count_, LoopKind::unroll, std::move(body)));
+    if (!panel_var_.empty())
+      body = wrap(kb::loop(panel_var_, 0, panel_count_, LoopKind::unroll, std::move(body)));
+    return body;
+  }
+
+  std::vector<Stmt> over_rows(std::vector<Stmt> body) const {
+    if (!row_var_.empty())
+      body = wrap(kb::loop(row_var_, 0, rows_.size, LoopKind::unroll, std::move(body)));
+    return body;
+  }
+
+  static void append(std::vector<Stmt> &to, std::vector<Stmt> from) {
+    to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
+  }
+
+  bool statements(const std::vector<Stmt> &body, bool in_reduce, std::vector<Stmt> &out) {
+    for (size_t i = 0; i < body.size();) {
+      const Stmt &s = body[i];
+      if (s.is(Stmt::Kind::alloc)) {
+        out.push_back(kb::alloc(s.name, s.dtype, rows_.size * column_count(), nest_.lanes, MemorySpace::reg));
+        context_.tiles[s.name] = TileSlot{tile_index()};
+        ++i;
+      } else if (s.is(Stmt::Kind::loop)) {
+        if (!reduction(s, out))
+          return false;
+        ++i;
+      } else {
+        size_t end = i;
+        while (end < body.size() && !body[end].is(Stmt::Kind::alloc) && !body[end].is(Stmt::Kind::loop))
+          ++end;
+        // A let is visible within its group only.
+        for (size_t k = i; k < end; ++k)
+          if (body[k].is(Stmt::Kind::let))
+            for (size_t later = end; later < body.size(); ++later)
+              if (depends_on(std::vector<Stmt>{body[later]}, body[k].name))
+                return false;
+        if (!group({body.begin() + long(i), body.begin() + long(end)}, in_reduce, out))
+          return false;
+        i = end;
+      }
+    }
+    return true;
+  }
+
+  // --- reductions -------------------------------------------------------------------------------
+
+  static bool is_innermost(const Stmt &loop) {
+    return std::none_of(loop.body.begin(), loop.body.end(),
+                        [](const Stmt &s) { return s.is(Stmt::Kind::loop); });
+  }
+
+  // How far the vector operand moves with a loop; nothing if that is not known.
+  std::optional<int64_t> operand_stride(const std::vector<Stmt> &body, Symbol loop) const {
+    std::optional<int64_t> widest;
+    bool known = true;
+    visit_exprs(body, [&](const Expr &e) {
+      if (!e.is(Expr::Kind::load) || !e.index.depends_on(context_.var))
+        return;
+      auto step = e.index.coefficient_of(loop);
+      if (!step || !step->is_const())
+        known = false;
+      else
+        widest = std::max(widest.value_or(0), std::abs(step->as_const()));
+    });
+    return known ? widest : std::nullopt;
+  }
+
+  // A perfect nest of reductions in the order in which the vector operand lies in memory.
+  std::vector<Stmt> ordered_reductions(const Stmt &loop, std::vector<Stmt> &body) const {
+    std::vector<Stmt> loops;
+    const Stmt *at = &loop;
+    while (true) {
+      Stmt head = *at;
+      head.body.clear();
+      loops.push_back(std::move(head));
+      bool deeper = at->loop == LoopKind::reduce && at->body.size() == 1 &&
+                    is_loop(at->body[0], LoopKind::reduce);
+      if (!deeper)
+        break;
+      at = &at->body[0];
+    }
+    body = at->body;
+    bool sortable = true;
+    std::vector<std::pair<int64_t, size_t>> keys;
+    for (size_t i = 0; i < loops.size(); ++i) {
+      for (const Stmt &other : loops)
+        sortable = sortable && !loops[i].begin.depends_on(other.name) && !loops[i].end.depends_on(other.name);
+      auto stride = operand_stride(body, loops[i].name);
+      sortable = sortable && stride;
+      keys.emplace_back(-stride.value_or(0), i);
+    }
+    if (!sortable)
+      return loops;
+    std::stable_sort(keys.begin(), keys.end(), [](auto &a, auto &b) { return a.first < b.first; });
+    std::vector<Stmt> sorted;
+    for (auto &[key, i] : keys)
+      sorted.push_back(loops[i]);
+    return sorted;
+  }
+
+  bool reduction(const Stmt &loop, std::vector<Stmt> &out) {
+    std::vector<Stmt> body;
+    std::vector<Stmt> loops = ordered_reductions(loop, body);
+    size_t mark = reductions_.size();
+    reductions_.insert(reductions_.end(), loops.begin(), loops.end());
+    std::vector<Stmt> inner;
+    Stmt probe = loops.back();
+    probe.body = body;
+    bool ok = is_innermost(probe) ? innermost(loops.back(), body, inner)
+                                  : statements(body, true, inner);
+    if (ok && !is_innermost(probe)) {
+      Stmt l = loops.back();
+      l.loop = LoopKind::serial;
+      l.body = std::move(inner);
+      inner = wrap(std::move(l));
+    }
+    reductions_.resize(mark);
+    if (!ok)
+      return false;
+    for (size_t i = loops.size() - 1; i-- > 0;) {
+      Stmt l = loops[i];
+      l.loop = LoopKind::serial;
+      l.body = std::move(inner);
+      inner = wrap(std::move(l));
+    }
+    append(out, std::move(inner));
+    return true;
+  }
+
+  bool innermost(const Stmt &loop, const std::vector<Stmt> &body, std::vector<Stmt> &out) {
+    Dim trips = trip_count(loop);
+    bool short_loop = trips.is_const() && trips.as_const() <= kUnrollWhole;
+    std::vector<Stmt> step;
+    prefetch_loop_ = short_loop ? Symbol() : loop.name;
+    if (!group(body, true, step))
+      return false;
+    auto shifted = [&](const Dim &by) {
+      std::vector<Stmt> copy = step;
+      substitute(copy, loop.name, by);
+      return copy;
+    };
+    if (short_loop) {
+      Stmt whole = loop;
+      whole.begin = 0;
+      whole.end = trips;
+      whole.loop = LoopKind::unroll;
+      whole.body = step;
+      substitute(whole.body, loop.name, Dim::symbol(loop.name) + loop.begin);
+      out.push_back(std::move(whole));
+      return true;
+    }
+    Dim rounds = floordiv(trips, kUnrollDepth), split = loop.begin + rounds * Dim(kUnrollDepth);
+    Symbol ku = names_.fresh(std::string(loop.name.text()) + "u");
+    Symbol kr = names_.fresh(loop.name.text());
+    std::vector<Stmt> unrolled = wrap(kb::loop(ku, 0, kUnrollDepth, LoopKind::unroll,
+                                               shifted(Dim::symbol(loop.name) + Dim::symbol(ku))));
+    out.push_back(kb::loop(loop.name, loop.begin, split, LoopKind::serial, std::move(unrolled), kUnrollDepth));
+    if (!(split == loop.end))
+      out.push_back(kb::loop(kr, split, loop.end, LoopKind::serial, shifted(Dim::symbol(kr))));
+    return true;
+  }
+
+  // --- straight-line code -----------------------------------------------------------------------
+
+  bool varies_by_row(const Expr &e) const {
+    bool varies = false;
+    visit_exprs(e, [&](const Expr &x) {
+      if (x.is(Expr::Kind::var) || (x.is(Expr::Kind::load) && context_.tiles.count(x.name)))
+        varies = true;
+    });
+    return varies || (nest_.row && depends_on(e, nest_.loops[*nest_.row].name));
+  }
+  bool varies_by_column(const Expr &e) const {
+    return depends_on(e, context_.var) || (nest_.panel && depends_on(e, nest_.loops[*nest_.panel].name));
+  }
+  bool is_loaded_input(const Expr &e) const {
+    bool loads = false, pure = true;
+    visit_exprs(e, [&](const Expr &x) {
+      bool memory = x.is(Expr::Kind::load) || x.is(Expr::Kind::gather);
+      loads |= memory;
+      pure &= !(memory && (stored_.count(x.name) || context_.tiles.count(x.name))) && !x.is(Expr::Kind::var);
+    });
+    return loads && pure;
+  }
+
+  static Symbol hoist(std::vector<Hoisted> &list, const Expr &e, std::string_view stem, Names &names) {
+    for (const Hoisted &h : list)
+      if (h.value == e)
+        return h.name;
+    list.push_back({e, names.fresh(stem)});
+    return list.back().name;
+  }
+
+  void hoist_operands(Expr &e, std::vector<Hoisted> &columns, std::vector<Hoisted> &scalars) {
+    if (e.lanes == nest_.lanes && is_loaded_input(e)) {
+      bool row = varies_by_row(e), column = varies_by_column(e);
+      if (!row && rows_.size > 1 && (column || column_count() == 1)) {
+        Symbol name = hoist(columns, e, "col", names_);
+        e = kb::load(name, e.dtype, column_index(), e.lanes);
+        return;
+      }
+      if (!column && column_count() > 1) {
+        Symbol name = hoist(scalars, e, "row", names_);
+        e = kb::var(name, e.dtype, e.lanes);
+        return;
+      }
+    }
+    for (Expr &a : e.args)
+      hoist_operands(a, columns, scalars);
+  }
+
+  // acc + x*y is rounded once.
+  void contract(Stmt &s) const {
+    if (!s.is(Stmt::Kind::store) || !context_.tiles.count(s.name) || !is_float(s.value.dtype))
+      return;
+    Expr &v = s.value;
+    if (!v.is(Expr::Kind::binary) || v.binary != BinaryOp::add)
+      return;
+    auto is_mul = [](const Expr &e) { return e.is(Expr::Kind::binary) && e.binary == BinaryOp::mul; };
+    for (size_t i = 0; i < 2; ++i)
+      if (is_mul(v.args[i]) && v.args[1 - i].is(Expr::Kind::load)) {
+        v = kb::fma(v.args[i].args[0], v.args[i].args[1], v.args[1 - i]);
+        return;
+      }
+  }
+
+  bool group(const std::vector<Stmt> &stmts, bool in_reduce, std::vector<Stmt> &out) {
+    std::vector<Stmt> vectors;
+    for (const Stmt &s : stmts) {
+      auto v = vector_stmt(s, context_);
+      if (!v)
+        return false;
+      vectors.push_back(std::move(*v));
+    }
+    std::vector<Hoisted> columns, scalars;
+    for (Stmt &s : vectors) {
+      if (in_reduce)
+        contract(s);
+      hoist_operands(s.value, columns, scalars);
+    }
+    for (const Hoisted &h : columns) {
+      out.push_back(kb::alloc(h.name, h.value.dtype, column_count(), nest_.lanes, MemorySpace::reg));
+      std::vector<Stmt> fill = wrap(kb::store(h.name, column_index(), h.value));
+      if (in_reduce)
+        prefetch(h.value, fill);
+      append(out, over_columns(std::move(fill)));
+    }
+    std::vector<Stmt> row = over_columns(std::move(vectors)), lets;
+    for (const Hoisted &h : scalars)
+      lets.push_back(kb::let(h.name, h.value));
+    append(lets, std::move(row));
+    append(out, over_rows(std::move(lets)));
+    return true;
+  }
+
+  // Weights stream through once for each tile: ask for them some steps ahead.
+  void prefetch(const Expr &e, std::vector<Stmt> &out) const {
+    if (prefetch_loop_.empty() || !e.is(Expr::Kind::load))
+      return;
+    const KernelBuffer *b = kernel_.find_buffer(e.name);
+    if (!b || !b->constant || !e.index.depends_on(prefetch_loop_))
+      return;
+    if (int64_t(nest_.lanes) * dtype_bytes(e.dtype) < 64 && !vector_var_.empty())
+      return;
+    out.push_back(kb::prefetch(
+        e.name, e.index.substitute(prefetch_loop_, Dim::symbol(prefetch_loop_) + Dim(kPrefetchSteps)), 1));
+  }
+
+  const TileNest &nest_;
+  const TileShape &shape_;
+  const MachineDesc &machine_;
+  const Kernel &kernel_;
+  DimRanges ranges_;
+  Names &names_;
+  std::unordered_set<Symbol> stored_;
+
+  TilePiece column_, rows_;
+  int64_t panel_count_ = 1, vector_count_ = 1;
+  Symbol row_var_, panel_var_, vector_var_, prefetch_loop_;
+  VectorContext context_;
+  std::vector<Stmt> reductions_;
+};
+
+} // namespace
+
+std::optional<Stmt> emit_tile_nest(const TileNest &nest, const TileShape &shape,
+                                   const MachineDesc &machine, const Kernel &kernel,
+                                   const DimRanges &ranges, Names &names) {
+  if (shape.columns.empty() || (nest.row && shape.rows.empty()))
+    return std::nullopt;
+  return TileEmitter(nest, shape, machine, kernel, ranges, names).run();
+}
+
+} // namespace kiln

@@ -1,0 +1,244 @@
+#include "passes/kernel/tile_nest.h"
+
+#include <algorithm>
+
+namespace kiln {
+namespace {
+
+constexpr int64_t kMaxBorder = 16;
+
+struct BodyFacts {
+  bool well_formed = true;
+  int accumulators = 0;
+  std::unordered_set<Symbol> tiles;
+  std::vector<Expr> reduce_loads, other_loads; // of buffers, not of accumulators
+  std::vector<Stmt> stores;                    // to buffers
+  std::vector<Dim> bounds;                     // of the reductions
+};
+
+void add_loads(const Expr &e, bool in_reduce, BodyFacts &facts) {
+  visit_exprs(e, [&](const Expr &x) {
+    if (x.lanes != 1)
+      facts.well_formed = false;
+    if (x.is(Expr::Kind::load) && !facts.tiles.count(x.name))
+      (in_reduce ? facts.reduce_loads : facts.other_loads).push_back(x);
+    if (x.is(Expr::Kind::gather) && in_reduce)
+      facts.well_formed = false;
+  });
+}
+
+void read_body(const std::vector<Stmt> &body, bool in_reduce, BodyFacts &facts) {
+  for (const Stmt &s : body) {
+    switch (s.kind) {
+    case Stmt::Kind::alloc:
+      if (in_reduce || s.space != MemorySpace::reg || s.size != 1 || s.lanes != 1)
+        facts.well_formed = false;
+      facts.tiles.insert(s.name);
+      ++facts.accumulators;
+      break;
+    case Stmt::Kind::store:
+      add_loads(s.value, in_reduce, facts);
+      if (!facts.tiles.count(s.name)) {
+        facts.stores.push_back(s);
+        facts.well_formed = facts.well_formed && !in_reduce;
+      }
+      break;
+    case Stmt::Kind::let:
+      // Indices that depend on data have no tile form.
+      facts.well_formed = facts.well_formed && s.dtype != DType::i64;
+      add_loads(s.value, in_reduce, facts);
+      break;
+    case Stmt::Kind::loop:
+      if ((s.loop != LoopKind::reduce && s.loop != LoopKind::serial) || s.step != 1)
+        facts.well_formed = false;
+      facts.bounds.push_back(s.begin);
+      facts.bounds.push_back(s.end);
+      read_body(s.body, true, facts);
+      break;
+    default:
+      facts.well_formed = false;
+    }
+  }
+}
+
+bool any_depends(const std::vector<Dim> &dims, Symbol name) {
+  return std::any_of(dims.begin(), dims.end(), [&](const Dim &d) { return d.depends_on(name); });
+}
+
+bool plain_loop(const Stmt &s) { return s.step == 1; }
+
+// Unit stride in every store and in some operand of the reduction, nothing worse than 0 in the rest.
+bool suits_as_vector(const TileNest &nest, size_t at, const BodyFacts &facts) {
+  const Stmt &loop = nest.loops[at];
+  if (!plain_loop(loop) || any_depends(facts.bounds, loop.name))
+    return false;
+  for (size_t i = at + 1; i < nest.loops.size(); ++i)
+    if (nest.loops[i].begin.depends_on(loop.name) || nest.loops[i].end.depends_on(loop.name))
+      return false;
+  for (const Stmt &s : facts.stores) {
+    auto step = s.index.coefficient_of(loop.name);
+    if (!step || !step->is_const(1))
+      return false;
+  }
+  bool unit = false;
+  for (const Expr &e : facts.reduce_loads) {
+    auto step = e.index.coefficient_of(loop.name);
+    if (!step || !(step->is_const(0) || step->is_const(1)))
+      return false;
+    unit |= step->is_const(1);
+  }
+  return unit;
+}
+
+// The most trips of `loop`: c for 0..c and for 0..min(c, rest).
+int64_t block_size(const Stmt &loop) {
+  if (!loop.begin.is_const(0))
+    return 0;
+  if (loop.end.is_const())
+    return loop.end.as_const() <= 64 ? std::max<int64_t>(loop.end.as_const(), 1) : 0;
+  if (loop.end.constant_part() == 0 && loop.end.terms().size() == 1 &&
+      loop.end.terms()[0].coefficient == 1 && loop.end.terms()[0].factors.size() == 1) {
+    const DimAtom &atom = loop.end.terms()[0].factors[0];
+    if (atom.kind == DimAtom::Kind::min)
+      for (const Dim &arg : atom.args)
+        if (arg.is_const() && arg.as_const() > 0 && arg.as_const() <= 64)
+          return arg.as_const();
+  }
+  return 0;
+}
+
+bool is_vector_load(const Expr &e, Symbol vector) { return e.index.depends_on(vector); }
+
+bool suits_as_panel(const TileNest &nest, size_t at, const BodyFacts &facts) {
+  const Stmt &loop = nest.loops[at], &vector = nest.vector_loop();
+  if (at == nest.vector || !plain_loop(loop) || !loop.begin.is_const(0))
+    return false;
+  if (any_depends(facts.bounds, loop.name))
+    return false;
+  for (size_t i = at + 1; i < nest.loops.size(); ++i)
+    if (i != nest.vector &&
+        (nest.loops[i].begin.depends_on(loop.name) || nest.loops[i].end.depends_on(loop.name)))
+      return false;
+  bool used = false;
+  for (const Expr &e : facts.reduce_loads) {
+    if (!e.index.depends_on(loop.name))
+      continue;
+    if (!is_vector_load(e, vector.name))
+      return false;
+    used = true;
+  }
+  return used;
+}
+
+bool suits_as_row(const TileNest &nest, size_t at, const BodyFacts &facts, bool &reuses) {
+  const Stmt &loop = nest.loops[at];
+  if (at == nest.vector || (nest.panel && at == *nest.panel) || !plain_loop(loop))
+    return false;
+  for (size_t i = at + 1; i < nest.loops.size(); ++i)
+    if (nest.loops[i].begin.depends_on(loop.name) || nest.loops[i].end.depends_on(loop.name))
+      return false;
+  bool used = false;
+  reuses = false;
+  for (const Expr &e : facts.reduce_loads) {
+    bool depends = e.index.depends_on(loop.name);
+    if (depends && !e.index.coefficient_of(loop.name))
+      return false;
+    used |= depends;
+    reuses |= !depends;
+  }
+  return used;
+}
+
+// Rows whose bounds differ from those in the middle. False if there is no middle to speak of.
+bool find_borders(TileNest &nest, const BodyFacts &facts, const DimRanges &ranges) {
+  const Stmt &row = nest.loops[*nest.row];
+  nest.border_lo = nest.border_hi = 0;
+  if (!any_depends(facts.bounds, row.name))
+    return true;
+  if (!row.begin.is_const() || !row.end.is_const())
+    return false;
+  int64_t begin = row.begin.as_const(), end = row.end.as_const();
+  auto same_within = [&](int64_t lo, int64_t hi) {
+    DimRanges r = ranges;
+    for (const Stmt &l : nest.loops)
+      if (l.name != row.name)
+        push_loop(r, l);
+    r.set(row.name, {Dim(begin + lo), Dim(end - hi)});
+    return std::all_of(facts.bounds.begin(), facts.bounds.end(),
+                       [&](const Dim &d) { return !simplify(d, r).depends_on(row.name); });
+  };
+  for (int64_t sum = 1; sum <= 2 * kMaxBorder && sum < end - begin; ++sum)
+    for (int64_t lo = std::max<int64_t>(0, sum - kMaxBorder); lo <= std::min(sum, kMaxBorder); ++lo)
+      if (same_within(lo, sum - lo)) {
+        nest.border_lo = lo;
+        nest.border_hi = sum - lo;
+        return true;
+      }
+  return false;
+}
+
+} // namespace
+
+std::optional<TileNest> find_tile_nest(const Stmt &outermost, const MachineDesc &machine,
+                                       const DimRanges &ranges) {
+  TileNest nest;
+  const Stmt *at = &outermost;
+  while (true) {
+    Stmt loop = *at;
+    loop.body.clear();
+    nest.loops.push_back(std::move(loop));
+    if (at->body.size() != 1 || !is_loop(at->body[0], LoopKind::parallel))
+      break;
+    at = &at->body[0];
+  }
+  nest.body = at->body;
+
+  BodyFacts facts;
+  read_body(nest.body, false, facts);
+  if (!facts.well_formed || facts.bounds.empty() || facts.stores.empty())
+    return std::nullopt;
+  nest.accumulators = std::max(1, facts.accumulators);
+
+  bool found = false;
+  for (size_t i = nest.loops.size(); i-- > 0 && !found;)
+    if (suits_as_vector(nest, i, facts)) {
+      nest.vector = i;
+      found = true;
+    }
+  if (!found)
+    return std::nullopt;
+
+  const Stmt &vector = nest.vector_loop();
+  nest.lanes = machine.vector_bytes / widest_bytes(nest.body, vector.name);
+  nest.block = block_size(vector);
+  while (nest.block > 0 && nest.lanes > 1 && nest.lanes / 2 >= nest.block)
+    nest.lanes /= 2;
+  for (const Expr &e : facts.reduce_loads)
+    nest.has_scalar_operand |= !is_vector_load(e, vector.name);
+
+  if (nest.has_scalar_operand && nest.block > 0 && nest.block % nest.lanes == 0)
+    for (size_t i = nest.loops.size(); i-- > 0 && !nest.panel;)
+      if (suits_as_panel(nest, i, facts))
+        nest.panel = i;
+  if (!nest.panel)
+    nest.block = 0;
+  // Without a panel loop the vector loop's end may depend on an outer loop only if that stays a loop.
+  for (size_t i = nest.loops.size(); i-- > 0;) {
+    bool reuses = false;
+    if (!suits_as_row(nest, i, facts, reuses))
+      continue;
+    if (vector.end.depends_on(nest.loops[i].name) || vector.begin.depends_on(nest.loops[i].name))
+      continue;
+    if (nest.row && !reuses)
+      continue;
+    nest.row = i;
+    nest.reuses_rows = reuses;
+    if (reuses)
+      break;
+  }
+  if (nest.row && !find_borders(nest, facts, ranges))
+    nest.row.reset();
+  return nest;
+}
+
+} // namespace kiln

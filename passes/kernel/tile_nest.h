@@ -1,0 +1,53 @@
+// A nest of parallel loops around an accumulation, taken apart: which loop becomes vector lanes, which
+// loops are jammed into rows and columns of a register tile, and in what pieces each is cut.
+//
+//   for m parallel { for n.o parallel { for n.i in 0..16 parallel {      row m, panel n.o, vector n.i
+//     acc = 0; for k reduce { acc += a[m, k] * b[n.o, k, n.i] }; c[m, n] = acc }}}
+#pragma once
+
+#include "codegen/machine.h"
+#include "passes/kernel/vector_expr.h"
+
+namespace kiln {
+
+struct TileNest {
+  std::vector<Stmt> loops; // outermost first, without bodies
+  std::vector<Stmt> body;  // of the innermost
+  size_t vector = 0;
+  std::optional<size_t> row, panel;
+  int lanes = 1;
+  int64_t block = 0;       // trips of the vector loop at most; 0 if it is long or unknown
+  bool has_scalar_operand = false; // a load in the reduction is the same in every column
+  bool reuses_rows = false;        // a load in the reduction is the same in every row
+  int accumulators = 1;
+  // Rows in front and behind in which the bounds of the reduction differ from row to row.
+  int64_t border_lo = 0, border_hi = 0;
+
+  const Stmt &vector_loop() const { return loops[vector]; }
+};
+
+// Nothing if the body is no accumulation or no loop suits as vector.
+std::optional<TileNest> find_tile_nest(const Stmt &outermost, const MachineDesc &machine,
+                                       const DimRanges &ranges);
+
+// `count` tiles of `size` rows or columns each, the first of which is at `first`.
+struct TilePiece {
+  Dim first, count;
+  int64_t size = 1;
+  bool masked = false; // the last vector of the last column may be partly outside
+  bool border = false;
+};
+
+struct TileShape {
+  std::vector<TilePiece> rows, columns; // a column is a panel, or a vector where there is no panel
+  int64_t vectors_per_column = 1;
+};
+
+TileShape choose_tile_shape(const TileNest &nest, const MachineDesc &machine);
+
+// The tiled nest; nothing if a statement has no vector form.
+std::optional<Stmt> emit_tile_nest(const TileNest &nest, const TileShape &shape,
+                                   const MachineDesc &machine, const Kernel &kernel,
+                                   const DimRanges &ranges, Names &names);
+
+} // namespace kiln

@@ -1,0 +1,163 @@
+// How large a register tile is, and how rows and columns are cut into tiles of nearly equal size.
+//
+// A tile of R rows and C vectors does R*C multiply-adds for R + C loads. R*C accumulators, C column
+// operands and one row operand must fit in the registers; fewer than latency * throughput accumulators
+// leave the multipliers idle; the last tiles of a row or column are part of the price.
+#include "passes/kernel/tile_nest.h"
+
+#include <algorithm>
+
+namespace kiln {
+namespace {
+
+struct Cut {
+  int64_t large = 1, large_count = 0, small_count = 0; // small tiles are one smaller
+};
+
+// n = large * large_count + (large - 1) * small_count with as few tiles of at most `size` as possible.
+Cut even_cut(int64_t n, int64_t size) {
+  int64_t tiles = (n + size - 1) / size;
+  if (tiles == 0)
+    return {};
+  Cut cut;
+  cut.large = (n + tiles - 1) / tiles;
+  cut.large_count = n - (cut.large - 1) * tiles;
+  cut.small_count = tiles - cut.large_count;
+  return cut;
+}
+
+double tile_cost(int64_t rows, int64_t vectors, bool scalar_operand, const MachineDesc &m) {
+  double fmas = double(rows * vectors);
+  double least = double(m.fma_latency * m.fma_per_cycle);
+  double loads = scalar_operand ? double(rows + vectors) : double(vectors) * (1 + double(rows));
+  return std::max(fmas, least) + 0.5 * loads + 2;
+}
+
+double cost(int64_t n_rows, int64_t n_columns, int64_t rows, int64_t columns, int64_t per_column,
+            bool scalar_operand, const MachineDesc &m) {
+  Cut r = even_cut(n_rows, rows), c = even_cut(n_columns, columns);
+  double sum = 0;
+  for (auto [rs, rn] : {std::pair(r.large, r.large_count), std::pair(r.large - 1, r.small_count)})
+    for (auto [cs, cn] : {std::pair(c.large, c.large_count), std::pair(c.large - 1, c.small_count)})
+      if (rn > 0 && cn > 0)
+        sum += double(rn * cn) * tile_cost(rs, cs * per_column, scalar_operand, m);
+  return sum;
+}
+
+bool fits(int64_t rows, int64_t vectors, const TileNest &nest, const MachineDesc &m) {
+  int64_t tile = rows * vectors * nest.accumulators;
+  if (rows == 1)
+    return vectors * nest.accumulators <= m.vector_registers / 4;
+  if (!nest.has_scalar_operand) // each row brings its own vectors
+    return tile + vectors + rows + 2 <= m.vector_registers * 3 / 4 || tile <= 4;
+  int64_t used = tile + vectors + 1 + (m.has_fma ? 0 : 1);
+  return used <= m.vector_registers - (vectors >= 3 ? 2 : 1);
+}
+
+void add_even(std::vector<TilePiece> &out, const Dim &first, int64_t n, int64_t size) {
+  Cut cut = even_cut(n, size);
+  if (cut.large_count > 0)
+    out.push_back({first, cut.large_count, cut.large, false, false});
+  if (cut.small_count > 0)
+    out.push_back({first + Dim(cut.large * cut.large_count), cut.small_count, cut.large - 1, false, false});
+}
+
+// Whole tiles, then tiles of half the size, a quarter, ... for what is left.
+void add_symbolic(std::vector<TilePiece> &out, const Dim &n, int64_t size) {
+  Dim tiles = floordiv(n, size), rest = mod(n, size), first = tiles * Dim(size);
+  out.push_back({0, tiles, size, false, false});
+  int64_t half = 1;
+  while (half * 2 < size)
+    half *= 2;
+  for (; half >= 1 && size > 1; half /= 2) {
+    Dim count = floordiv(mod(rest, half * 2), half);
+    if (count.is_const(0))
+      continue;
+    out.push_back({first, count, half, false, false});
+    first += count * Dim(half);
+  }
+}
+
+} // namespace
+
+TileShape choose_tile_shape(const TileNest &nest, const MachineDesc &machine) {
+  TileShape shape;
+  const Stmt &vector = nest.vector_loop();
+  Dim n_rows = nest.row ? trip_count(nest.loops[*nest.row]) : Dim(1);
+  if (n_rows.is_const())
+    n_rows = n_rows - Dim(nest.border_lo + nest.border_hi);
+  Dim n_columns = 1;
+  if (nest.panel) {
+    shape.vectors_per_column = nest.block / nest.lanes;
+    n_columns = trip_count(nest.loops[*nest.panel]);
+  } else {
+    n_columns = ceildiv(trip_count(vector), nest.lanes);
+  }
+
+  constexpr int64_t kMany = 960; // divisible by most tile sizes
+  int64_t guess_rows = n_rows.is_const() ? std::max<int64_t>(1, n_rows.as_const()) : kMany;
+  int64_t guess_columns = n_columns.is_const() ? std::max<int64_t>(1, n_columns.as_const()) : kMany;
+  int64_t best_rows = 1, best_columns = 1;
+  double best = 1e300;
+  for (int64_t r = 1; r <= std::min<int64_t>(guess_rows, nest.reuses_rows ? 16 : 4); ++r)
+    for (int64_t c = 1; c <= std::min<int64_t>(guess_columns, 16); ++c) {
+      if (r * c > 1 && !fits(r, c * shape.vectors_per_column, nest, machine))
+        continue;
+      double price = cost(guess_rows, guess_columns, r, c, shape.vectors_per_column,
+                          nest.has_scalar_operand, machine);
+      if (price < best * 0.999) {
+        best = price;
+        best_rows = r;
+        best_columns = c;
+      }
+    }
+
+  if (nest.border_lo > 0)
+    shape.rows.push_back({0, nest.border_lo, 1, false, true});
+  if (n_rows.is_const())
+    add_even(shape.rows, nest.border_lo, n_rows.as_const(), best_rows);
+  else
+    add_symbolic(shape.rows, n_rows, std::min<int64_t>(best_rows, 8));
+  if (nest.border_hi > 0)
+    shape.rows.push_back({n_rows + Dim(nest.border_lo), nest.border_hi, 1, false, true});
+
+  // The last column is masked where the vector loop does not fill it.
+  Dim whole = n_columns;
+  bool partial = false;
+  if (nest.panel) {
+    partial = !vector.end.is_const(nest.block);
+  } else {
+    partial = !mod(trip_count(vector), nest.lanes).is_const(0);
+  }
+  if (n_columns.is_const()) {
+    int64_t n = n_columns.as_const();
+    if (partial && !machine.has_masks && n > 1) {
+      add_even(shape.columns, 0, n - 1, best_columns);
+      shape.columns.push_back({n - 1, 1, 1, true, false});
+    } else {
+      add_even(shape.columns, 0, n, best_columns);
+      if (partial && !shape.columns.empty()) {
+        TilePiece &last = shape.columns.back();
+        last.count = last.count - Dim(1);
+        TilePiece tail{last.first + last.count * Dim(last.size), 1, last.size, true, false};
+        if (last.count.is_const(0))
+          shape.columns.pop_back();
+        shape.columns.push_back(tail);
+      }
+    }
+  } else {
+    if (partial) // every column but the last is whole
+      whole = nest.panel ? n_columns - Dim(1) : floordiv(trip_count(vector), nest.lanes);
+    if (nest.panel && partial)
+      whole = max(whole, Dim(0));
+    Dim tiles = floordiv(whole, best_columns);
+    shape.columns.push_back({0, tiles, best_columns, false, false});
+    if (best_columns > 1)
+      shape.columns.push_back({tiles * Dim(best_columns), mod(whole, best_columns), 1, false, false});
+    if (partial)
+      shape.columns.push_back({whole, n_columns - whole, 1, true, false});
+  }
+  return shape;
+}
+
+} // namespace kiln

@@ -1,0 +1,35 @@
+// Naive kernels in the forms that lowering makes, for the tests and benchmarks of the kernel passes.
+#pragma once
+
+#include "ir/kernel/build.h"
+
+namespace kiln::naive {
+
+using Symbols = std::vector<Symbol>;
+
+// c[m, n] = relu(sum a[m, k] * b[k, n] + bias[n]); b constant in panels of 16, or row-major.
+Kernel matmul(Dim m, Dim n, Dim k, bool panels, DType dtype = DType::f32, Symbols dims = {});
+// c[b, m, n] = sum a[b, m, k] * t[b, n, k]
+Kernel matmul_transposed(Dim batch, Dim m, Dim n, Dim k, Symbols dims = {});
+
+struct ConvShape {
+  int64_t n = 1, ic = 16, oc = 16, h = 8, w = 8, kh = 3, kw = 3, stride = 1, pad = 1;
+  bool halo = true;     // x has a halo of `pad` zeros; else the reduction's bounds are clamped
+  int64_t out_halo = 0; // y has a halo, which nobody writes here
+  int64_t out_h() const { return (h + 2 * pad - kh) / stride + 1; }
+  int64_t out_w() const { return (w + 2 * pad - kw) / stride + 1; }
+};
+Kernel conv(const ConvShape &s);       // NCHWc16, any ic and oc
+Kernel first_conv(const ConvShape &s); // x planar with halo, w [O/16][KH][KW][IC][16]
+Kernel depthwise(const ConvShape &s);  // of ic channels, NCHWc16
+Kernel max_pool(const ConvShape &s);   // the same
+Kernel elementwise(std::vector<Dim> shape, UnaryOp op, DType dtype = DType::f32, Symbols dims = {});
+Kernel gelu(Dim n, Symbols dims = {});
+Kernel softmax(Dim rows, int64_t width, Symbols dims = {});
+Kernel layer_norm(Dim rows, int64_t width, Symbols dims = {});
+Kernel column_sum(Dim outer, Dim rows, Dim columns, Symbols dims = {});
+Kernel row_sum(Dim rows, Dim width, DType dtype, BinaryOp op, Symbols dims = {});
+Kernel transpose(Dim rows, Dim columns, Symbols dims = {});
+Kernel embedding(Dim ids, int64_t table, int64_t width, Symbols dims = {});
+
+} // namespace kiln::naive
