@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 #include <numeric>
+#include <utility>
 
 namespace kiln {
 namespace {
@@ -87,11 +88,15 @@ Result<std::vector<Tensor>> ref(const RefContext &c) {
       with_contraction_type(c.operands[0]->dtype(), [&]<typename A>() { return conv_transpose_wide<A>(c); })};
 }
 
+// x in [0, m) with a * x = 1 modulo m, for coprime a and m, by Euclid's algorithm.
 int64_t inverse_modulo(int64_t a, int64_t m) {
-  for (int64_t i = 0; i < m; ++i)
-    if (a % m * i % m == 1 % m)
-      return i;
-  return 0;
+  int64_t r0 = m, r1 = a % m, x0 = 0, x1 = 1;
+  while (r1 != 0) {
+    int64_t q = r0 / r1;
+    r0 = std::exchange(r1, r0 - q * r1);
+    x0 = std::exchange(x1, x0 - q * x1);
+  }
+  return x0 < 0 ? x0 + m : x0;
 }
 
 // Taps k and elements i with i * stride + k * dilation = p, where p is the padded output position. With

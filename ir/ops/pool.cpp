@@ -38,15 +38,13 @@ std::vector<std::vector<Taps>> all_taps(const ConcreteWindow &w, const std::vect
   std::vector<std::vector<Taps>> out(w.in.size());
   for (size_t d = 0; d < w.in.size(); ++d)
     for (int64_t o = 0; o < w.out[d]; ++o) {
-      int64_t start = o * w.stride[d] - w.pad_lo[d];
-      Taps taps{0, 0, 0};
-      for (int64_t k = 0; k < w.kernel[d]; ++k) {
-        int64_t i = start + k * w.dilation[d];
-        if (i >= 0 && i < w.in[d] && taps.inner++ == 0)
-          taps.first = i;
-        taps.padded += i < w.in[d] + pad_hi[d];
-      }
-      out[d].push_back(taps);
+      int64_t start = o * w.stride[d] - w.pad_lo[d], step = w.dilation[d];
+      // How many taps read below `end`.
+      auto taps_below = [&](int64_t end) {
+        return end <= start ? int64_t(0) : std::min(w.kernel[d], (end - start - 1) / step + 1);
+      };
+      int64_t before = taps_below(0), inner = taps_below(w.in[d]) - before;
+      out[d].push_back({start + before * step, inner, taps_below(w.in[d] + pad_hi[d])});
     }
   return out;
 }

@@ -1,5 +1,6 @@
 #include "tests/ops/sample.h"
 
+#include "ir/interpret.h"
 #include "ir/kernel/interpret.h"
 #include "passes/lower/lower.h"
 
@@ -97,17 +98,40 @@ std::vector<Tensor> sample_inputs(const OpSample &sample, uint64_t seed) {
   return out;
 }
 
+OpSample symbolic(const OpSample &sample) {
+  OpSample out = sample;
+  for (TensorType &type : out.operands)
+    for (Dim &d : type.shape)
+      if (d.as_const() > 1)
+        d = Dim::symbol("D" + d.text());
+  return out;
+}
+
 Result<std::vector<Tensor>> run_kernel(const Module &module, const std::vector<Tensor> &inputs) {
   const Function &f = module.functions[0];
   LoweredNode lowered = lower_node(module, f, f.body.nodes[0]);
   if (auto status = verify_kernel(lowered.kernel); !status)
     return Error{status.error().message + "\n" + print_kernel(lowered.kernel)};
+  std::vector<TensorType> types;
+  for (ValueId arg : f.body.args)
+    types.push_back(f.type(arg));
+  KILN_TRY(bound, bind_dims(types, std::vector<std::string>(types.size()), inputs));
+  auto value_of = [&](Symbol name) -> std::optional<int64_t> {
+    for (const auto &[symbol, value] : bound)
+      if (symbol == name)
+        return value;
+    return std::nullopt;
+  };
+  std::vector<int64_t> dims;
+  for (Symbol dim : lowered.kernel.dims)
+    dims.push_back(value_of(dim).value());
+
   std::vector<Tensor> in = inputs, out;
   for (ValueId result : f.body.results) {
-    std::vector<int64_t> dims;
+    std::vector<int64_t> sizes;
     for (const Dim &d : f.type(result).shape)
-      dims.push_back(d.as_const());
-    out.emplace_back(f.type(result).dtype, dims);
+      sizes.push_back(d.evaluate(value_of).value());
+    out.emplace_back(f.type(result).dtype, sizes);
   }
   std::vector<std::span<std::byte>> buffers;
   for (ValueId value : lowered.values) {
@@ -122,7 +146,7 @@ Result<std::vector<Tensor>> run_kernel(const Module &module, const std::vector<T
       return Error{"a buffer of the kernel holds an unknown value"};
     buffers.emplace_back(tensor->mutable_bytes(), tensor->bytes().size());
   }
-  auto trap = interpret_kernel(lowered.kernel, buffers, {});
+  auto trap = interpret_kernel(lowered.kernel, buffers, dims);
   if (!trap)
     return Error{trap.error().message + "\n" + print_kernel(lowered.kernel)};
   if (*trap != 0)

@@ -12,6 +12,10 @@ Result<Module> sample_module(Op op, const OpSample &sample);
 // Inputs for it, the same in every run.
 std::vector<Tensor> sample_inputs(const OpSample &sample, uint64_t seed = 1);
 
+// The sample with a symbol for every size above 1, the same for equal sizes; constants where an op needs
+// to know a size are left to its infer to refuse.
+OpSample symbolic(const OpSample &sample);
+
 // The naive kernel that the module's one op lowers to, run as it is written.
 Result<std::vector<Tensor>> run_kernel(const Module &module, const std::vector<Tensor> &inputs);
 
