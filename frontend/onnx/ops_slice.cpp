@@ -13,6 +13,23 @@ constexpr int64_t kFar = int64_t(1) << 30;
 
 bool nonnegative(const Dim &d) { return d.is_valid() && known_nonnegative(d, DimRanges()); }
 
+// a <= b for all sizes. Knows of floor divisions in `a` that they are no larger than exact ones.
+bool at_most(const Dim &a, const Dim &b) {
+  if (nonnegative(b - a))
+    return true;
+  for (const DimTerm &term : a.terms()) {
+    if (term.factors.size() != 1 || term.factors[0].kind != DimAtom::Kind::floordiv || term.coefficient <= 0)
+      continue;
+    const Dim &dividend = term.factors[0].args[0], &divisor = term.factors[0].args[1];
+    if (!divisor.is_const() || divisor.as_const() <= 0)
+      continue;
+    Dim rest = a - Dim(term.coefficient) * floordiv(dividend, divisor);
+    if (nonnegative((b - rest) * divisor - Dim(term.coefficient) * dividend))
+      return true;
+  }
+  return false;
+}
+
 // A bound of a slice of an axis of `size`, clamped to [lo, hi] as numpy does. Bounds against symbolic
 // sizes that are usually inside the axis are taken to be (the slice op requires it at run time); an end
 // given as a plain number may well lie past a short axis and is clamped.
@@ -29,7 +46,7 @@ Dim clamp_bound(Dim bound, const Dim &size, const Dim &lo, const Dim &hi, bool i
     return hi;
   if (nonnegative(lo - bound))
     return lo;
-  if (!from_end && is_end && !nonnegative(hi - bound) && !bound.is_const(1))
+  if (!from_end && is_end && !at_most(bound, hi) && !bound.is_const(1))
     return min(bound, hi);
   return bound;
 }
