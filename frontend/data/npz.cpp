@@ -77,6 +77,8 @@ std::string zip_error_text(zip_error_t *error) {
 Result<std::vector<std::pair<std::string, Tensor>>> read_npz(const std::string &path) {
   // Through the mapping, which refuses pipes and devices.
   KILN_TRY(file, MappedFile::open(path));
+  if (file->size() == 0) // which libzip takes for an archive without entries
+    return Error{fmt::format("{}: the file is empty", path)};
   zip_error_t error;
   zip_error_init(&error);
   zip_source_t *source = zip_source_buffer_create(file->bytes().data(), file->size(), 0, &error);
