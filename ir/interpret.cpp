@@ -19,9 +19,13 @@ std::optional<int64_t> find_dim(const DimValues &dims, Symbol name) {
   return std::nullopt;
 }
 
-std::string dims_text(const std::vector<int64_t> &dims) { return shape_text(Shape(dims.begin(), dims.end())); }
+std::string dims_text(const std::vector<int64_t> &dims) {
+  return shape_text(Shape(dims.begin(), dims.end()));
+}
 
-Tensor view_of(const Tensor &tensor) { return Tensor(tensor.dtype(), tensor.dims(), tensor.bytes()); }
+Tensor view_of(const Tensor &tensor) {
+  return Tensor(tensor.dtype(), tensor.dims(), tensor.bytes());
+}
 
 Tensor owned(Tensor tensor) {
   if (tensor.owns())
@@ -49,7 +53,8 @@ public:
           assigned_.push_back(node.attrs.get_variable("variable"));
   }
 
-  Result<std::vector<Tensor>> run_function(const Function &function, std::span<const Tensor> inputs, bool reported) {
+  Result<std::vector<Tensor>> run_function(const Function &function, std::span<const Tensor> inputs,
+                                           bool reported) {
     const Block &body = function.body;
     std::vector<TensorType> types;
     std::vector<std::string> names;
@@ -76,17 +81,21 @@ private:
     for (const Module::Constraint &constraint : module_.constraints) {
       auto a = constraint.a.evaluate(lookup), b = constraint.b.evaluate(lookup);
       if (a && b && *a != *b)
-        return Error{fmt::format("{}{}: {} and {} must be equal, but are {} and {}",
-                                 constraint.location.known() ? constraint.location.text() + ": " : "",
-                                 constraint.reason, constraint.a.text(), constraint.b.text(), *a, *b)};
+        return Error{
+            fmt::format("{}{}: {} and {} must be equal, but are {} and {}",
+                        constraint.location.known() ? constraint.location.text() + ": " : "",
+                        constraint.reason, constraint.a.text(), constraint.b.text(), *a, *b)};
     }
     for (const auto &[name, bounds] : module_.dim_bounds)
-      if (auto value = lookup(Symbol(name)); value && (*value < bounds.first || *value > bounds.second))
-        return Error{fmt::format("{} is {}; it must be from {} to {}", name, *value, bounds.first, bounds.second)};
+      if (auto value = lookup(Symbol(name));
+          value && (*value < bounds.first || *value > bounds.second))
+        return Error{fmt::format("{} is {}; it must be from {} to {}", name, *value, bounds.first,
+                                 bounds.second)};
     return Unit{};
   }
 
-  static void visit_uses(const Function &function, const Node &node, const std::function<void(ValueId)> &visit) {
+  static void visit_uses(const Function &function, const Node &node,
+                         const std::function<void(ValueId)> &visit) {
     for (ValueId operand : node.operands)
       visit(operand);
     for (const Block &region : node.regions) {
@@ -142,7 +151,8 @@ private:
     return *slot;
   }
 
-  Result<std::vector<Tensor>> run_block(Frame &frame, const Block &block, std::vector<Tensor> args) {
+  Result<std::vector<Tensor>> run_block(Frame &frame, const Block &block,
+                                        std::vector<Tensor> args) {
     if (depth_ >= kMaxDepth)
       return Error{"calls and regions nest too deeply"};
     ++depth_;
@@ -151,7 +161,8 @@ private:
     return out;
   }
 
-  Result<std::vector<Tensor>> run_nodes(Frame &frame, const Block &block, std::vector<Tensor> args) {
+  Result<std::vector<Tensor>> run_nodes(Frame &frame, const Block &block,
+                                        std::vector<Tensor> args) {
     const Releases &releases = releases_of(frame.function, block);
     for (size_t i = 0; i < args.size(); ++i)
       set(frame, block.args[i], std::move(args[i]));
@@ -166,10 +177,12 @@ private:
         return fail(fmt::format("gave up after {} nodes", options_.max_steps));
       auto results = run_node(frame, node);
       if (!results)
-        return node.regions.empty() && node.op != Op::call ? fail(results.error().message) : results.error();
+        return node.regions.empty() && node.op != Op::call ? fail(results.error().message)
+                                                           : results.error();
       if (frame.reported && options_.after_node)
         options_.after_node(id, *results);
-      KILN_CHECK(results->size() == node.results.size(), "a node gives as many values as it has results");
+      KILN_CHECK(results->size() == node.results.size(),
+                 "a node gives as many values as it has results");
       for (size_t r = 0; r < results->size(); ++r)
         set(frame, node.results[r], std::move((*results)[r]));
       for (ValueId value : releases[i])
@@ -178,13 +191,14 @@ private:
     return take_results(frame, block);
   }
 
-  // Results leave the frame, as tensors that own their bytes. A value of an outer block, or one that is
-  // several results, is copied.
+  // Results leave the frame, as tensors that own their bytes. A value of an outer block, or one
+  // that is several results, is copied.
   std::vector<Tensor> take_results(Frame &frame, const Block &block) {
     std::vector<Tensor> out;
     for (size_t i = 0; i < block.results.size(); ++i) {
       ValueId id = block.results[i];
-      bool again = std::count(block.results.begin() + std::ptrdiff_t(i) + 1, block.results.end(), id) > 0;
+      bool again =
+          std::count(block.results.begin() + std::ptrdiff_t(i) + 1, block.results.end(), id) > 0;
       if (again || !defines(frame.function, block, id)) {
         out.push_back(owned(view_of(get(frame, id))));
       } else {
@@ -205,7 +219,8 @@ private:
                        : std::find(block.args.begin(), block.args.end(), id) != block.args.end();
   }
 
-  std::vector<Tensor> operand_views(const Frame &frame, const Node &node, size_t begin = 0, size_t end = SIZE_MAX) {
+  std::vector<Tensor> operand_views(const Frame &frame, const Node &node, size_t begin = 0,
+                                    size_t end = SIZE_MAX) {
     std::vector<Tensor> out;
     for (size_t i = begin; i < std::min(end, node.operands.size()); ++i)
       out.push_back(view_of(get(frame, node.operands[i])));
@@ -215,7 +230,8 @@ private:
   Result<std::vector<Tensor>> run_node(Frame &frame, const Node &node) {
     switch (node.op) {
     case Op::constant:
-      return std::vector{view_of(module_.constants[size_t(node.attrs.get_constant("value"))].tensor)};
+      return std::vector{
+          view_of(module_.constants[size_t(node.attrs.get_constant("value"))].tensor)};
     case Op::read_variable: {
       VariableId id = node.attrs.get_variable("variable");
       bool changes = std::find(assigned_.begin(), assigned_.end(), id) != assigned_.end();
@@ -225,8 +241,8 @@ private:
     case Op::assign:
       return assign(frame, node);
     case Op::call:
-      return run_function(module_.functions[size_t(node.attrs.get_function("function"))], operand_views(frame, node),
-                          false);
+      return run_function(module_.functions[size_t(node.attrs.get_function("function"))],
+                          operand_views(frame, node), false);
     case Op::if_: {
       bool condition = get(frame, node.operands[0]).at_i64(0) != 0;
       return run_block(frame, node.regions[condition ? 0 : 1], {});
@@ -246,7 +262,8 @@ private:
     Tensor &variable = variables_[size_t(node.attrs.get_variable("variable"))];
     const Tensor &value = get(frame, node.operands[0]);
     if (value.dtype() != variable.dtype() || value.dims() != variable.dims())
-      return Error{fmt::format("the value is {}, the variable {}", value.type().text(), variable.type().text())};
+      return Error{fmt::format("the value is {}, the variable {}", value.type().text(),
+                               variable.type().text())};
     variable = owned(view_of(value));
     return std::vector<Tensor>();
   }
@@ -254,7 +271,8 @@ private:
   Result<std::vector<Tensor>> run_while(Frame &frame, const Node &node) {
     std::vector<Tensor> carried = operand_views(frame, node);
     for (;;) {
-      // The carried values own nothing that the loop could release: the condition gets views of them.
+      // The carried values own nothing that the loop could release: the condition gets views of
+      // them.
       std::vector<Tensor> views;
       for (const Tensor &value : carried)
         views.push_back(view_of(value));
@@ -288,7 +306,8 @@ private:
     int64_t length = scanned[0].dims()[0];
     for (const Tensor &tensor : scanned)
       if (tensor.dims()[0] != length)
-        return Error{fmt::format("scan: the scanned operands have {} and {} slices", length, tensor.dims()[0])};
+        return Error{fmt::format("scan: the scanned operands have {} and {} slices", length,
+                                 tensor.dims()[0])};
     for (int64_t step = 0; step < length; ++step) {
       if (++steps_ > options_.max_steps)
         return Error{fmt::format("scan: gave up after {} nodes", options_.max_steps)};
@@ -296,7 +315,8 @@ private:
       std::vector<Tensor> args = std::move(carried);
       for (const Tensor &tensor : scanned) {
         size_t bytes = tensor.bytes().size() / size_t(length);
-        args.emplace_back(tensor.dtype(), std::vector<int64_t>(tensor.dims().begin() + 1, tensor.dims().end()),
+        args.emplace_back(tensor.dtype(),
+                          std::vector<int64_t>(tensor.dims().begin() + 1, tensor.dims().end()),
                           tensor.bytes().subspan(at * bytes, bytes));
       }
       KILN_TRY(results, run_block(frame, node.regions[0], std::move(args)));
@@ -306,7 +326,8 @@ private:
         std::span<const std::byte> slice = results[carried_count + i].bytes();
         if (slice.size() * size_t(length) != stacked[i].bytes().size())
           return Error{fmt::format("scan: slice {} is {}, which does not stack to {}", i,
-                                   results[carried_count + i].type().text(), stacked[i].type().text())};
+                                   results[carried_count + i].type().text(),
+                                   stacked[i].type().text())};
         if (!slice.empty())
           std::memcpy(stacked[i].mutable_bytes() + at * slice.size(), slice.data(), slice.size());
       }
@@ -370,8 +391,8 @@ private:
       }
       auto bytes = checked_bytes(type.dtype, dims);
       if (!bytes || __builtin_add_overflow(total, *bytes, &total) || total > options_.max_bytes)
-        return Error{fmt::format("a result of {} exceeds the interpreter's limit of {} bytes", type.text(),
-                                 options_.max_bytes)};
+        return Error{fmt::format("a result of {} exceeds the interpreter's limit of {} bytes",
+                                 type.text(), options_.max_bytes)};
     }
     return Unit{};
   }
@@ -385,7 +406,8 @@ private:
   }
 
 public:
-  Result<std::vector<Tensor>> apply(Op op, std::span<const Tensor *const> operands, const Attrs &attrs) const {
+  Result<std::vector<Tensor>> apply(Op op, std::span<const Tensor *const> operands,
+                                    const Attrs &attrs) const {
     const OpDef &def = op_def(op);
     KILN_CHECK(def.ref, "the op " + std::string(def.name) + " has no ref");
     std::vector<TensorType> types;
@@ -395,10 +417,12 @@ public:
     KILN_TRY(results, def.infer(context));
     KILN_RETURN_IF_ERROR(check_size(results));
     KILN_TRY(tensors, def.ref({operands, attrs, results}));
-    KILN_CHECK(tensors.size() == results.size(), std::string(def.name) + ": ref and infer differ in results");
+    KILN_CHECK(tensors.size() == results.size(),
+               std::string(def.name) + ": ref and infer differ in results");
     for (size_t i = 0; i < tensors.size(); ++i)
-      KILN_CHECK(tensors[i].type() == results[i], std::string(def.name) + ": ref gives " + tensors[i].type().text() +
-                                                      ", infer " + results[i].text());
+      KILN_CHECK(tensors[i].type() == results[i], std::string(def.name) + ": ref gives " +
+                                                      tensors[i].type().text() + ", infer " +
+                                                      results[i].text());
     return std::move(tensors);
   }
 
@@ -425,7 +449,8 @@ Result<VariableValues> initial_variables(const Module &module) {
     for (const Dim &d : variable.type.shape)
       dims.push_back(d.try_const().value_or(-1));
     if (!checked_bytes(variable.type.dtype, dims))
-      return Error{fmt::format("the variable '{}' is {}: its size must be known", variable.name, variable.type.text())};
+      return Error{fmt::format("the variable '{}' is {}: its size must be known", variable.name,
+                               variable.type.text())};
     out.emplace_back(variable.type.dtype, dims);
   }
   return out;
@@ -434,11 +459,13 @@ Result<VariableValues> initial_variables(const Module &module) {
 Result<DimValues> bind_dims(std::span<const TensorType> types, std::span<const std::string> names,
                             std::span<const Tensor> inputs) {
   if (types.size() != inputs.size())
-    return Error{fmt::format("{} inputs are given; the function takes {}", inputs.size(), types.size())};
+    return Error{
+        fmt::format("{} inputs are given; the function takes {}", inputs.size(), types.size())};
   DimValues dims;
   auto mismatch = [&](size_t i) {
-    return Error{fmt::format("the input '{}' is {}{}, not {}", names[i], dtype_name(inputs[i].dtype()),
-                             dims_text(inputs[i].dims()), types[i].text())};
+    return Error{fmt::format("the input '{}' is {}{}, not {}", names[i],
+                             dtype_name(inputs[i].dtype()), dims_text(inputs[i].dims()),
+                             types[i].text())};
   };
   for (size_t i = 0; i < types.size(); ++i) {
     if (types[i].dtype != inputs[i].dtype() || types[i].rank() != inputs[i].rank())
@@ -479,14 +506,16 @@ Result<DimValues> bind_dims(std::span<const TensorType> types, std::span<const s
   return dims;
 }
 
-Result<std::vector<Tensor>> interpret(const Module &module, const Function &function, std::span<const Tensor> inputs,
-                                      VariableValues &variables, const EvaluateOptions &options) {
-  KILN_CHECK(variables.size() == module.variables.size(), "a value for each of the module's variables");
+Result<std::vector<Tensor>> interpret(const Module &module, const Function &function,
+                                      std::span<const Tensor> inputs, VariableValues &variables,
+                                      const EvaluateOptions &options) {
+  KILN_CHECK(variables.size() == module.variables.size(),
+             "a value for each of the module's variables");
   return Interpreter(module, variables, options).run_function(function, inputs, true);
 }
 
-Result<std::vector<Tensor>> evaluate(const Module &module, Op op, std::span<const Tensor *const> operands,
-                                     const Attrs &attrs) {
+Result<std::vector<Tensor>> evaluate(const Module &module, Op op,
+                                     std::span<const Tensor *const> operands, const Attrs &attrs) {
   VariableValues none;
   EvaluateOptions options;
   return Interpreter(module, none, options).apply(op, operands, attrs);

@@ -13,9 +13,13 @@ constexpr double kInf = std::numeric_limits<double>::infinity();
 constexpr double kSqrtHalf = 0.70710678118654752440, kSqrtTwoOverPi = 0.79788456080286535588;
 constexpr double kGeluCubic = 0.044715;
 
-Expr call(UnaryOp op, Expr x) { return kb::unary(op, std::move(x)); }
+Expr call(UnaryOp op, Expr x) {
+  return kb::unary(op, std::move(x));
+}
 
-double softplus(double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::fabs(x))); }
+double softplus(double x) {
+  return std::max(x, 0.0) + std::log1p(std::exp(-std::fabs(x)));
+}
 
 constexpr auto kRelu = [](auto x) { return x <= decltype(x)(0) ? decltype(x)(0) : x; };
 constexpr auto kSilu = [](double x) { return x / (1 + std::exp(-x)); };
@@ -27,7 +31,9 @@ constexpr auto kHardSwish = [](double x) {
   return x * (t <= 0 ? 0 : t >= 1 ? 1 : t);
 };
 
-Expr relu_scalar(const Attrs &, DType, Operands x) { return kb::max(x[0], like(x[0], 0)); }
+Expr relu_scalar(const Attrs &, DType, Operands x) {
+  return kb::max(x[0], like(x[0], 0));
+}
 
 Result<std::vector<Tensor>> gelu_ref(const RefContext &c) {
   if (c.attrs.get_string("approximate") == "tanh")
@@ -55,7 +61,9 @@ Expr gelu_scalar(const Attrs &attrs, DType, Operands operands) {
   return kb::mul(kb::mul(like(x, 0.5), x), kb::add(like(x, 1), inner));
 }
 
-Expr silu_scalar(const Attrs &, DType, Operands x) { return kb::mul(x[0], call(UnaryOp::sigmoid, x[0])); }
+Expr silu_scalar(const Attrs &, DType, Operands x) {
+  return kb::mul(x[0], call(UnaryOp::sigmoid, x[0]));
+}
 
 // tanh(log(1 + e)) = n / (n + 2) with e = exp(x), n = e (e + 2); it is 1 from x = 20 on.
 Expr mish_scalar(const Attrs &, DType, Operands operands) {
@@ -77,7 +85,8 @@ Expr softsign_scalar(const Attrs &, DType, Operands x) {
 }
 
 // x > 0 ? scale * x : scale * alpha * expm1(x / width), which elu, selu and celu are cases of.
-Result<std::vector<Tensor>> exponential_ref(const RefContext &c, double scale, double alpha, double width) {
+Result<std::vector<Tensor>> exponential_ref(const RefContext &c, double scale, double alpha,
+                                            double width) {
   return map_elements<1, kFloats>(
       c, [&](double x) { return x > 0 ? scale * x : scale * alpha * std::expm1(x / width); });
 }
@@ -151,19 +160,22 @@ Expr hard_swish_scalar(const Attrs &, DType, Operands operands) {
   return kb::mul(x, kb::max(like(x, 0), kb::min(like(x, 1), t)));
 }
 
-// Bounds of an integer clamp have to be integers, or infinite; those outside the dtype have no effect.
+// Bounds of an integer clamp have to be integers, or infinite; those outside the dtype have no
+// effect.
 InferResult clamp_infer(InferContext &c) {
   double lo = c.attrs.get_float("min"), hi = c.attrs.get_float("max");
   if (std::isnan(lo) || std::isnan(hi))
     return Error{"'min' and 'max' must not be NaN"};
-  if (!is_float(c.operands[0].dtype) && ((std::isfinite(lo) && lo != std::trunc(lo)) ||
-                                         (std::isfinite(hi) && hi != std::trunc(hi))))
+  if (!is_float(c.operands[0].dtype) &&
+      ((std::isfinite(lo) && lo != std::trunc(lo)) || (std::isfinite(hi) && hi != std::trunc(hi))))
     return Error{"'min' and 'max' must be whole numbers for a tensor of " +
                  std::string(dtype_name(c.operands[0].dtype))};
   return infer_map(c, kNumbers);
 }
 
-int64_t saturated(DType dtype, double value) { return Tensor::scalar_f64(dtype, value).at_i64(0); }
+int64_t saturated(DType dtype, double value) {
+  return Tensor::scalar_f64(dtype, value).at_i64(0);
+}
 
 Result<std::vector<Tensor>> clamp_ref(const RefContext &c) {
   double lo = c.attrs.get_float("min"), hi = c.attrs.get_float("max");
@@ -183,7 +195,8 @@ Expr clamp_scalar(const Attrs &attrs, DType, Operands x) {
   double lo = attrs.get_float("min"), hi = attrs.get_float("max");
   DType dtype = x[0].dtype;
   auto bound = [&](double value) {
-    return is_float(dtype) ? like(x[0], value) : kb::integer(dtype, saturated(dtype, value), x[0].lanes);
+    return is_float(dtype) ? like(x[0], value)
+                           : kb::integer(dtype, saturated(dtype, value), x[0].lanes);
   };
   Expr out = x[0];
   if (lo != -kInf)
@@ -200,7 +213,7 @@ Expr prelu_scalar(const Attrs &, DType, Operands x) {
 
 } // namespace
 
-#define KILN_ACTIVATION(id, text, attributes, infer_fn, ref_fn, extra, sampled)                     \
+#define KILN_ACTIVATION(id, text, attributes, infer_fn, ref_fn, extra, sampled)                    \
   const OpDef op_##id{.name = #id,                                                                 \
                       .doc = text,                                                                 \
                       .min_operands = 1,                                                           \
@@ -211,22 +224,27 @@ Expr prelu_scalar(const Attrs &, DType, Operands x) {
                       .scalar = id##_scalar,                                                       \
                       .traits = kElementwise | (extra),                                            \
                       .samples = sampled};
-#define KILN_LIST(...) {__VA_ARGS__}
-#define KILN_REAL(name, value) AttrSpec{name, AttrKind::real, Attr(double(value))}
+#define KILN_LIST(...)                                                                             \
+  { __VA_ARGS__ }
+#define KILN_REAL(name, value)                                                                     \
+  AttrSpec {                                                                                       \
+    name, AttrKind::real, Attr(double(value))                                                      \
+  }
 
 KILN_ACTIVATION(relu, "max(x, 0).", {}, map<kNumbers>, (ref<1, kNumbers, kRelu>),
                 kIdempotent | kZeroPreserving, unary_samples(kNumbers))
-KILN_ACTIVATION(gelu, "x times the normal distribution function of x; \"tanh\": its approximation by tanh.",
-                KILN_LIST({"approximate", AttrKind::string, Attr(std::string("none"))}), gelu_infer, gelu_ref,
-                kExpensive | kZeroPreserving,
-                join(unary_samples(kFloats, -4, 4, {{"approximate", std::string("none")}}),
-                     unary_samples(kFloats, -4, 4, {{"approximate", std::string("tanh")}})))
+KILN_ACTIVATION(
+    gelu, "x times the normal distribution function of x; \"tanh\": its approximation by tanh.",
+    KILN_LIST({"approximate", AttrKind::string, Attr(std::string("none"))}), gelu_infer, gelu_ref,
+    kExpensive | kZeroPreserving,
+    join(unary_samples(kFloats, -4, 4, {{"approximate", std::string("none")}}),
+         unary_samples(kFloats, -4, 4, {{"approximate", std::string("tanh")}})))
 KILN_ACTIVATION(silu, "x * sigmoid(x).", {}, map<kFloats>, (ref<1, kFloats, kSilu>),
                 kExpensive | kZeroPreserving, unary_samples(kFloats, -8, 8))
 KILN_ACTIVATION(mish, "x * tanh(softplus(x)).", {}, map<kFloats>, (ref<1, kFloats, kMish>),
                 kExpensive | kZeroPreserving, unary_samples(kFloats, -8, 25))
-KILN_ACTIVATION(softplus, "log(1 + exp(x)).", {}, map<kFloats>, (ref<1, kFloats, kSoftplus>), kExpensive,
-                unary_samples(kFloats, -30, 30))
+KILN_ACTIVATION(softplus, "log(1 + exp(x)).", {}, map<kFloats>, (ref<1, kFloats, kSoftplus>),
+                kExpensive, unary_samples(kFloats, -30, 30))
 KILN_ACTIVATION(softsign, "x / (1 + |x|).", {}, map<kFloats>, (ref<1, kFloats, kSoftsign>),
                 kExpensive | kZeroPreserving, unary_samples(kFloats))
 KILN_ACTIVATION(elu, "x where x > 0, else alpha * (exp(x) - 1).", KILN_LIST(KILN_REAL("alpha", 1)),
@@ -236,9 +254,9 @@ KILN_ACTIVATION(selu, "gamma * elu(x, alpha).",
                 KILN_LIST(KILN_REAL("alpha", 1.67326324235437728481704429916717),
                           KILN_REAL("gamma", 1.0507009873554804934193349852946)),
                 map<kFloats>, selu_ref, kExpensive | kZeroPreserving, unary_samples(kFloats, -4, 4))
-KILN_ACTIVATION(celu, "x where x > 0, else alpha * (exp(x / alpha) - 1).", KILN_LIST(KILN_REAL("alpha", 1)),
-                celu_infer, celu_ref, kExpensive | kZeroPreserving,
-                unary_samples(kFloats, -4, 4, {{"alpha", 2.0}}))
+KILN_ACTIVATION(celu, "x where x > 0, else alpha * (exp(x / alpha) - 1).",
+                KILN_LIST(KILN_REAL("alpha", 1)), celu_infer, celu_ref,
+                kExpensive | kZeroPreserving, unary_samples(kFloats, -4, 4, {{"alpha", 2.0}}))
 KILN_ACTIVATION(leaky_relu, "x where x >= 0, else alpha * x.", KILN_LIST(KILN_REAL("alpha", 0.01)),
                 map<kFloats>, leaky_relu_ref, kZeroPreserving, unary_samples(kFloats))
 KILN_ACTIVATION(thresholded_relu, "x where x > alpha, else 0.", KILN_LIST(KILN_REAL("alpha", 1)),

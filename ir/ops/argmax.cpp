@@ -1,5 +1,5 @@
-// argmax and argmin: where the extreme element of an axis is. A pair (value, index) is carried along a
-// serial loop. NaN counts as extreme, so that it is found as reduce_max hands it on.
+// argmax and argmin: where the extreme element of an axis is. A pair (value, index) is carried
+// along a serial loop. NaN counts as extreme, so that it is found as reduce_max hands it on.
 #include "ir/ops/elementwise.h"
 
 #include <cmath>
@@ -14,8 +14,8 @@ InferResult infer(InferContext &c) {
   const TensorType &x = c.operands[0];
   KILN_TRY(axis, axis_attr(c.attrs, "axis", x.rank()));
   if (x.shape[size_t(axis)].is_const(0))
-    return Error{"there is no extreme element along axis " + std::to_string(axis) + " of " + x.text() +
-                 ": it has no elements"};
+    return Error{"there is no extreme element along axis " + std::to_string(axis) + " of " +
+                 x.text() + ": it has no elements"};
   Shape shape = x.shape;
   if (c.attrs.get_bool("keepdims"))
     shape[size_t(axis)] = 1;
@@ -40,7 +40,8 @@ Tensor find_wide(const RefContext &c) {
   };
   Tensor out = make_tensor(c.results[0]);
   auto values = widen_all<W>(x);
-  int64_t n = x.dims()[axis], inner = product({x.dims().begin() + int64_t(axis) + 1, x.dims().end()});
+  int64_t n = x.dims()[axis],
+          inner = product({x.dims().begin() + int64_t(axis) + 1, x.dims().end()});
   for (int64_t r = 0; r < out.count(); ++r) {
     const W *p = values.data() + (r / inner) * n * inner + r % inner;
     int64_t best = 0;
@@ -60,7 +61,9 @@ Result<std::vector<Tensor>> ref(const RefContext &c) {
   return out;
 }
 
-Expr is_nan(const Expr &x) { return kb::unary(UnaryOp::is_nan, x); }
+Expr is_nan(const Expr &x) {
+  return kb::unary(UnaryOp::is_nan, x);
+}
 
 // Loops over the other dims, then the search along the axis.
 template <bool greatest>
@@ -80,7 +83,8 @@ void lower(LowerContext &c) {
     c.loop("r", 1, x.shape[axis], LoopKind::serial, [&](const Dim &r) {
       at[axis] = r;
       Expr value = c.bind(c.operand(0, at)), held = c.bind(kb::load(best, dtype, 0));
-      BinaryOp op = greatest ? (last ? BinaryOp::ge : BinaryOp::gt) : (last ? BinaryOp::le : BinaryOp::lt);
+      BinaryOp op =
+          greatest ? (last ? BinaryOp::ge : BinaryOp::gt) : (last ? BinaryOp::le : BinaryOp::lt);
       Expr beats = kb::binary(op, value, held);
       if (is_float(dtype)) {
         Expr nan = is_nan(value);
@@ -148,10 +152,14 @@ std::vector<OpSample> samples() {
                       .lower = lower<greatest>,                                                    \
                       .traits = kExpensive,                                                        \
                       .samples = samples()};
-KILN_ARG(argmax, "The index of the greatest element along an axis, the first of equals; of a NaN if there is one.",
+KILN_ARG(argmax,
+         "The index of the greatest element along an axis, the first of equals; of a NaN if there "
+         "is one.",
          true)
-KILN_ARG(argmin, "The index of the least element along an axis, the first of equals; of a NaN if there is one.",
-         false)
+KILN_ARG(
+    argmin,
+    "The index of the least element along an axis, the first of equals; of a NaN if there is one.",
+    false)
 #undef KILN_ARG
 
 } // namespace kiln

@@ -66,7 +66,8 @@ void accumulate_product(const A *a, const A *b, A *c, int64_t m, int64_t n, int6
 }
 
 template <typename A>
-void gather_columns(const ConcreteWindow &w, const A *plane, int64_t begin, int64_t end, A *columns) {
+void gather_columns(const ConcreteWindow &w, const A *plane, int64_t begin, int64_t end,
+                    A *columns) {
   int64_t width = end - begin;
   visit_taps(w, begin, end, [&](int64_t tap, int64_t p, int64_t offset) {
     columns[tap * width + p - begin] = offset < 0 ? A(0) : plane[offset];
@@ -74,7 +75,8 @@ void gather_columns(const ConcreteWindow &w, const A *plane, int64_t begin, int6
 }
 
 template <typename A>
-void scatter_columns(const ConcreteWindow &w, const A *columns, int64_t begin, int64_t end, A *plane) {
+void scatter_columns(const ConcreteWindow &w, const A *columns, int64_t begin, int64_t end,
+                     A *plane) {
   int64_t width = end - begin;
   visit_taps(w, begin, end, [&](int64_t tap, int64_t p, int64_t offset) {
     if (offset >= 0)

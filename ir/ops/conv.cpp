@@ -19,16 +19,18 @@ InferResult infer(InferContext &c) {
   if (groups < 1 || groups > (int64_t(1) << 31))
     return Error{fmt::format("'groups' is {}; it must be at least 1", groups)};
   if (!c.require_equal(x[1], w[1] * Dim(groups)))
-    return Error{fmt::format("Given groups={}, weight of size {}, expected input{} to have {} channels, but got "
-                             "{} channels instead",
-                             groups, shape_text(w), shape_text(x), (w[1] * Dim(groups)).text(), x[1].text())};
+    return Error{fmt::format(
+        "Given groups={}, weight of size {}, expected input{} to have {} channels, but got "
+        "{} channels instead",
+        groups, shape_text(w), shape_text(x), (w[1] * Dim(groups)).text(), x[1].text())};
   if (!mod(w[0], groups).is_const(0))
-    return Error{fmt::format("the weight has {} output channels; 'groups', {}, must divide that", w[0].text(),
-                             groups)};
+    return Error{fmt::format("the weight has {} output channels; 'groups', {}, must divide that",
+                             w[0].text(), groups)};
   KILN_TRY(geometry, read_window(c, std::vector<Dim>(w.begin() + 2, w.end())));
   KILN_TRY(spatial, window_result(c, geometry, std::span(x).subspan(2), false));
   if (c.operands.size() > 2)
-    KILN_RETURN_IF_ERROR(equal_shapes(c, c.operands[2].shape, {w[0]}, "the bias and the output channels"));
+    KILN_RETURN_IF_ERROR(
+        equal_shapes(c, c.operands[2].shape, {w[0]}, "the bias and the output channels"));
   spatial.insert(spatial.begin(), {x[0], w[0]});
   return one_result(c.operands[0].dtype, std::move(spatial));
 }
@@ -39,14 +41,16 @@ Tensor conv_wide(const RefContext &c) {
   Tensor out = make_tensor(c.results[0]);
   if (out.count() == 0)
     return out;
-  ConcreteWindow w = concrete_window(c.attrs, std::span(x.dims()).subspan(2), std::span(weight.dims()).subspan(2),
-                                     std::span(out.dims()).subspan(2));
+  ConcreteWindow w =
+      concrete_window(c.attrs, std::span(x.dims()).subspan(2), std::span(weight.dims()).subspan(2),
+                      std::span(out.dims()).subspan(2));
   int64_t groups = c.attrs.get_int("groups"), batch = x.dims()[0];
   int64_t in_group = weight.dims()[1], out_group = weight.dims()[0] / groups;
   int64_t taps = w.taps(), positions = w.positions(), k = in_group * taps;
   int64_t chunk = std::clamp<int64_t>((int64_t(1) << 22) / std::max<int64_t>(k, 1), 1, positions);
   auto a = widen_all<A>(weight);
-  std::vector<A> columns(size_t(k * chunk)), sum(size_t(out_group * chunk)), plane(size_t(w.in_count()));
+  std::vector<A> columns(size_t(k * chunk)), sum(size_t(out_group * chunk)),
+      plane(size_t(w.in_count()));
   std::vector<A> bias(size_t(weight.dims()[0]));
   if (c.operands.size() > 2)
     bias = widen_all<A>(*c.operands[2]);
@@ -60,9 +64,11 @@ Tensor conv_wide(const RefContext &c) {
         }
         for (int64_t oc = 0; oc < out_group; ++oc)
           std::fill_n(sum.data() + oc * width, width, bias[size_t(g * out_group + oc)]);
-        accumulate_product(a.data() + g * out_group * k, columns.data(), sum.data(), out_group, width, k);
+        accumulate_product(a.data() + g * out_group * k, columns.data(), sum.data(), out_group,
+                           width, k);
         for (int64_t oc = 0; oc < out_group; ++oc)
-          narrow(sum.data() + oc * width, ((n * groups + g) * out_group + oc) * positions + begin, width, out);
+          narrow(sum.data() + oc * width, ((n * groups + g) * out_group + oc) * positions + begin,
+                 width, out);
       }
   return out;
 }
@@ -110,16 +116,20 @@ ReduceSpec reduce(LowerContext &c, std::span<const Dim> index) {
     at_x.push_back(at * Dim(w.stride[d]) + k * Dim(w.dilation[d]) - w.pad_lo[d]);
     at_w.push_back(k);
   }
-  spec.term = [at_x, at_w](LowerContext &lc) { return kb::mul(lc.operand(0, at_x), lc.operand(1, at_w)); };
+  spec.term = [at_x, at_w](LowerContext &lc) {
+    return kb::mul(lc.operand(0, at_x), lc.operand(1, at_w));
+  };
   if (c.node().operands.size() > 2)
-    spec.finish = [&c, oc](Expr acc) { return kb::add(std::move(acc), c.operand(2, std::vector{oc})); };
+    spec.finish = [&c, oc](Expr acc) {
+      return kb::add(std::move(acc), c.operand(2, std::vector{oc}));
+    };
   return spec;
 }
 
 std::vector<OpSample> samples() {
   std::vector<OpSample> out;
-  auto add = [&](DType dtype, Shape x, Shape w, bool bias, std::vector<Dim> stride, std::vector<Dim> pad,
-                 std::vector<Dim> dilation, int64_t groups) {
+  auto add = [&](DType dtype, Shape x, Shape w, bool bias, std::vector<Dim> stride,
+                 std::vector<Dim> pad, std::vector<Dim> dilation, int64_t groups) {
     OpSample s{{{dtype, std::move(x)}, {dtype, w}},
                {{"stride", std::move(stride)},
                 {"pad", std::move(pad)},
@@ -131,18 +141,22 @@ std::vector<OpSample> samples() {
       s.operands.push_back({dtype, {w[0]}});
     out.push_back(std::move(s));
   };
-  for (DType dtype : {DType::f32, DType::f64, DType::f16, DType::bf16, DType::i32, DType::i8, DType::u8})
+  for (DType dtype :
+       {DType::f32, DType::f64, DType::f16, DType::bf16, DType::i32, DType::i8, DType::u8})
     add(dtype, {2, 3, 7, 5}, {4, 3, 3, 3}, true, {1, 1}, {1, 1, 1, 1}, {1, 1}, 1);
   DType f = DType::f32;
-  add(f, {1, 3, 9, 11}, {5, 3, 3, 2}, false, {2, 3}, {0, 1, 1, 0}, {1, 1}, 1);   // strides, lopsided padding
-  add(f, {1, 2, 10, 10}, {3, 2, 3, 3}, false, {1, 2}, {2, 2, 2, 2}, {2, 3}, 1);  // dilated
-  add(f, {1, 6, 6, 6}, {6, 1, 3, 3}, true, {1, 1}, {1, 1, 1, 1}, {1, 1}, 6);     // depthwise
-  add(f, {2, 3, 5, 5}, {6, 1, 3, 3}, false, {2, 2}, {1, 1, 1, 1}, {1, 1}, 3);    // a multiplier of 2
-  add(f, {1, 8, 5, 5}, {6, 4, 3, 3}, true, {1, 1}, {0, 0, 0, 0}, {1, 1}, 2);     // groups
-  add(f, {1, 17, 4, 4}, {19, 17, 1, 1}, true, {1, 1}, {0, 0, 0, 0}, {1, 1}, 1);  // pointwise
-  add(f, {1, 3, 23, 23}, {16, 3, 7, 7}, false, {2, 2}, {3, 3, 3, 3}, {1, 1}, 1); // the stem of a ResNet
-  add(f, {2, 3, 13}, {4, 3, 5}, true, {2}, {2, 2}, {1}, 1);                      // one dim
-  add(f, {1, 2, 4, 5, 3}, {3, 2, 2, 3, 3}, true, {1, 1, 1}, {0, 1, 1, 1, 1, 1}, {1, 1, 1}, 1); // three
+  add(f, {1, 3, 9, 11}, {5, 3, 3, 2}, false, {2, 3}, {0, 1, 1, 0}, {1, 1},
+      1); // strides, lopsided padding
+  add(f, {1, 2, 10, 10}, {3, 2, 3, 3}, false, {1, 2}, {2, 2, 2, 2}, {2, 3}, 1); // dilated
+  add(f, {1, 6, 6, 6}, {6, 1, 3, 3}, true, {1, 1}, {1, 1, 1, 1}, {1, 1}, 6);    // depthwise
+  add(f, {2, 3, 5, 5}, {6, 1, 3, 3}, false, {2, 2}, {1, 1, 1, 1}, {1, 1}, 3);   // a multiplier of 2
+  add(f, {1, 8, 5, 5}, {6, 4, 3, 3}, true, {1, 1}, {0, 0, 0, 0}, {1, 1}, 2);    // groups
+  add(f, {1, 17, 4, 4}, {19, 17, 1, 1}, true, {1, 1}, {0, 0, 0, 0}, {1, 1}, 1); // pointwise
+  add(f, {1, 3, 23, 23}, {16, 3, 7, 7}, false, {2, 2}, {3, 3, 3, 3}, {1, 1},
+      1);                                                   // the stem of a ResNet
+  add(f, {2, 3, 13}, {4, 3, 5}, true, {2}, {2, 2}, {1}, 1); // one dim
+  add(f, {1, 2, 4, 5, 3}, {3, 2, 2, 3, 3}, true, {1, 1, 1}, {0, 1, 1, 1, 1, 1}, {1, 1, 1},
+      1); // three
   add(f, {0, 3, 5, 5}, {2, 3, 3, 3}, false, {1, 1}, {0, 0, 0, 0}, {1, 1}, 1);
   return out;
 }
@@ -151,12 +165,14 @@ std::vector<OpSample> samples() {
 
 const OpDef op_conv{
     .name = "conv",
-    .doc = "Convolution (cross-correlation) of x[N, C, spatial...] with w[M, C/groups, k...], plus bias[M]. "
+    .doc = "Convolution (cross-correlation) of x[N, C, spatial...] with w[M, C/groups, k...], plus "
+           "bias[M]. "
            "f16 and bf16 accumulate in f32. (x, w, bias?)",
     .min_operands = 2,
     .max_operands = 3,
     .attrs = {{"stride", AttrKind::dims},
-              {"pad", AttrKind::dims, std::nullopt, "zeros before each spatial dim, then those after"},
+              {"pad", AttrKind::dims, std::nullopt,
+               "zeros before each spatial dim, then those after"},
               {"dilation", AttrKind::dims},
               {"groups", AttrKind::integer, Attr(Dim(1))}},
     .infer = infer,

@@ -19,11 +19,13 @@ InferResult infer(InferContext &c) {
   const Dim &n = b[b.size() - (transposed ? 2 : 1)], &kb = b[b.size() - (transposed ? 1 : 2)];
   const Dim &m = a[a.size() - 2], &ka = a[a.size() - 1];
   if (!c.require_equal(ka, kb))
-    return Error{fmt::format("mat1 and mat2 shapes cannot be multiplied ({}x{} and {}x{}); the operands are {} "
-                             "and {}{}",
-                             m.text(), ka.text(), kb.text(), n.text(), c.operands[0].text(),
-                             c.operands[1].text(), transposed ? ", the second transposed" : "")};
-  KILN_TRY(shape, broadcast_shapes(c, Shape(a.begin(), a.end() - 2), Shape(b.begin(), b.end() - 2)));
+    return Error{fmt::format(
+        "mat1 and mat2 shapes cannot be multiplied ({}x{} and {}x{}); the operands are {} "
+        "and {}{}",
+        m.text(), ka.text(), kb.text(), n.text(), c.operands[0].text(), c.operands[1].text(),
+        transposed ? ", the second transposed" : "")};
+  KILN_TRY(shape,
+           broadcast_shapes(c, Shape(a.begin(), a.end() - 2), Shape(b.begin(), b.end() - 2)));
   shape.push_back(m);
   shape.push_back(n);
   if (c.operands.size() > 2)
@@ -43,8 +45,8 @@ std::vector<int64_t> batch_of(const Tensor &operand, const std::vector<int64_t> 
   return out;
 }
 
-// c[m, n] += a[m, k] b[n, k]: for a few rows, where transposing b would cost more than the product. Four
-// sums side by side, so that one does not wait for the other.
+// c[m, n] += a[m, k] b[n, k]: for a few rows, where transposing b would cost more than the product.
+// Four sums side by side, so that one does not wait for the other.
 template <typename A>
 void accumulate_transposed(const A *a, const A *b, A *c, int64_t m, int64_t n, int64_t k) {
   for (int64_t j = 0; j < n; ++j)
@@ -103,7 +105,8 @@ Result<std::vector<Tensor>> ref(const RefContext &c) {
       with_contraction_type(c.operands[0]->dtype(), [&]<typename A>() { return dot_wide<A>(c); })};
 }
 
-// The part of a result's index that addresses an operand broadcast to it, by the first `count` dims of it.
+// The part of a result's index that addresses an operand broadcast to it, by the first `count` dims
+// of it.
 std::vector<Dim> broadcast_index(const Shape &shape, size_t count, std::span<const Dim> index) {
   std::vector<Dim> out;
   for (size_t i = 0; i < count; ++i)
@@ -115,7 +118,8 @@ ReduceSpec reduce(LowerContext &c, std::span<const Dim> index) {
   const Shape &a = c.operand_type(0).shape, &b = c.operand_type(1).shape;
   bool transposed = c.attrs().get_bool("transpose_b");
   auto batch = index.first(index.size() - 2);
-  std::vector<Dim> at_a = broadcast_index(a, a.size() - 2, batch), at_b = broadcast_index(b, b.size() - 2, batch);
+  std::vector<Dim> at_a = broadcast_index(a, a.size() - 2, batch),
+                   at_b = broadcast_index(b, b.size() - 2, batch);
   Symbol var = fresh_symbol("k");
   Dim m = index[index.size() - 2], n = index.back(), k = Dim::symbol(var);
   at_a.insert(at_a.end(), {m, k});
@@ -124,7 +128,9 @@ ReduceSpec reduce(LowerContext &c, std::span<const Dim> index) {
   spec.axes = {{var, 0, a.back()}};
   spec.accumulator = compute_dtype(c.operand_type(0).dtype);
   spec.init = kb::constant(spec.accumulator, 0);
-  spec.term = [at_a, at_b](LowerContext &lc) { return kb::mul(lc.operand(0, at_a), lc.operand(1, at_b)); };
+  spec.term = [at_a, at_b](LowerContext &lc) {
+    return kb::mul(lc.operand(0, at_a), lc.operand(1, at_b));
+  };
   if (c.node().operands.size() > 2) {
     const Shape &bias = c.operand_type(2).shape;
     spec.finish = [&c, at = broadcast_index(bias, bias.size(), index)](Expr acc) {
@@ -163,7 +169,8 @@ std::vector<OpSample> samples() {
 
 const OpDef op_dot{
     .name = "dot",
-    .doc = "The matrix products a[..., M, K] b[..., K, N], plus a bias that broadcasts to the result. Batch dims "
+    .doc = "The matrix products a[..., M, K] b[..., K, N], plus a bias that broadcasts to the "
+           "result. Batch dims "
            "broadcast. f16 and bf16 accumulate in f32. (a, b, bias?)",
     .min_operands = 2,
     .max_operands = 3,

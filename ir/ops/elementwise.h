@@ -1,6 +1,7 @@
-// What the definitions of elementwise ops share. A ref is written once, as a generic lambda over double,
-// int64_t and uint64_t; a scalar form is an expression of the kernel IR's scalar ops. Operands of scalar
-// forms may be used several times: whoever calls binds them, and equal subexpressions are computed once.
+// What the definitions of elementwise ops share. A ref is written once, as a generic lambda over
+// double, int64_t and uint64_t; a scalar form is an expression of the kernel IR's scalar ops.
+// Operands of scalar forms may be used several times: whoever calls binds them, and equal
+// subexpressions are computed once.
 #pragma once
 
 #include "ir/ops/infer_util.h"
@@ -31,8 +32,9 @@ inline constexpr int64_t kChunk = 4096;
 
 // -- infer
 using InferResult = Result<std::vector<TensorType>>;
-InferResult infer_map(InferContext &context, unsigned kinds);       // operands broadcast, of one dtype
-InferResult infer_predicate(InferContext &context, unsigned kinds); // the same, with results of bool
+InferResult infer_map(InferContext &context, unsigned kinds); // operands broadcast, of one dtype
+InferResult infer_predicate(InferContext &context,
+                            unsigned kinds); // the same, with results of bool
 
 template <unsigned kinds>
 InferResult map(InferContext &context) {
@@ -47,7 +49,8 @@ InferResult predicate(InferContext &context) {
 template <typename W, typename F, size_t... I>
 Tensor map_wide(const RefContext &context, const F &f, std::index_sequence<I...>) {
   Tensor out = make_tensor(context.results[0]);
-  std::array<BroadcastReader<W>, sizeof...(I)> readers{BroadcastReader<W>(*context.operands[I], out.dims())...};
+  std::array<BroadcastReader<W>, sizeof...(I)> readers{
+      BroadcastReader<W>(*context.operands[I], out.dims())...};
   using Out = decltype(f((static_cast<void>(I), W())...));
   using Stored = std::conditional_t<std::is_same_v<Out, bool>, int64_t, Out>;
   std::array<std::vector<W>, sizeof...(I)> in;
@@ -100,12 +103,19 @@ template <BinaryOp op>
 Expr scalar(const Attrs &, DType, Operands x) {
   return kb::binary(op, x[0], x[1]);
 }
-inline Expr like(const Expr &x, double value) { return kb::constant(x.dtype, value, x.lanes); }
-inline Expr gt(Expr a, Expr b) { return kb::binary(BinaryOp::gt, std::move(a), std::move(b)); }
-inline Expr ne(Expr a, Expr b) { return kb::binary(BinaryOp::ne, std::move(a), std::move(b)); }
+inline Expr like(const Expr &x, double value) {
+  return kb::constant(x.dtype, value, x.lanes);
+}
+inline Expr gt(Expr a, Expr b) {
+  return kb::binary(BinaryOp::gt, std::move(a), std::move(b));
+}
+inline Expr ne(Expr a, Expr b) {
+  return kb::binary(BinaryOp::ne, std::move(a), std::move(b));
+}
 
 // -- samples: several shapes (odd, rank 0, empty, broadcast) in every dtype of `kinds`
-std::vector<OpSample> unary_samples(unsigned kinds, double lo = -2, double hi = 2, Attrs attrs = {});
+std::vector<OpSample> unary_samples(unsigned kinds, double lo = -2, double hi = 2,
+                                    Attrs attrs = {});
 std::vector<OpSample> binary_samples(unsigned kinds, double lo = -2, double hi = 2);
 std::vector<OpSample> join(std::vector<OpSample> a, std::vector<OpSample> b);
 

@@ -72,8 +72,8 @@ Result<std::vector<Tensor>> division_ref(const RefContext &c) {
   return map_elements<2, kNumbers>(c, f);
 }
 
-// Of floats, from primitives: the quotient is taken in f64, so that it is exact for f32, and the result
-// is moved by one divisor where rounding the quotient went past it.
+// Of floats, from primitives: the quotient is taken in f64, so that it is exact for f32, and the
+// result is moved by one divisor where rounding the quotient went past it.
 Expr float_fmod(Expr a, Expr b) {
   DType dtype = a.dtype;
   a = kb::convert(DType::f64, std::move(a));
@@ -82,12 +82,14 @@ Expr float_fmod(Expr a, Expr b) {
   Expr size = kb::unary(UnaryOp::abs, b);
   Expr q = kb::unary(UnaryOp::trunc, kb::div(a, b));
   Expr r = kb::fma(kb::unary(UnaryOp::neg, q), b, a);
-  // |r| with the sign that a's remainder should have taken out: in [0, size) unless q was off by one.
+  // |r| with the sign that a's remainder should have taken out: in [0, size) unless q was off by
+  // one.
   Expr rest = kb::select(kb::lt(a, zero), kb::unary(UnaryOp::neg, r), r);
   rest = kb::select(kb::lt(rest, zero), kb::add(rest, size), rest);
   rest = kb::select(kb::le(size, rest), kb::sub(rest, size), rest);
   Expr out = kb::select(kb::lt(a, zero), kb::unary(UnaryOp::neg, rest), rest);
-  Expr whole = kb::logical_and(kb::eq(size, infinity), kb::lt(kb::unary(UnaryOp::abs, a), infinity));
+  Expr whole =
+      kb::logical_and(kb::eq(size, infinity), kb::lt(kb::unary(UnaryOp::abs, a), infinity));
   return kb::convert(dtype, kb::select(std::move(whole), a, std::move(out)));
 }
 
@@ -151,9 +153,15 @@ std::vector<OpSample> nonzero(std::vector<OpSample> samples) {
 
 std::vector<OpSample> pow_samples() {
   std::vector<OpSample> out;
-  for (auto [a, b] : {std::pair{DType::f32, DType::f32}, {DType::f64, DType::f64}, {DType::f16, DType::f16},
-                      {DType::bf16, DType::f32}, {DType::f32, DType::i64}, {DType::i32, DType::i32},
-                      {DType::i64, DType::i32}, {DType::i32, DType::f32}, {DType::u8, DType::u8}})
+  for (auto [a, b] : {std::pair{DType::f32, DType::f32},
+                      {DType::f64, DType::f64},
+                      {DType::f16, DType::f16},
+                      {DType::bf16, DType::f32},
+                      {DType::f32, DType::i64},
+                      {DType::i32, DType::i32},
+                      {DType::i64, DType::i32},
+                      {DType::i32, DType::f32},
+                      {DType::u8, DType::u8}})
     out.push_back({{{a, {3, 7}}, {b, {7}}}, {}, is_float(a) ? 0.25 : 0.0, 3});
   out.push_back({{{DType::f32, {}}, {DType::f32, {5}}}, {}, 0.25, 3});
   return out;
@@ -161,7 +169,7 @@ std::vector<OpSample> pow_samples() {
 
 } // namespace
 
-#define KILN_BINARY_OP(id, text, infer_fn, ref_fn, scalar_fn, extra, sampled)                       \
+#define KILN_BINARY_OP(id, text, infer_fn, ref_fn, scalar_fn, extra, sampled)                      \
   const OpDef op_##id{.name = #id,                                                                 \
                       .doc = text,                                                                 \
                       .min_operands = 2,                                                           \
@@ -181,20 +189,24 @@ KILN_BINARY_OP(mul, "a * b; integers wrap.", map<kNumbers>, (ref<2, kNumbers, kM
 KILN_BINARY_OP(div, "a / b; of integers: towards zero, an error where b is 0.", map<kNumbers>,
                division_ref<kDiv>, scalar<BinaryOp::div>, kExpensive | kTrapsOnZero,
                join(nonzero(binary_samples(kNumbers, 0.5, 4)), nonzero(binary_samples(kIntegers))))
-KILN_BINARY_OP(remainder, "a - b * floor(a / b): the sign of b. Of integers: an error where b is 0.",
+KILN_BINARY_OP(remainder,
+               "a - b * floor(a / b): the sign of b. Of integers: an error where b is 0.",
                map<kNumbers>, division_ref<kRemainder>, remainder_scalar, kExpensive | kTrapsOnZero,
                join(nonzero(binary_samples(kNumbers, 0.5, 4)), nonzero(binary_samples(kNumbers))))
 KILN_BINARY_OP(fmod, "a - b * trunc(a / b): the sign of a. Of integers: an error where b is 0.",
                map<kNumbers>, division_ref<kFmod>, fmod_scalar, kExpensive | kTrapsOnZero,
                join(nonzero(binary_samples(kNumbers, 0.5, 4)), nonzero(binary_samples(kNumbers))))
-KILN_BINARY_OP(pow,
-               "a to the power of b, in a's dtype. Powers of integers are computed in f64 (exact up to "
-               "2^53) and saturate; they are rounded for an integer b, truncated for a float b.",
-               pow_infer, pow_ref, pow_scalar, kExpensive, pow_samples())
-KILN_BINARY_OP(minimum, "The lesser; NaN where either is.", map<kNumbers>, (ref<2, kNumbers, kMinimum>),
-               scalar<BinaryOp::min>, kCommutative, binary_samples(kNumbers))
-KILN_BINARY_OP(maximum, "The greater; NaN where either is.", map<kNumbers>, (ref<2, kNumbers, kMaximum>),
-               scalar<BinaryOp::max>, kCommutative, binary_samples(kNumbers))
+KILN_BINARY_OP(
+    pow,
+    "a to the power of b, in a's dtype. Powers of integers are computed in f64 (exact up to "
+    "2^53) and saturate; they are rounded for an integer b, truncated for a float b.",
+    pow_infer, pow_ref, pow_scalar, kExpensive, pow_samples())
+KILN_BINARY_OP(minimum, "The lesser; NaN where either is.", map<kNumbers>,
+               (ref<2, kNumbers, kMinimum>), scalar<BinaryOp::min>, kCommutative,
+               binary_samples(kNumbers))
+KILN_BINARY_OP(maximum, "The greater; NaN where either is.", map<kNumbers>,
+               (ref<2, kNumbers, kMaximum>), scalar<BinaryOp::max>, kCommutative,
+               binary_samples(kNumbers))
 KILN_BINARY_OP(atan2, "The angle of the point (b, a), in [-pi, pi].", map<kFloats>,
                (ref<2, kFloats, [](double a, double b) { return std::atan2(a, b); }>),
                scalar<BinaryOp::atan2>, kExpensive, binary_samples(kFloats))

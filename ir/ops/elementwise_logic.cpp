@@ -77,19 +77,23 @@ Tensor where_wide(const RefContext &c) {
 
 Result<std::vector<Tensor>> where_ref(const RefContext &c) {
   std::vector<Tensor> out;
-  out.push_back(with_wide_type(c.operands[1]->dtype(), [&]<typename W>() { return where_wide<W>(c); }));
+  out.push_back(
+      with_wide_type(c.operands[1]->dtype(), [&]<typename W>() { return where_wide<W>(c); }));
   return out;
 }
 
-Expr where_scalar(const Attrs &, DType, Operands x) { return kb::select(x[0], x[1], x[2]); }
+Expr where_scalar(const Attrs &, DType, Operands x) {
+  return kb::select(x[0], x[1], x[2]);
+}
 
 std::vector<OpSample> where_samples() {
   std::vector<OpSample> out;
   auto add = [&](DType dtype, Shape condition, Shape a, Shape b) {
-    out.push_back({{{DType::bool_, std::move(condition)}, {dtype, std::move(a)}, {dtype, std::move(b)}},
-                   {},
-                   0,
-                   4});
+    out.push_back(
+        {{{DType::bool_, std::move(condition)}, {dtype, std::move(a)}, {dtype, std::move(b)}},
+         {},
+         0,
+         4});
   };
 #define KILN_DTYPE(name, bits, kind, code) add(DType::name, {3, 5}, {3, 5}, {5});
 #include "ir/dtypes.def"
@@ -109,7 +113,8 @@ InferResult convert_infer(InferContext &c) {
 template <typename W>
 Tensor convert_wide(const RefContext &c) {
   Tensor out = make_tensor(c.results[0]);
-  bool through_f32 = is_float(out.dtype()) && out.dtype() != DType::f64 && !std::is_same_v<W, double>;
+  bool through_f32 =
+      is_float(out.dtype()) && out.dtype() != DType::f64 && !std::is_same_v<W, double>;
   std::vector<W> in(kChunk);
   std::vector<double> rounded(kChunk);
   for (int64_t begin = 0; begin < out.count(); begin += kChunk) {
@@ -128,7 +133,8 @@ Tensor convert_wide(const RefContext &c) {
 
 Result<std::vector<Tensor>> convert_ref(const RefContext &c) {
   std::vector<Tensor> out;
-  out.push_back(with_wide_type(c.operands[0]->dtype(), [&]<typename W>() { return convert_wide<W>(c); }));
+  out.push_back(
+      with_wide_type(c.operands[0]->dtype(), [&]<typename W>() { return convert_wide<W>(c); }));
   return out;
 }
 
@@ -140,8 +146,8 @@ Expr convert_scalar(const Attrs &, DType result, Operands x) {
 
 std::vector<OpSample> convert_samples() {
   std::vector<OpSample> out;
-  for (DType from : {DType::f32, DType::f64, DType::f16, DType::bf16, DType::i64, DType::i32, DType::i8,
-                     DType::u8, DType::u32, DType::u64, DType::bool_}) {
+  for (DType from : {DType::f32, DType::f64, DType::f16, DType::bf16, DType::i64, DType::i32,
+                     DType::i8, DType::u8, DType::u32, DType::u64, DType::bool_}) {
     double lo = is_unsigned_int(from) || is_bool(from) ? 0 : -100, hi = is_bool(from) ? 1 : 120;
 #define KILN_DTYPE(name, bits, kind, code)                                                         \
   out.push_back({{{from, {3, 11}}}, {{"dtype", DType::name}}, lo, hi});
@@ -155,7 +161,9 @@ std::vector<OpSample> convert_samples() {
   return out;
 }
 
-Expr logical_not_scalar(const Attrs &, DType, Operands x) { return kb::logical_not(x[0]); }
+Expr logical_not_scalar(const Attrs &, DType, Operands x) {
+  return kb::logical_not(x[0]);
+}
 // Of a dtype's own kind for integers, and logical for bool.
 template <auto f>
 constexpr auto kBits = [](auto a, auto b) { return decltype(a)(f(a, b)); };
@@ -171,7 +179,7 @@ constexpr auto kGe = [](auto a, auto b) { return a >= b; };
 
 } // namespace
 
-#define KILN_LOGIC_OP(id, count, text, infer_fn, ref_fn, scalar_fn, extra, sampled)                 \
+#define KILN_LOGIC_OP(id, count, text, infer_fn, ref_fn, scalar_fn, extra, sampled)                \
   const OpDef op_##id{.name = #id,                                                                 \
                       .doc = text,                                                                 \
                       .min_operands = count,                                                       \
@@ -183,19 +191,21 @@ constexpr auto kGe = [](auto a, auto b) { return a >= b; };
                       .samples = sampled};
 
 KILN_LOGIC_OP(logical_not, 1, "Whether x is false.", map<kBools>,
-              (ref<1, kBools, [](int64_t x) { return int64_t(x == 0); }>), logical_not_scalar, kInvolution,
-              unary_samples(kBools))
+              (ref<1, kBools, [](int64_t x) { return int64_t(x == 0); }>), logical_not_scalar,
+              kInvolution, unary_samples(kBools))
 KILN_LOGIC_OP(bitwise_not, 1, "All bits inverted; of bool: logical.", (map<kIntegers | kBools>),
-              bitwise_not_ref, scalar<UnaryOp::bit_not>, kInvolution, unary_samples(kIntegers | kBools))
+              bitwise_not_ref, scalar<UnaryOp::bit_not>, kInvolution,
+              unary_samples(kIntegers | kBools))
 KILN_LOGIC_OP(is_nan, 1, "Whether x is not a number.", predicate<kFloats>,
-              (ref<1, kFloats, [](double x) { return std::isnan(x); }>), scalar<UnaryOp::is_nan>, 0u,
-              unary_samples(kFloats))
+              (ref<1, kFloats, [](double x) { return std::isnan(x); }>), scalar<UnaryOp::is_nan>,
+              0u, unary_samples(kFloats))
 KILN_LOGIC_OP(logical_and, 2, "Whether both are true.", map<kBools>, (ref<2, kBools, kBits<kAnd>>),
               scalar<BinaryOp::bit_and>, kCommutative, binary_samples(kBools))
 KILN_LOGIC_OP(logical_or, 2, "Whether either is true.", map<kBools>, (ref<2, kBools, kBits<kOr>>),
               scalar<BinaryOp::bit_or>, kCommutative, binary_samples(kBools))
-KILN_LOGIC_OP(logical_xor, 2, "Whether exactly one is true.", map<kBools>, (ref<2, kBools, kBits<kXor>>),
-              scalar<BinaryOp::bit_xor>, kCommutative, binary_samples(kBools))
+KILN_LOGIC_OP(logical_xor, 2, "Whether exactly one is true.", map<kBools>,
+              (ref<2, kBools, kBits<kXor>>), scalar<BinaryOp::bit_xor>, kCommutative,
+              binary_samples(kBools))
 KILN_LOGIC_OP(bitwise_and, 2, "The bits set in both.", (map<kIntegers | kBools>),
               (ref<2, kIntegers | kBools, kBits<kAnd>>), scalar<BinaryOp::bit_and>, kCommutative,
               binary_samples(kIntegers | kBools))
@@ -205,31 +215,27 @@ KILN_LOGIC_OP(bitwise_or, 2, "The bits set in either.", (map<kIntegers | kBools>
 KILN_LOGIC_OP(bitwise_xor, 2, "The bits set in exactly one.", (map<kIntegers | kBools>),
               (ref<2, kIntegers | kBools, kBits<kXor>>), scalar<BinaryOp::bit_xor>, kCommutative,
               binary_samples(kIntegers | kBools))
-KILN_LOGIC_OP(shift_left, 2, "a shifted left by b bits; 0 where b is negative or the width or more.",
+KILN_LOGIC_OP(shift_left, 2,
+              "a shifted left by b bits; 0 where b is negative or the width or more.",
               map<kIntegers>, shift_ref<true>, scalar<BinaryOp::shl>, 0u, binary_samples(kIntegers))
-KILN_LOGIC_OP(shift_right, 2,
-              "a shifted right by b bits, keeping the sign; 0 where b is negative or the width or more.",
-              map<kIntegers>, shift_ref<false>, scalar<BinaryOp::shr>, 0u, binary_samples(kIntegers))
+KILN_LOGIC_OP(
+    shift_right, 2,
+    "a shifted right by b bits, keeping the sign; 0 where b is negative or the width or more.",
+    map<kIntegers>, shift_ref<false>, scalar<BinaryOp::shr>, 0u, binary_samples(kIntegers))
 KILN_LOGIC_OP(eq, 2, "Whether a is equal to b; false where either is NaN.", predicate<kAnyKind>,
-              (ref<2, kAnyKind, kEq>), scalar<BinaryOp::eq>, kCommutative,
-              binary_samples(kAnyKind))
+              (ref<2, kAnyKind, kEq>), scalar<BinaryOp::eq>, kCommutative, binary_samples(kAnyKind))
 KILN_LOGIC_OP(ne, 2, "Whether a differs from b; true where either is NaN.", predicate<kAnyKind>,
-              (ref<2, kAnyKind, kNe>), scalar<BinaryOp::ne>, kCommutative,
-              binary_samples(kAnyKind))
-KILN_LOGIC_OP(lt, 2, "Whether a < b.", predicate<kNumbers>,
-              (ref<2, kNumbers, kLt>), scalar<BinaryOp::lt>, 0u,
-              binary_samples(kNumbers))
-KILN_LOGIC_OP(le, 2, "Whether a <= b.", predicate<kNumbers>,
-              (ref<2, kNumbers, kLe>), scalar<BinaryOp::le>, 0u,
-              binary_samples(kNumbers))
-KILN_LOGIC_OP(gt, 2, "Whether a > b.", predicate<kNumbers>,
-              (ref<2, kNumbers, kGt>), scalar<BinaryOp::gt>, 0u,
-              binary_samples(kNumbers))
-KILN_LOGIC_OP(ge, 2, "Whether a >= b.", predicate<kNumbers>,
-              (ref<2, kNumbers, kGe>), scalar<BinaryOp::ge>, 0u,
-              binary_samples(kNumbers))
-KILN_LOGIC_OP(where, 3, "a where the condition holds, else b. (condition: bool, a, b)", where_infer, where_ref,
-              where_scalar, 0u, where_samples())
+              (ref<2, kAnyKind, kNe>), scalar<BinaryOp::ne>, kCommutative, binary_samples(kAnyKind))
+KILN_LOGIC_OP(lt, 2, "Whether a < b.", predicate<kNumbers>, (ref<2, kNumbers, kLt>),
+              scalar<BinaryOp::lt>, 0u, binary_samples(kNumbers))
+KILN_LOGIC_OP(le, 2, "Whether a <= b.", predicate<kNumbers>, (ref<2, kNumbers, kLe>),
+              scalar<BinaryOp::le>, 0u, binary_samples(kNumbers))
+KILN_LOGIC_OP(gt, 2, "Whether a > b.", predicate<kNumbers>, (ref<2, kNumbers, kGt>),
+              scalar<BinaryOp::gt>, 0u, binary_samples(kNumbers))
+KILN_LOGIC_OP(ge, 2, "Whether a >= b.", predicate<kNumbers>, (ref<2, kNumbers, kGe>),
+              scalar<BinaryOp::ge>, 0u, binary_samples(kNumbers))
+KILN_LOGIC_OP(where, 3, "a where the condition holds, else b. (condition: bool, a, b)", where_infer,
+              where_ref, where_scalar, 0u, where_samples())
 #undef KILN_LOGIC_OP
 
 const OpDef op_is_inf{.name = "is_inf",
@@ -244,16 +250,17 @@ const OpDef op_is_inf{.name = "is_inf",
                       .traits = kElementwise,
                       .samples = unary_samples(kFloats)};
 
-const OpDef op_convert{.name = "convert",
-                       .doc = "x in another dtype. Float to integer saturates and NaN becomes 0, integers "
-                              "wrap, anything to bool is x != 0, f16 and bf16 round to nearest even.",
-                       .min_operands = 1,
-                       .max_operands = 1,
-                       .attrs = {{"dtype", AttrKind::dtype, std::nullopt, "the result's"}},
-                       .infer = convert_infer,
-                       .ref = convert_ref,
-                       .scalar = convert_scalar,
-                       .traits = kElementwise | kZeroPreserving,
-                       .samples = convert_samples()};
+const OpDef op_convert{
+    .name = "convert",
+    .doc = "x in another dtype. Float to integer saturates and NaN becomes 0, integers "
+           "wrap, anything to bool is x != 0, f16 and bf16 round to nearest even.",
+    .min_operands = 1,
+    .max_operands = 1,
+    .attrs = {{"dtype", AttrKind::dtype, std::nullopt, "the result's"}},
+    .infer = convert_infer,
+    .ref = convert_ref,
+    .scalar = convert_scalar,
+    .traits = kElementwise | kZeroPreserving,
+    .samples = convert_samples()};
 
 } // namespace kiln

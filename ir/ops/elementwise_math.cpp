@@ -45,11 +45,16 @@ Expr abs_scalar(const Attrs &, DType, Operands x) {
 // Zero and NaN stay what they are.
 Expr sign_scalar(const Attrs &, DType, Operands x) {
   Expr zero = like(x[0], 0);
-  Expr rest = is_unsigned_int(x[0].dtype) ? x[0] : kb::select(kb::lt(x[0], zero), like(x[0], -1), x[0]);
+  Expr rest =
+      is_unsigned_int(x[0].dtype) ? x[0] : kb::select(kb::lt(x[0], zero), like(x[0], -1), x[0]);
   return kb::select(gt(x[0], zero), like(x[0], 1), rest);
 }
-Expr square_scalar(const Attrs &, DType, Operands x) { return kb::mul(x[0], x[0]); }
-Expr reciprocal_scalar(const Attrs &, DType, Operands x) { return kb::div(like(x[0], 1), x[0]); }
+Expr square_scalar(const Attrs &, DType, Operands x) {
+  return kb::mul(x[0], x[0]);
+}
+Expr reciprocal_scalar(const Attrs &, DType, Operands x) {
+  return kb::div(like(x[0], 1), x[0]);
+}
 Expr rsqrt_scalar(const Attrs &, DType, Operands x) {
   return kb::div(like(x[0], 1), kb::unary(UnaryOp::sqrt, x[0]));
 }
@@ -128,27 +133,36 @@ const OpDef op_rsqrt{.name = "rsqrt",
                       .traits = kElementwise | (extra),                                            \
                       .samples = unary_samples(kFloats, __VA_ARGS__)};
 
-KILN_FUNCTION(ceil, "The least integer not below x.", std::ceil(x), kIdempotent | kZeroPreserving, -5, 5)
-KILN_FUNCTION(floor, "The greatest integer not above x.", std::floor(x), kIdempotent | kZeroPreserving, -5, 5)
-KILN_FUNCTION(round, "The nearest integer, ties to even.", std::nearbyint(x), kIdempotent | kZeroPreserving, -5, 5)
+KILN_FUNCTION(ceil, "The least integer not below x.", std::ceil(x), kIdempotent | kZeroPreserving,
+              -5, 5)
+KILN_FUNCTION(floor, "The greatest integer not above x.", std::floor(x),
+              kIdempotent | kZeroPreserving, -5, 5)
+KILN_FUNCTION(round, "The nearest integer, ties to even.", std::nearbyint(x),
+              kIdempotent | kZeroPreserving, -5, 5)
 KILN_FUNCTION(trunc, "The integer part.", std::trunc(x), kIdempotent | kZeroPreserving, -5, 5)
 KILN_FUNCTION(sqrt, "The square root.", std::sqrt(x), kZeroPreserving, 0, 4)
 KILN_FUNCTION(exp, "e to the power of x.", std::exp(x), kExpensive, -6, 3)
-KILN_FUNCTION(expm1, "exp(x) - 1, exact near 0.", std::expm1(x), kExpensive | kZeroPreserving, -6, 3)
+KILN_FUNCTION(expm1, "exp(x) - 1, exact near 0.", std::expm1(x), kExpensive | kZeroPreserving, -6,
+              3)
 KILN_FUNCTION(log, "The natural logarithm.", std::log(x), kExpensive, 0.01, 8)
-KILN_FUNCTION(log1p, "log(1 + x), exact near 0.", std::log1p(x), kExpensive | kZeroPreserving, -0.9, 8)
+KILN_FUNCTION(log1p, "log(1 + x), exact near 0.", std::log1p(x), kExpensive | kZeroPreserving, -0.9,
+              8)
 KILN_FUNCTION(sin, "The sine of x in radians.", std::sin(x), kExpensive | kZeroPreserving, -8, 8)
 KILN_FUNCTION(cos, "The cosine of x in radians.", std::cos(x), kExpensive, -8, 8)
-KILN_FUNCTION(tan, "The tangent of x in radians.", std::tan(x), kExpensive | kZeroPreserving, -1.4, 1.4)
-KILN_FUNCTION(asin, "The inverse of sin, in [-pi/2, pi/2].", std::asin(x), kExpensive | kZeroPreserving, -1, 1)
+KILN_FUNCTION(tan, "The tangent of x in radians.", std::tan(x), kExpensive | kZeroPreserving, -1.4,
+              1.4)
+KILN_FUNCTION(asin, "The inverse of sin, in [-pi/2, pi/2].", std::asin(x),
+              kExpensive | kZeroPreserving, -1, 1)
 KILN_FUNCTION(acos, "The inverse of cos, in [0, pi].", std::acos(x), kExpensive, -1, 1)
-KILN_FUNCTION(atan, "The inverse of tan, in [-pi/2, pi/2].", std::atan(x), kExpensive | kZeroPreserving, -5, 5)
+KILN_FUNCTION(atan, "The inverse of tan, in [-pi/2, pi/2].", std::atan(x),
+              kExpensive | kZeroPreserving, -5, 5)
 KILN_FUNCTION(sinh, "The hyperbolic sine.", std::sinh(x), kExpensive | kZeroPreserving, -3, 3)
 KILN_FUNCTION(cosh, "The hyperbolic cosine.", std::cosh(x), kExpensive, -3, 3)
 KILN_FUNCTION(tanh, "The hyperbolic tangent.", std::tanh(x), kExpensive | kZeroPreserving, -5, 5)
 KILN_FUNCTION(asinh, "The inverse of sinh.", std::asinh(x), kExpensive | kZeroPreserving, -5, 5)
 KILN_FUNCTION(acosh, "The inverse of cosh, for x >= 1.", std::acosh(x), kExpensive, 1, 6)
-KILN_FUNCTION(atanh, "The inverse of tanh, for |x| < 1.", std::atanh(x), kExpensive | kZeroPreserving, -0.95, 0.95)
+KILN_FUNCTION(atanh, "The inverse of tanh, for |x| < 1.", std::atanh(x),
+              kExpensive | kZeroPreserving, -0.95, 0.95)
 KILN_FUNCTION(erf, "The error function.", std::erf(x), kExpensive | kZeroPreserving, -3, 3)
 KILN_FUNCTION(sigmoid, "1 / (1 + exp(-x)).", 1 / (1 + std::exp(-x)), kExpensive, -8, 8)
 #undef KILN_FUNCTION

@@ -21,20 +21,23 @@ InferResult infer(InferContext &c) {
   for (size_t d = 0; d < geometry.rank(); ++d)
     for (const Dim &pad : {geometry.pad_lo[d], geometry.pad_hi[d]})
       if (pad.is_const() && !require_at_most(c, pad + Dim(1), geometry.extent(d)))
-        return Error{fmt::format("'pad' is {} along spatial dim {}; it must be smaller than the kernel, which spans {}",
-                                 pad.text(), d, geometry.extent(d).text())};
-  KILN_TRY(spatial, window_result(c, geometry, std::span(x).subspan(2), c.attrs.get_bool("ceil_mode")));
+        return Error{fmt::format(
+            "'pad' is {} along spatial dim {}; it must be smaller than the kernel, which spans {}",
+            pad.text(), d, geometry.extent(d).text())};
+  KILN_TRY(spatial,
+           window_result(c, geometry, std::span(x).subspan(2), c.attrs.get_bool("ceil_mode")));
   spatial.insert(spatial.begin(), {x[0], x[1]});
   return one_result(c.operands[0].dtype, std::move(spatial));
 }
 
-// For one dim and output position: the first element read, how many taps read within the input, and how
-// many within input and padding.
+// For one dim and output position: the first element read, how many taps read within the input, and
+// how many within input and padding.
 struct Taps {
   int64_t first, inner, padded;
 };
 
-std::vector<std::vector<Taps>> all_taps(const ConcreteWindow &w, const std::vector<int64_t> &pad_hi) {
+std::vector<std::vector<Taps>> all_taps(const ConcreteWindow &w,
+                                        const std::vector<int64_t> &pad_hi) {
   std::vector<std::vector<Taps>> out(w.in.size());
   for (size_t d = 0; d < w.in.size(); ++d)
     for (int64_t o = 0; o < w.out[d]; ++o) {
@@ -49,13 +52,15 @@ std::vector<std::vector<Taps>> all_taps(const ConcreteWindow &w, const std::vect
   return out;
 }
 
-// step folds the elements of each window; finish(fold, elements, elements with padding) is the result.
+// step folds the elements of each window; finish(fold, elements, elements with padding) is the
+// result.
 template <typename W, typename Step, typename Finish>
 Tensor pool(const RefContext &c, W init, const Step &step, const Finish &finish) {
   const Tensor &x = *c.operands[0];
   Tensor out = make_tensor(c.results[0]);
   auto kernel = c.attrs.get_ints("kernel"), pad = c.attrs.get_ints("pad");
-  ConcreteWindow w = concrete_window(c.attrs, std::span(x.dims()).subspan(2), kernel, std::span(out.dims()).subspan(2));
+  ConcreteWindow w = concrete_window(c.attrs, std::span(x.dims()).subspan(2), kernel,
+                                     std::span(out.dims()).subspan(2));
   size_t rank = w.in.size();
   auto taps = all_taps(w, {pad.begin() + int64_t(rank), pad.end()});
   auto strides = row_major_strides(w.in);
@@ -155,7 +160,8 @@ Reads window_reads(LowerContext &c, std::span<const Dim> index, bool zeros_allow
     out.padded *= ceil ? c.simplified(min(w.kernel[d], ceildiv(room, w.dilation[d]))) : w.kernel[d];
     Symbol var = fresh_symbol("k");
     out.axes.push_back({var, taps.begin, taps.end});
-    out.index.push_back(at * Dim(w.stride[d]) + Dim::symbol(var) * Dim(w.dilation[d]) - w.pad_lo[d]);
+    out.index.push_back(at * Dim(w.stride[d]) + Dim::symbol(var) * Dim(w.dilation[d]) -
+                        w.pad_lo[d]);
   }
   return out;
 }
@@ -167,9 +173,10 @@ ReduceSpec max_reduce(LowerContext &c, std::span<const Dim> index) {
   spec.combine = BinaryOp::max;
   spec.accumulator = compute_dtype(c.operand_type(0).dtype);
   double least = least_value(spec.accumulator);
-  spec.init = is_float(spec.accumulator)
-                  ? kb::number(spec.accumulator, least)
-                  : kb::integer(spec.accumulator, Tensor::scalar_f64(spec.accumulator, least).at_i64(0));
+  spec.init =
+      is_float(spec.accumulator)
+          ? kb::number(spec.accumulator, least)
+          : kb::integer(spec.accumulator, Tensor::scalar_f64(spec.accumulator, least).at_i64(0));
   spec.term = [at = reads.index](LowerContext &lc) { return lc.operand(0, at); };
   return spec;
 }
@@ -181,10 +188,12 @@ ReduceSpec avg_reduce(LowerContext &c, std::span<const Dim> index) {
   spec.accumulator = compute_dtype(c.operand_type(0).dtype);
   spec.init = kb::number(spec.accumulator, 0);
   spec.term = [at = reads.index](LowerContext &lc) { return lc.operand(0, at); };
-  Dim count = c.simplified(max(1, c.attrs().get_bool("count_include_pad") ? reads.padded : reads.inner));
+  Dim count =
+      c.simplified(max(1, c.attrs().get_bool("count_include_pad") ? reads.padded : reads.inner));
   spec.finish = [count](Expr acc) {
     DType dtype = acc.dtype;
-    Expr n = count.is_const() ? kb::number(dtype, double(count.as_const())) : kb::convert(dtype, kb::index(count));
+    Expr n = count.is_const() ? kb::number(dtype, double(count.as_const()))
+                              : kb::convert(dtype, kb::index(count));
     return kb::div(std::move(acc), std::move(n));
   };
   return spec;
@@ -192,8 +201,8 @@ ReduceSpec avg_reduce(LowerContext &c, std::span<const Dim> index) {
 
 std::vector<OpSample> samples(bool average) {
   std::vector<OpSample> out;
-  auto add = [&](DType dtype, Shape x, std::vector<Dim> kernel, std::vector<Dim> stride, std::vector<Dim> pad,
-                 std::vector<Dim> dilation, bool ceil, bool include_pad) {
+  auto add = [&](DType dtype, Shape x, std::vector<Dim> kernel, std::vector<Dim> stride,
+                 std::vector<Dim> pad, std::vector<Dim> dilation, bool ceil, bool include_pad) {
     OpSample s{{{dtype, std::move(x)}},
                {{"kernel", std::move(kernel)},
                 {"stride", std::move(stride)},
@@ -206,7 +215,8 @@ std::vector<OpSample> samples(bool average) {
       s.attrs.set("count_include_pad", include_pad);
     out.push_back(std::move(s));
   };
-  for (DType dtype : {DType::f32, DType::f64, DType::f16, DType::bf16, DType::i32, DType::i8, DType::u8})
+  for (DType dtype :
+       {DType::f32, DType::f64, DType::f16, DType::bf16, DType::i32, DType::i8, DType::u8})
     if (is_float(dtype) || !average)
       add(dtype, {2, 3, 8, 6}, {2, 2}, {2, 2}, {0, 0, 0, 0}, {1, 1}, false, false);
   DType f = DType::f32;
@@ -215,10 +225,12 @@ std::vector<OpSample> samples(bool average) {
       break;
     add(f, {1, 3, 9, 7}, {3, 3}, {2, 2}, {1, 1, 1, 1}, {1, 1}, false, include_pad);
     add(f, {1, 2, 8, 7}, {3, 2}, {2, 3}, {0, 1, 1, 0}, {1, 1}, true, include_pad);
-    add(f, {1, 2, 5, 6}, {2, 2}, {2, 4}, {0, 1, 0, 1}, {1, 1}, true, include_pad); // the last window starts in padding
+    add(f, {1, 2, 5, 6}, {2, 2}, {2, 4}, {0, 1, 0, 1}, {1, 1}, true,
+        include_pad); // the last window starts in padding
     add(f, {1, 2, 9, 9}, {3, 3}, {1, 1}, {2, 1, 2, 1}, {2, 2}, false, include_pad);
     add(f, {2, 3, 11}, {4}, {3}, {1, 2}, {1}, false, include_pad);
-    add(f, {1, 2, 4, 5, 6}, {2, 3, 2}, {1, 2, 2}, {1, 1, 0, 0, 1, 1}, {1, 1, 1}, false, include_pad);
+    add(f, {1, 2, 4, 5, 6}, {2, 3, 2}, {1, 2, 2}, {1, 1, 0, 0, 1, 1}, {1, 1, 1}, false,
+        include_pad);
     add(f, {1, 5, 7, 7}, {7, 7}, {1, 1}, {0, 0, 0, 0}, {1, 1}, false, include_pad);
   }
   add(f, {0, 3, 5, 5}, {2, 2}, {1, 1}, {0, 0, 0, 0}, {1, 1}, false, false);
@@ -234,7 +246,8 @@ const std::vector<AttrSpec> kWindowAttrs = {
 
 std::vector<AttrSpec> avg_attrs() {
   std::vector<AttrSpec> out = kWindowAttrs;
-  out.push_back({"count_include_pad", AttrKind::boolean, Attr(false), "divide by the padding's elements too"});
+  out.push_back({"count_include_pad", AttrKind::boolean, Attr(false),
+                 "divide by the padding's elements too"});
   return out;
 }
 
@@ -242,7 +255,8 @@ std::vector<AttrSpec> avg_attrs() {
 
 const OpDef op_max_pool{
     .name = "max_pool",
-    .doc = "The greatest element of each window over the spatial dims of x[N, C, spatial...]; NaN where there is one.",
+    .doc = "The greatest element of each window over the spatial dims of x[N, C, spatial...]; NaN "
+           "where there is one.",
     .min_operands = 1,
     .max_operands = 1,
     .attrs = kWindowAttrs,

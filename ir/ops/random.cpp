@@ -1,6 +1,6 @@
-// random_bits: Philox 4x32-10 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3",
-// 2011). Element i is word i % 4 of the block whose counter is (i / 4, key[1]), under key[0]; so every element
-// can be computed on its own, on any machine, in any order.
+// random_bits: Philox 4x32-10 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as
+// 1, 2, 3", 2011). Element i is word i % 4 of the block whose counter is (i / 4, key[1]), under
+// key[0]; so every element can be computed on its own, on any machine, in any order.
 #include "ir/ops/infer_util.h"
 #include "ir/ops/ref_util.h"
 
@@ -14,14 +14,16 @@ constexpr uint32_t kWeyl0 = 0x9E3779B9, kWeyl1 = 0xBB67AE85;
 constexpr int kRounds = 10;
 
 Result<std::vector<TensorType>> infer(InferContext &c) {
-  KILN_RETURN_IF_ERROR(check_dtype(c, 0, c.operands[0] == TensorType{DType::u64, {2}}, "a key, u64[2]"));
+  KILN_RETURN_IF_ERROR(
+      check_dtype(c, 0, c.operands[0] == TensorType{DType::u64, {2}}, "a key, u64[2]"));
   const std::vector<Dim> &shape = c.attrs.get_dims("shape");
   KILN_RETURN_IF_ERROR(nonnegative_dims(c, shape, "'shape'"));
   return one_result(DType::u32, shape);
 }
 
 std::array<uint32_t, 4> philox(uint64_t block, uint64_t stream, uint64_t key) {
-  std::array<uint32_t, 4> c{uint32_t(block), uint32_t(block >> 32), uint32_t(stream), uint32_t(stream >> 32)};
+  std::array<uint32_t, 4> c{uint32_t(block), uint32_t(block >> 32), uint32_t(stream),
+                            uint32_t(stream >> 32)};
   uint32_t k0 = uint32_t(key), k1 = uint32_t(key >> 32);
   for (int round = 0; round < kRounds; ++round, k0 += kWeyl0, k1 += kWeyl1) {
     uint64_t a = uint64_t(kMultiplier0) * c[0], b = uint64_t(kMultiplier1) * c[2];
@@ -43,9 +45,12 @@ Result<std::vector<Tensor>> ref(const RefContext &c) {
 }
 
 Expr xor3(Expr a, Expr b, Expr c) {
-  return kb::binary(BinaryOp::bit_xor, kb::binary(BinaryOp::bit_xor, std::move(a), std::move(b)), std::move(c));
+  return kb::binary(BinaryOp::bit_xor, kb::binary(BinaryOp::bit_xor, std::move(a), std::move(b)),
+                    std::move(c));
 }
-Expr low(Expr wide) { return kb::convert(DType::u32, std::move(wide)); }
+Expr low(Expr wide) {
+  return kb::convert(DType::u32, std::move(wide));
+}
 Expr high(Expr wide) {
   return low(kb::binary(BinaryOp::shr, std::move(wide), kb::integer(DType::u64, 32)));
 }
@@ -73,14 +78,16 @@ Expr element(LowerContext &c, int, std::span<const Dim> index) {
   }
   Expr lane = kb::index(mod(linear, 4));
   auto is_lane = [&](int64_t i) { return kb::eq(lane, kb::integer(DType::i64, i)); };
-  return kb::select(is_lane(0), x[0], kb::select(is_lane(1), x[1], kb::select(is_lane(2), x[2], x[3])));
+  return kb::select(is_lane(0), x[0],
+                    kb::select(is_lane(1), x[1], kb::select(is_lane(2), x[2], x[3])));
 }
 
 } // namespace
 
 const OpDef op_random_bits{
     .name = "random_bits",
-    .doc = "Uniform random words, a function of the key and of the element's position alone. (key: u64[2])",
+    .doc = "Uniform random words, a function of the key and of the element's position alone. (key: "
+           "u64[2])",
     .min_operands = 1,
     .max_operands = 1,
     .attrs = {{"shape", AttrKind::dims}},

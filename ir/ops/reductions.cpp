@@ -34,8 +34,8 @@ InferResult infer(InferContext &c) {
 }
 
 // -- ref
-// The operand as rows of reduced elements: where each result starts, and where its elements lie from
-// there. Innermost dims come last in both.
+// The operand as rows of reduced elements: where each result starts, and where its elements lie
+// from there. Innermost dims come last in both.
 struct Walk {
   std::vector<int64_t> outer_dims, outer_strides, inner_dims, inner_strides;
   int64_t outer = 1, inner = 1;
@@ -63,7 +63,8 @@ Walk walk_of(const Tensor &x, const std::vector<int> &axes) {
 }
 
 // Offsets of all combinations of indices, in row-major order.
-std::vector<int64_t> offsets(const std::vector<int64_t> &dims, const std::vector<int64_t> &strides) {
+std::vector<int64_t> offsets(const std::vector<int64_t> &dims,
+                             const std::vector<int64_t> &strides) {
   std::vector<int64_t> out{0};
   for (size_t d = 0; d < dims.size(); ++d) {
     std::vector<int64_t> next;
@@ -182,7 +183,8 @@ Result<std::vector<Tensor>> log_sum_exp_ref(const RefContext &c) {
   Walk w = walk_of(x, axes_of(c.attrs, "axes", c.operands[0]->rank()));
   Tensor out = make_tensor(c.results[0]);
   auto values = widen_all<double>(x);
-  auto starts = offsets(w.outer_dims, w.outer_strides), inner = offsets(w.inner_dims, w.inner_strides);
+  auto starts = offsets(w.outer_dims, w.outer_strides),
+       inner = offsets(w.inner_dims, w.inner_strides);
   for (int64_t r = 0; r < out.count(); ++r) {
     double peak = -kInf, sum = 0;
     for (int64_t i : inner)
@@ -202,7 +204,8 @@ std::vector<ValueId> log_sum_exp_decompose(GraphBuilder &b, const Node &node) {
   ValueId peak = b(Op::reduce_max, {x}, {{"axes", axes}, {"keepdims", true}});
   ValueId finite = b(Op::lt, {b(Op::abs, {peak}), b.scalar(dtype, kInf)});
   ValueId shift = b(Op::where, {finite, peak, b.scalar(dtype, 0)});
-  ValueId sum = b(Op::reduce_sum, {b(Op::exp, {b(Op::sub, {x, shift})})}, {{"axes", axes}, {"keepdims", true}});
+  ValueId sum = b(Op::reduce_sum, {b(Op::exp, {b(Op::sub, {x, shift})})},
+                  {{"axes", axes}, {"keepdims", true}});
   ValueId out = b(Op::add, {b(Op::log, {sum}), shift});
   const Shape &wanted = b.type(node.results[0]).shape;
   if (wanted.size() != b.type(out).shape.size())
@@ -284,7 +287,8 @@ ReduceSpec reduce_over(LowerContext &c, std::span<const Dim> index) {
 std::vector<OpSample> samples(unsigned kinds, double lo = -2, double hi = 2) {
   std::vector<OpSample> out;
   auto add = [&](DType dtype, Shape shape, std::vector<Dim> axes, bool keepdims) {
-    OpSample s{{{dtype, std::move(shape)}}, {{"axes", std::move(axes)}, {"keepdims", keepdims}}, lo, hi};
+    OpSample s{
+        {{dtype, std::move(shape)}}, {{"axes", std::move(axes)}, {"keepdims", keepdims}}, lo, hi};
     if (is_bool(dtype))
       s.lo = 0, s.hi = 1;
     if (is_unsigned_int(dtype))
@@ -312,25 +316,27 @@ std::vector<OpSample> samples(unsigned kinds, double lo = -2, double hi = 2) {
 } // namespace
 
 #define KILN_REDUCTION(id, text, infer_fn, ref_fn, reduce_fn, sampled)                             \
-  const OpDef op_##id{.name = #id,                                                                 \
-                      .doc = text,                                                                 \
-                      .min_operands = 1,                                                           \
-                      .max_operands = 1,                                                           \
-                      .attrs = {{"axes", AttrKind::dims, std::nullopt,                             \
-                                 "the axes reduced; none leaves every element its own result"},    \
-                                {"keepdims", AttrKind::boolean, Attr(true),                        \
-                                 "keep the axes, with size 1"}},                                   \
-                      .infer = infer_fn,                                                           \
-                      .ref = ref_fn,                                                               \
-                      .reduce = reduce_fn,                                                         \
-                      .traits = kReduction | kExpensive,                                           \
-                      .samples = sampled};
+  const OpDef op_##id{                                                                             \
+      .name = #id,                                                                                 \
+      .doc = text,                                                                                 \
+      .min_operands = 1,                                                                           \
+      .max_operands = 1,                                                                           \
+      .attrs = {{"axes", AttrKind::dims, std::nullopt,                                             \
+                 "the axes reduced; none leaves every element its own result"},                    \
+                {"keepdims", AttrKind::boolean, Attr(true), "keep the axes, with size 1"}},        \
+      .infer = infer_fn,                                                                           \
+      .ref = ref_fn,                                                                               \
+      .reduce = reduce_fn,                                                                         \
+      .traits = kReduction | kExpensive,                                                           \
+      .samples = sampled};
 
-KILN_REDUCTION(reduce_sum, "The sum; integers wrap.", infer<kNumbers>, (ref_fold<Start::zero, kAdd, kSame>),
-               (reduce_over<BinaryOp::add, Start::zero>), samples(kNumbers))
+KILN_REDUCTION(reduce_sum, "The sum; integers wrap.", infer<kNumbers>,
+               (ref_fold<Start::zero, kAdd, kSame>), (reduce_over<BinaryOp::add, Start::zero>),
+               samples(kNumbers))
 KILN_REDUCTION(reduce_mean, "The arithmetic mean; NaN of no elements.", infer<kFloats>,
                (ref_fold<Start::zero, kAdd, kMean, true>),
-               (reduce_over<BinaryOp::add, Start::zero, Term::plain, Finish::mean>), samples(kFloats))
+               (reduce_over<BinaryOp::add, Start::zero, Term::plain, Finish::mean>),
+               samples(kFloats))
 KILN_REDUCTION(reduce_max, "The greatest; NaN where there is one; the least value of no elements.",
                infer<kNumbers>, (ref_fold<Start::least, kMax, kSame>),
                (reduce_over<BinaryOp::max, Start::least>), samples(kNumbers))
@@ -340,16 +346,19 @@ KILN_REDUCTION(reduce_min, "The least; NaN where there is one; the greatest valu
 KILN_REDUCTION(reduce_prod, "The product; integers wrap.", infer<kNumbers>,
                (ref_fold<Start::one, kMul, kSame>), (reduce_over<BinaryOp::mul, Start::one>),
                samples(kNumbers, -1.5, 1.5))
-KILN_REDUCTION(reduce_any, "Whether any is true.", infer<kBools>, (ref_fold<Start::zero, kAny, kSame>),
-               (reduce_over<BinaryOp::bit_or, Start::zero>), samples(kBools))
-KILN_REDUCTION(reduce_all, "Whether all are true.", infer<kBools>, (ref_fold<Start::one, kAll, kSame>),
-               (reduce_over<BinaryOp::bit_and, Start::one>), samples(kBools))
+KILN_REDUCTION(reduce_any, "Whether any is true.", infer<kBools>,
+               (ref_fold<Start::zero, kAny, kSame>), (reduce_over<BinaryOp::bit_or, Start::zero>),
+               samples(kBools))
+KILN_REDUCTION(reduce_all, "Whether all are true.", infer<kBools>,
+               (ref_fold<Start::one, kAll, kSame>), (reduce_over<BinaryOp::bit_and, Start::one>),
+               samples(kBools))
 KILN_REDUCTION(reduce_l1, "The sum of absolute values.", infer<kNumbers>,
                (ref_fold<Start::zero, kSumAbs, kSame>),
                (reduce_over<BinaryOp::add, Start::zero, Term::absolute>), samples(kNumbers))
 KILN_REDUCTION(reduce_l2, "The square root of the sum of squares.", infer<kFloats>,
                (ref_fold<Start::zero, kSumSquare, kRoot, true>),
-               (reduce_over<BinaryOp::add, Start::zero, Term::square, Finish::root>), samples(kFloats))
+               (reduce_over<BinaryOp::add, Start::zero, Term::square, Finish::root>),
+               samples(kFloats))
 KILN_REDUCTION(reduce_sum_square, "The sum of squares.", infer<kNumbers>,
                (ref_fold<Start::zero, kSumSquare, kSame>),
                (reduce_over<BinaryOp::add, Start::zero, Term::square>), samples(kNumbers))

@@ -83,7 +83,8 @@ void narrow(const W *values, int64_t begin, int64_t count, Tensor &out) {
   case DType::bf16: {
     auto *p = out.data<uint16_t>() + begin;
     for (int64_t i = 0; i < count; ++i)
-      p[i] = out.dtype() == DType::f16 ? f32_to_f16(float(values[i])) : f32_to_bf16(float(values[i]));
+      p[i] =
+          out.dtype() == DType::f16 ? f32_to_f16(float(values[i])) : f32_to_bf16(float(values[i]));
     return;
   }
   case DType::i64:
@@ -118,7 +119,9 @@ std::vector<int64_t> concrete_dims(const TensorType &type) {
   return out;
 }
 
-Tensor make_tensor(const TensorType &type) { return Tensor(type.dtype, concrete_dims(type)); }
+Tensor make_tensor(const TensorType &type) {
+  return Tensor(type.dtype, concrete_dims(type));
+}
 
 std::vector<int64_t> row_major_strides(std::span<const int64_t> dims) {
   std::vector<int64_t> out(dims.size(), 1);

@@ -39,9 +39,9 @@ public:
 
 private:
   const Tensor &tensor_;
-  bool plain_ = false;      // no broadcasting: elements in order
-  int64_t position_ = 0;    // plain: the next element; else: offset of the current one
-  std::vector<W> values_;   // all elements, where broadcast
+  bool plain_ = false;    // no broadcasting: elements in order
+  int64_t position_ = 0;  // plain: the next element; else: offset of the current one
+  std::vector<W> values_; // all elements, where broadcast
   std::vector<int64_t> dims_, strides_, at_;
 };
 

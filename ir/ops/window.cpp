@@ -25,12 +25,14 @@ Result<Window> read_window(InferContext &context, std::vector<Dim> kernel) {
       return list.error();
   const std::vector<Dim> &pad = context.attrs.get_dims("pad");
   if (pad.size() != 2 * rank)
-    return Error{fmt::format("'pad' has {} numbers; it takes {}, those before each dim, then those after",
-                             pad.size(), 2 * rank)};
+    return Error{
+        fmt::format("'pad' has {} numbers; it takes {}, those before each dim, then those after",
+                    pad.size(), 2 * rank)};
   KILN_RETURN_IF_ERROR(nonnegative_dims(context, pad, "'pad'"));
   for (const Dim &k : kernel)
     if (!k.is_valid() || (k.is_const() && k.as_const() < 1))
-      return Error{fmt::format("the kernel is {}; each of its sizes must be at least 1", shape_text(kernel))};
+      return Error{fmt::format("the kernel is {}; each of its sizes must be at least 1",
+                               shape_text(kernel))};
   return known_window(context.attrs, std::move(kernel));
 }
 
@@ -40,9 +42,10 @@ Result<Shape> window_result(InferContext &context, const Window &w, std::span<co
   for (size_t d = 0; d < w.rank(); ++d) {
     Dim padded = spatial[d] + w.pad_lo[d] + w.pad_hi[d];
     if (!require_at_most(context, w.extent(d), padded))
-      return Error{fmt::format("Kernel size can't be greater than actual input size: along spatial dim {} the "
-                               "kernel spans {} and the padded input {}",
-                               d, w.extent(d).text(), padded.text())};
+      return Error{fmt::format(
+          "Kernel size can't be greater than actual input size: along spatial dim {} the "
+          "kernel spans {} and the padded input {}",
+          d, w.extent(d).text(), padded.text())};
     Dim room = padded - w.extent(d), stride = w.stride[d];
     if (ceil)
       out.push_back(min(ceildiv(room, stride) + Dim(1), ceildiv(spatial[d] + w.pad_lo[d], stride)));
@@ -54,16 +57,23 @@ Result<Shape> window_result(InferContext &context, const Window &w, std::span<co
 
 TapRange inner_taps(const Window &w, size_t d, const Dim &size, const Dim &at) {
   Dim start = at * Dim(w.stride[d]) - w.pad_lo[d];
-  return {max(0, ceildiv(-start, w.dilation[d])), min(w.kernel[d], ceildiv(size - start, w.dilation[d]))};
+  return {max(0, ceildiv(-start, w.dilation[d])),
+          min(w.kernel[d], ceildiv(size - start, w.dilation[d]))};
 }
 
 Dim overhang(const Window &w, size_t d, const Dim &size, const Dim &result) {
   return (result - Dim(1)) * Dim(w.stride[d]) + w.extent(d) - w.pad_lo[d] - size;
 }
 
-int64_t ConcreteWindow::taps() const { return product(kernel); }
-int64_t ConcreteWindow::positions() const { return product(out); }
-int64_t ConcreteWindow::in_count() const { return product(in); }
+int64_t ConcreteWindow::taps() const {
+  return product(kernel);
+}
+int64_t ConcreteWindow::positions() const {
+  return product(out);
+}
+int64_t ConcreteWindow::in_count() const {
+  return product(in);
+}
 
 ConcreteWindow concrete_window(const Attrs &attrs, std::span<const int64_t> in,
                                std::span<const int64_t> kernel, std::span<const int64_t> out) {

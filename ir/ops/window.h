@@ -1,5 +1,6 @@
-// Windows that slide over the spatial dims of x[N, C, spatial...]: what conv, conv_transpose and the pools
-// share. Tap k of the window at output position o reads x at o * stride + k * dilation - pad_lo.
+// Windows that slide over the spatial dims of x[N, C, spatial...]: what conv, conv_transpose and
+// the pools share. Tap k of the window at output position o reads x at o * stride + k * dilation -
+// pad_lo.
 #pragma once
 
 #include "ir/ops/infer_util.h"
@@ -20,9 +21,10 @@ Result<Window> read_window(InferContext &context, std::vector<Dim> kernel);
 // The same where infer has accepted the node.
 Window known_window(const Attrs &attrs, std::vector<Dim> kernel);
 
-// The result's spatial dims. With `ceil`, a last window that hangs over the end counts where it starts
-// within the input or the padding before it.
-Result<Shape> window_result(InferContext &context, const Window &w, std::span<const Dim> spatial, bool ceil);
+// The result's spatial dims. With `ceil`, a last window that hangs over the end counts where it
+// starts within the input or the padding before it.
+Result<Shape> window_result(InferContext &context, const Window &w, std::span<const Dim> spatial,
+                            bool ceil);
 
 // The taps of dim d that read within [0, size) for the window at output position `at`.
 struct TapRange {

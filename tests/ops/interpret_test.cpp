@@ -39,7 +39,9 @@ struct Graph {
   }
 };
 
-Block block_with(Graph &g, std::vector<TensorType> args, const std::function<std::vector<ValueId>(GraphBuilder &, std::vector<ValueId>)> &f) {
+Block block_with(
+    Graph &g, std::vector<TensorType> args,
+    const std::function<std::vector<ValueId>(GraphBuilder &, std::vector<ValueId>)> &f) {
   Block block;
   for (TensorType &type : args)
     g.f.add_argument(block, std::move(type), "a");
@@ -54,7 +56,8 @@ TEST_CASE("symbolic dims are bound by the inputs and checked") {
   Graph g;
   ValueId x = g.arg({DType::f32, {kN, 2}}), y = g.arg({DType::f32, {kN * Dim(2) + Dim(1)}});
   ValueId flat = g.b(Op::reshape, {x}, {{"shape", std::vector<Dim>{kN * Dim(2)}}});
-  g.f.body.results = {flat, g.b(Op::reduce_sum, {y}, {{"axes", std::vector<Dim>{0}}, {"keepdims", false}})};
+  g.f.body.results = {
+      flat, g.b(Op::reduce_sum, {y}, {{"axes", std::vector<Dim>{0}}, {"keepdims", false}})};
   auto out = g.run({floats({3, 2}, {1, 2, 3, 4, 5, 6}), floats({7}, {1, 1, 1, 1, 1, 1, 1})});
   REQUIRE(out.ok());
   CHECK((*out)[0].dims() == std::vector<int64_t>{6});
@@ -131,7 +134,8 @@ TEST_CASE("scan goes along axis 0, either way") {
       ValueId sum = b(Op::add, {a[0], a[1]});
       return std::vector{sum, sum};
     });
-    auto node = g.b.emit(Op::scan, {start, xs}, {{"carried", Dim(1)}, {"reverse", reverse}}, {body});
+    auto node =
+        g.b.emit(Op::scan, {start, xs}, {{"carried", Dim(1)}, {"reverse", reverse}}, {body});
     REQUIRE(node.ok());
     g.f.body.results = g.f.node(*node).results;
     auto out = g.run({floats({}, {10}), floats({3}, {1, 2, 3})});
@@ -148,7 +152,8 @@ TEST_CASE("scan goes along axis 0, either way") {
 TEST_CASE("variables are read and assigned in order") {
   Graph g;
   TensorType type{DType::f32, {2}};
-  g.module.variables.push_back({"v", VariableKind::state, type, g.module.add_constant(floats({2}, {1, 2})), {}});
+  g.module.variables.push_back(
+      {"v", VariableKind::state, type, g.module.add_constant(floats({2}, {1, 2})), {}});
   Attrs v{{"variable", VariableId(0)}};
   ValueId before = g.b.multi(Op::read_variable, {}, v)[0];
   g.b.multi(Op::assign, {g.b(Op::add, {before, before})}, v);
@@ -169,7 +174,8 @@ TEST_CASE("calls bind the callee's own dims; recursion ends in an error") {
   Function &callee = module.functions[0], &caller = module.functions[1];
   ValueId a = callee.add_argument(callee.body, {DType::f32, {kN, 3}}, "a");
   GraphBuilder inner(module, callee, callee.body);
-  callee.body.results = {inner(Op::reduce_sum, {a}, {{"axes", std::vector<Dim>{1}}, {"keepdims", false}}), a};
+  callee.body.results = {
+      inner(Op::reduce_sum, {a}, {{"axes", std::vector<Dim>{1}}, {"keepdims", false}}), a};
   ValueId x = caller.add_argument(caller.body, {DType::f32, {Dim::symbol("K"), 3}}, "x");
   GraphBuilder outer(module, caller, caller.body);
   caller.body.results = outer.multi(Op::call, {x}, {{"function", FunctionId(0)}});

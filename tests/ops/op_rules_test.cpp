@@ -1,5 +1,5 @@
-// What a number means: the rules that no sample of random values would show. Each case is checked on the
-// reference and, through the naive kernel, on the code form.
+// What a number means: the rules that no sample of random values would show. Each case is checked
+// on the reference and, through the naive kernel, on the code form.
 #define CATCH_CONFIG_MAIN
 #include <catch2/catch.hpp>
 
@@ -97,7 +97,8 @@ TEST_CASE("NaN propagates through min, max, relu, clamp and reductions") {
   for (Op op : {Op::reduce_max, Op::reduce_min, Op::reduce_sum, Op::reduce_log_sum_exp})
     check_floats(apply(op, {floats({1, kNaN, 3})}, {{"axes", Dims{0}}}), {kNaN});
   check_ints(apply(Op::argmax, {floats({1, kNaN, 3, kNaN})}, {{"axis", Dim(0)}}), {1});
-  check_ints(apply(Op::argmin, {floats({1, kNaN, 3, kNaN})}, {{"axis", Dim(0)}, {"last", true}}), {3});
+  check_ints(apply(Op::argmin, {floats({1, kNaN, 3, kNaN})}, {{"axis", Dim(0)}, {"last", true}}),
+             {3});
 }
 
 TEST_CASE("reductions of nothing give their neutral element") {
@@ -114,8 +115,10 @@ TEST_CASE("reductions of nothing give their neutral element") {
 }
 
 TEST_CASE("log_sum_exp does not overflow") {
-  check_floats(apply(Op::reduce_log_sum_exp, {floats({1000, 1000})}, {{"axes", Dims{0}}}), {1000 + std::log(2.0)});
-  check_floats(apply(Op::reduce_log_sum_exp, {floats({-kInf, -kInf})}, {{"axes", Dims{0}}}), {-kInf});
+  check_floats(apply(Op::reduce_log_sum_exp, {floats({1000, 1000})}, {{"axes", Dims{0}}}),
+               {1000 + std::log(2.0)});
+  check_floats(apply(Op::reduce_log_sum_exp, {floats({-kInf, -kInf})}, {{"axes", Dims{0}}}),
+               {-kInf});
   check_floats(apply(Op::reduce_log_sum_exp, {floats({kInf, 1})}, {{"axes", Dims{0}}}), {kInf});
 }
 
@@ -125,11 +128,14 @@ TEST_CASE("integers wrap") {
   check_ints(apply(Op::mul, {ints(DType::u8, {16, 255}), ints(DType::u8, {16, 255})}), {0, 1});
   check_ints(apply(Op::neg, {ints(DType::i64, {least, 5})}), {least, -5});
   check_ints(apply(Op::abs, {ints(DType::i32, {INT32_MIN, -5})}), {INT32_MIN, 5});
-  check_ints(apply(Op::div, {ints(DType::i64, {least, -7}), ints(DType::i64, {-1, 2})}), {least, -3});
+  check_ints(apply(Op::div, {ints(DType::i64, {least, -7}), ints(DType::i64, {-1, 2})}),
+             {least, -3});
   check_ints(apply(Op::fmod, {ints(DType::i64, {least, -7}), ints(DType::i64, {-1, 2})}), {0, -1});
-  check_ints(apply(Op::remainder, {ints(DType::i32, {-7, 7, -7, 6}), ints(DType::i32, {2, -2, -2, -3})}),
-             {1, -1, -1, 0});
-  check_ints(apply(Op::div, {ints(DType::u64, {-1}), ints(DType::u64, {2})}), {std::numeric_limits<int64_t>::max()});
+  check_ints(
+      apply(Op::remainder, {ints(DType::i32, {-7, 7, -7, 6}), ints(DType::i32, {2, -2, -2, -3})}),
+      {1, -1, -1, 0});
+  check_ints(apply(Op::div, {ints(DType::u64, {-1}), ints(DType::u64, {2})}),
+             {std::numeric_limits<int64_t>::max()});
   check_ints(apply(Op::maximum, {ints(DType::u64, {-1}), ints(DType::u64, {2})}), {-1});
   check_ints(apply(Op::lt, {ints(DType::u32, {1}), ints(DType::u32, {-1})}), {1});
 }
@@ -150,24 +156,29 @@ TEST_CASE("shifts by the width or more give 0") {
 
 TEST_CASE("conversions saturate, round and wrap") {
   auto to = [](DType dtype) { return Attrs{{"dtype", dtype}}; };
-  check_ints(apply(Op::convert, {floats({300, -300, 1.9, -1.9, kNaN, kInf})}, to(DType::i8)), {127, -128, 1, -1, 0, 127});
+  check_ints(apply(Op::convert, {floats({300, -300, 1.9, -1.9, kNaN, kInf})}, to(DType::i8)),
+             {127, -128, 1, -1, 0, 127});
   check_ints(apply(Op::convert, {floats({300, -300, 1e10})}, to(DType::u8)), {255, 0, 255});
   check_ints(apply(Op::convert, {floats({1e30, -1e30})}, to(DType::i64)),
              {std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min()});
   check_ints(apply(Op::convert, {ints(DType::i64, {300, -1})}, to(DType::u8)), {44, 255});
   check_ints(apply(Op::convert, {floats({0, 0.5, kNaN})}, to(DType::bool_)), {0, 1, 1});
-  check_floats(apply(Op::convert, {floats({1 + 0x1p-11, 1 + 0x3p-11, 1e6})}, to(DType::f16)), {1, 1 + 0x1p-9, kInf});
+  check_floats(apply(Op::convert, {floats({1 + 0x1p-11, 1 + 0x3p-11, 1e6})}, to(DType::f16)),
+               {1, 1 + 0x1p-9, kInf});
   // One rounding: through f64 this would be 2^24 + 2.
-  check_floats(apply(Op::convert, {ints(DType::i64, {(int64_t(1) << 54) + (int64_t(1) << 30) + 1})}, to(DType::f32)),
+  check_floats(apply(Op::convert, {ints(DType::i64, {(int64_t(1) << 54) + (int64_t(1) << 30) + 1})},
+                     to(DType::f32)),
                {0x1p54 + 0x1p31});
 }
 
 TEST_CASE("fmod and remainder of floats") {
-  Tensor a = floats({5.5, -5.5, 5.5, -5.5, 1, kInf, 1, 0, 1e10}), b = floats({2, 2, -2, -2, kInf, 2, 0, 3, 0.7});
+  Tensor a = floats({5.5, -5.5, 5.5, -5.5, 1, kInf, 1, 0, 1e10}),
+         b = floats({2, 2, -2, -2, kInf, 2, 0, 3, 0.7});
   check_floats(apply(Op::fmod, {a, b}),
                {1.5, -1.5, 1.5, -1.5, 1, kNaN, kNaN, 0, std::fmod(1e10, double(0.7f))});
-  check_floats(apply(Op::remainder, {floats({5.5, -5.5, 5.5, -5.5, -1}), floats({2, 2, -2, -2, kInf})}),
-               {1.5, 0.5, -0.5, -1.5, kInf});
+  check_floats(
+      apply(Op::remainder, {floats({5.5, -5.5, 5.5, -5.5, -1}), floats({2, 2, -2, -2, kInf})}),
+      {1.5, 0.5, -0.5, -1.5, kInf});
 }
 
 TEST_CASE("activations at the ends of their range") {
@@ -199,18 +210,21 @@ TEST_CASE("errors name sizes, dtypes and attributes") {
     INFO(text);
     CHECK(text.find(part) != std::string::npos);
   };
-  contains(error_of(Op::add, {x, y}), "The size of tensor a (2) must match the size of tensor b (3) at dimension 1");
+  contains(error_of(Op::add, {x, y}),
+           "The size of tensor a (2) must match the size of tensor b (3) at dimension 1");
   contains(error_of(Op::add, {x, i}), "convert one of them");
   contains(error_of(Op::exp, {i}), "i64");
   contains(error_of(Op::reduce_sum, {x}, {{"axes", Dims{2}}}), "axis 2");
-  contains(error_of(Op::dot, {x, TensorType{DType::f32, {3, 4}}}), "mat1 and mat2 shapes cannot be multiplied (2x2 and 3x4)");
+  contains(error_of(Op::dot, {x, TensorType{DType::f32, {3, 4}}}),
+           "mat1 and mat2 shapes cannot be multiplied (2x2 and 3x4)");
   Attrs conv{{"stride", Dims{1, 1}}, {"pad", Dims{0, 0, 0, 0}}, {"dilation", Dims{1, 1}}};
   contains(error_of(Op::conv, {{DType::f32, {1, 3, 5, 5}}, {DType::f32, {4, 2, 3, 3}}}, conv),
            "expected input[1, 3, 5, 5] to have 2 channels, but got 3 channels");
   contains(error_of(Op::conv, {{DType::f32, {1, 2, 2, 5}}, {DType::f32, {4, 2, 3, 3}}}, conv),
            "Kernel size can't be greater than actual input size");
   conv.set("stride", Dims{0, 1});
-  contains(error_of(Op::conv, {{DType::f32, {1, 2, 5, 5}}, {DType::f32, {4, 2, 3, 3}}}, conv), "'stride'");
+  contains(error_of(Op::conv, {{DType::f32, {1, 2, 5, 5}}, {DType::f32, {4, 2, 3, 3}}}, conv),
+           "'stride'");
   contains(error_of(Op::clamp, {i}, {{"min", 0.5}}), "whole numbers");
   contains(error_of(Op::gelu, {x}, {{"approximate", std::string("sigmoid")}}), "\"tanh\"");
   contains(error_of(Op::where, {x, x, x}), "bool");

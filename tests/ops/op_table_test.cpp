@@ -1,5 +1,5 @@
-// What holds for every op of the table, by going over the table: parts that must be there, types, and
-// that the op's code form computes what its ref says, on every sample.
+// What holds for every op of the table, by going over the table: parts that must be there, types,
+// and that the op's code form computes what its ref says, on every sample.
 #define CATCH_CONFIG_MAIN
 #include <catch2/catch.hpp>
 
@@ -63,31 +63,33 @@ TEST_CASE("every op has all of its parts") {
 }
 
 TEST_CASE("the reference gives the types that infer says, for every sample") {
-  for_each_sample([](Op, const Module &module, const std::vector<Tensor> &inputs, const std::string &text) {
-    INFO(text);
-    auto results = reference(module, inputs);
-    if (!results) {
-      FAIL_CHECK(results.error().message);
-      return;
-    }
-    const Function &f = module.functions[0];
-    for (size_t i = 0; i < results->size(); ++i)
-      CHECK((*results)[i].type().text() == f.type(f.body.results[i]).text());
-  });
+  for_each_sample(
+      [](Op, const Module &module, const std::vector<Tensor> &inputs, const std::string &text) {
+        INFO(text);
+        auto results = reference(module, inputs);
+        if (!results) {
+          FAIL_CHECK(results.error().message);
+          return;
+        }
+        const Function &f = module.functions[0];
+        for (size_t i = 0; i < results->size(); ++i)
+          CHECK((*results)[i].type().text() == f.type(f.body.results[i]).text());
+      });
 }
 
 TEST_CASE("the naive kernel computes what the reference does, for every sample") {
-  for_each_sample([](Op op, const Module &module, const std::vector<Tensor> &inputs, const std::string &text) {
-    if (op_def(op).decompose || op_def(op).structural)
-      return;
-    INFO(text);
-    auto want = reference(module, inputs), got = run_kernel(module, inputs);
-    if (!want || !got) {
-      FAIL_CHECK((want ? got : want).error().message);
-      return;
-    }
-    check_same(op, *got, *want);
-  });
+  for_each_sample(
+      [](Op op, const Module &module, const std::vector<Tensor> &inputs, const std::string &text) {
+        if (op_def(op).decompose || op_def(op).structural)
+          return;
+        INFO(text);
+        auto want = reference(module, inputs), got = run_kernel(module, inputs);
+        if (!want || !got) {
+          FAIL_CHECK((want ? got : want).error().message);
+          return;
+        }
+        check_same(op, *got, *want);
+      });
 }
 
 // Ops whose samples all need known sizes, in operands or attributes, do not take part.
@@ -117,24 +119,25 @@ TEST_CASE("with symbolic sizes the kernel computes the same") {
 }
 
 TEST_CASE("a decomposition computes what the reference does, for every sample") {
-  for_each_sample([](Op op, const Module &module, const std::vector<Tensor> &inputs, const std::string &text) {
-    if (!op_def(op).decompose)
-      return;
-    INFO(text);
-    Module parts = module;
-    Function &f = parts.functions[0];
-    Node node = f.node(f.body.nodes[0]);
-    GraphBuilder builder(parts, f, f.body);
-    f.body.results = op_def(op).decompose(builder, node);
-    auto want = reference(module, inputs), got = reference(parts, inputs);
-    if (!want || !got) {
-      FAIL_CHECK((want ? got : want).error().message);
-      return;
-    }
-    for (size_t i = 0; i < got->size(); ++i)
-      CHECK(f.type(f.body.results[i]).text() == (*want)[i].type().text());
-    check_same(op, *got, *want);
-  });
+  for_each_sample(
+      [](Op op, const Module &module, const std::vector<Tensor> &inputs, const std::string &text) {
+        if (!op_def(op).decompose)
+          return;
+        INFO(text);
+        Module parts = module;
+        Function &f = parts.functions[0];
+        Node node = f.node(f.body.nodes[0]);
+        GraphBuilder builder(parts, f, f.body);
+        f.body.results = op_def(op).decompose(builder, node);
+        auto want = reference(module, inputs), got = reference(parts, inputs);
+        if (!want || !got) {
+          FAIL_CHECK((want ? got : want).error().message);
+          return;
+        }
+        for (size_t i = 0; i < got->size(); ++i)
+          CHECK(f.type(f.body.results[i]).text() == (*want)[i].type().text());
+        check_same(op, *got, *want);
+      });
 }
 
 // f(a, b) = f(b, a), f(f(x)) = x, f(f(x)) = f(x), f(0) = 0.
@@ -145,20 +148,22 @@ TEST_CASE("ops have the traits they claim") {
     REQUIRE(results.ok());
     return (*results)[0];
   };
-  for_each_sample([&](Op op, const Module &module, const std::vector<Tensor> &inputs, const std::string &text) {
-    INFO(text);
-    const OpDef &def = op_def(op);
-    const Function &f = module.functions[0];
-    const Attrs &attrs = f.node(f.body.nodes[0]).attrs;
-    if (def.has(kCommutative))
-      check_same(op, {apply(op, {&inputs[1], &inputs[0]}, attrs)}, {apply(op, {&inputs[0], &inputs[1]}, attrs)});
-    if (def.has(kInvolution) || def.has(kIdempotent)) {
-      Tensor once = apply(op, {&inputs[0]}, attrs), twice = apply(op, {&once}, attrs);
-      check_same(op, {twice}, {def.has(kInvolution) ? inputs[0] : once});
-    }
-    if (def.has(kZeroPreserving) && def.has(kElementwise)) {
-      Tensor zero(inputs[0].dtype(), {1}), result = apply(op, {&zero}, attrs);
-      CHECK(result.at_f64(0) == 0);
-    }
-  });
+  for_each_sample(
+      [&](Op op, const Module &module, const std::vector<Tensor> &inputs, const std::string &text) {
+        INFO(text);
+        const OpDef &def = op_def(op);
+        const Function &f = module.functions[0];
+        const Attrs &attrs = f.node(f.body.nodes[0]).attrs;
+        if (def.has(kCommutative))
+          check_same(op, {apply(op, {&inputs[1], &inputs[0]}, attrs)},
+                     {apply(op, {&inputs[0], &inputs[1]}, attrs)});
+        if (def.has(kInvolution) || def.has(kIdempotent)) {
+          Tensor once = apply(op, {&inputs[0]}, attrs), twice = apply(op, {&once}, attrs);
+          check_same(op, {twice}, {def.has(kInvolution) ? inputs[0] : once});
+        }
+        if (def.has(kZeroPreserving) && def.has(kElementwise)) {
+          Tensor zero(inputs[0].dtype(), {1}), result = apply(op, {&zero}, attrs);
+          CHECK(result.at_f64(0) == 0);
+        }
+      });
 }

@@ -179,8 +179,8 @@ std::string compare(const OpDef &def, const Tensor &got, const Tensor &want) {
   }
   if (worst <= tolerance)
     return "";
-  return fmt::format("element {} is {:.9g}, not {:.9g}: off by {:.3g}, tolerance {:.3g}", at, got.at_f64(at),
-                     want.at_f64(at), worst, tolerance);
+  return fmt::format("element {} is {:.9g}, not {:.9g}: off by {:.3g}, tolerance {:.3g}", at,
+                     got.at_f64(at), want.at_f64(at), worst, tolerance);
 }
 
 } // namespace kiln::test
