@@ -71,6 +71,7 @@ struct Weight {
 
 struct VariableSlot {
   int64_t offset = 0, size = 0; // bytes in the variables block
+  int weight = -1;              // of the initial value; -1 for zeros
 };
 
 struct Program {

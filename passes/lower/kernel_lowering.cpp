@@ -136,11 +136,17 @@ const KernelBuffer &KernelLowering::input_buffer(ValueId external) {
       return input_buffers_[i];
   const Value &value = function_.value(external);
   const Node *def = function_.def(external);
-  inputs_.push_back(external);
-  input_buffers_.push_back({Symbol("in" + std::to_string(input_buffers_.size())), value.type.dtype,
-                            physical_size(value.type, value.layout), Access::in,
-                            def && def->op == Op::constant});
-  return input_buffers_.back();
+  // Named and ordered as the node's operands, not as expressions happen to be built.
+  size_t position = size_t(std::find(node_.operands.begin(), node_.operands.end(), external) - node_.operands.begin());
+  if (position == node_.operands.size())
+    position += next_constant_++; // a constant inside a fusion
+  size_t at = size_t(std::lower_bound(positions_.begin(), positions_.end(), position) - positions_.begin());
+  positions_.insert(positions_.begin() + std::ptrdiff_t(at), position);
+  inputs_.insert(inputs_.begin() + std::ptrdiff_t(at), external);
+  return *input_buffers_.insert(input_buffers_.begin() + std::ptrdiff_t(at),
+                                {Symbol("in" + std::to_string(position)), value.type.dtype,
+                                 physical_size(value.type, value.layout), Access::in,
+                                 def && def->op == Op::constant});
 }
 
 size_t KernelLowering::level_of(std::span<const Dim> index) const {
@@ -178,8 +184,10 @@ std::vector<Stmt> KernelLowering::in_scope(Symbol var, const std::function<void(
 
 void KernelLowering::loop(std::string_view name, const Dim &begin, const Dim &end, LoopKind kind,
                           const std::function<void(const Dim &)> &body) {
-  Symbol var = fresh(name);
   Dim lo = simplified(begin), hi = simplified(end);
+  if ((hi - lo).is_const(1))
+    return body(lo);
+  Symbol var = fresh(name);
   ranges_.set(var, {lo, hi});
   auto stmts = in_scope(var, [&] { body(Dim::symbol(var)); });
   emit(kb::loop(var, lo, hi, kind, std::move(stmts)));

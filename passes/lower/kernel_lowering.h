@@ -96,6 +96,8 @@ private:
   Kernel kernel_;
   std::vector<ValueId> inputs_;
   std::vector<KernelBuffer> input_buffers_;
+  std::vector<size_t> positions_; // of inputs_ among the node's operands, ascending
+  size_t next_constant_ = 0;
   std::vector<std::unique_ptr<Scope>> owned_;
   std::vector<Scope *> stack_;
   std::unordered_map<Symbol, Scope *> symbol_scope_;

@@ -83,7 +83,8 @@ int ProgramBuilder::add_weight(ConstantId constant, const Layout &layout, int64_
 void ProgramBuilder::place_variables() {
   for (const Variable &v : module_.variables) {
     int64_t bytes = byte_size(v.type, {}).as_const();
-    program_.variables.push_back({program_.variables_size, bytes});
+    int initial = v.initial.valid() ? add_weight(v.initial, {}, bytes) : -1;
+    program_.variables.push_back({program_.variables_size, bytes, initial});
     program_.variables_size += align_up(bytes) + KILN_ALIGNMENT;
   }
 }

@@ -1,0 +1,221 @@
+#include "codegen/c/c.h"
+
+#include "codegen/c/expr.h"
+
+#include <fmt/format.h>
+
+#include <cctype>
+
+namespace kiln::c {
+namespace {
+
+std::string identifier(std::string_view name) {
+  std::string out;
+  for (char c : name)
+    out += std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
+  return out;
+}
+
+constexpr std::string_view kAbi = R"(#ifndef KILN_ENTRY_ABI
+#define KILN_ENTRY_ABI 1u
+typedef struct KilnServices {
+  uint32_t abi, reserved;
+  void *self;
+  void (*parallel_for)(void *self, int64_t n, void (*body)(void *closure, int64_t begin, int64_t end), void *closure);
+  void (*after_kernel)(void *self, int32_t kernel);
+} KilnServices;
+typedef struct KilnFrame {
+  const KilnServices *services;
+  void *const *args;
+  const int64_t *dims;
+  uint8_t *arena;
+  const uint8_t *weights;
+  uint8_t *variables;
+  int32_t trap_kernel, trap;
+} KilnFrame;
+#endif
+)";
+
+class Emitter {
+public:
+  Emitter(const Program &program, const COptions &options) : program_(program), options_(options) {}
+
+  Result<std::string> run() {
+    std::string body;
+    for (const Kernel &kernel : program_.kernels)
+      body += emit_kernel(kernel) + "\n";
+    std::string model = identifier(program_.name);
+    if (!options_.weights.empty())
+      body += weights(model);
+    for (const Plan &plan : program_.entries)
+      body += emit_entry(plan, model) + "\n";
+    std::string out = fmt::format("/* {}: compiled by Kiln. C99; needs <math.h>. */\n#include <math.h>\n#include <stdint.h>\n"
+                                  "#include <string.h>\n\n{}\n",
+                                  program_.name, kAbi);
+    for (const std::string &helper : helpers_)
+      out += helper_text(helper) + "\n";
+    return out + "\n" + body;
+  }
+
+private:
+  std::string weights(const std::string &model) {
+    std::string out = fmt::format("static const union {{\n  uint8_t bytes[{}];\n  double aligned;\n}} kiln_{}_weights = {{{{",
+                                  options_.weights.size() + 64, model);
+    for (size_t i = 0; i < options_.weights.size(); ++i)
+      out += fmt::format("{}{},", i % 32 == 0 ? "\n  " : "", unsigned(options_.weights[i]));
+    return out + "\n}};\n\n";
+  }
+
+  std::string emit_kernel(const Kernel &kernel) {
+    std::string params;
+    for (const KernelBuffer &b : kernel.buffers)
+      params += fmt::format(", {}{} *{}", b.access == Access::in ? "const " : "", c_type(b.dtype), c_name(b.name));
+    for (Symbol d : kernel.dims)
+      params += fmt::format(", int64_t {}", c_name(d));
+    std::string out = fmt::format("static void {}(KilnFrame *frame{}) {{\n", identifier(kernel.name), params);
+    out += "  (void)frame;\n";
+    for (Symbol d : kernel.dims)
+      out += fmt::format("  (void){};\n", c_name(d));
+    return out + emit_body(kernel.body, 1) + "}\n";
+  }
+
+  std::string emit_body(const std::vector<Stmt> &body, int depth) {
+    std::string out;
+    for (const Stmt &s : body)
+      out += emit_stmt(s, std::string(size_t(depth) * 2, ' '), depth);
+    return out;
+  }
+
+  std::string emit_stmt(const Stmt &s, const std::string &pad, int depth) {
+    switch (s.kind) {
+    case Stmt::Kind::let:
+      return fmt::format("{}const {} {} = {};\n", pad, c_type(s.dtype), c_name(s.name), c_expr(s.value, helpers_));
+    case Stmt::Kind::alloc:
+      return fmt::format("{}{} {}[{}];\n", pad, c_type(s.dtype), c_name(s.name), std::max<int64_t>(s.size, 1));
+    case Stmt::Kind::store:
+      return fmt::format("{}{}[{}] = {};\n", pad, c_name(s.name), c_dim(s.index, helpers_), c_expr(s.value, helpers_));
+    case Stmt::Kind::loop:
+      return fmt::format("{0}for (int64_t {1} = {2}; {1} < {3}; {1} += {4}) {{\n{5}{0}}}\n", pad, c_name(s.name),
+                         c_dim(s.begin, helpers_), c_dim(s.end, helpers_), s.step, emit_body(s.body, depth + 1));
+    case Stmt::Kind::if_: {
+      std::string out = fmt::format("{}if ({}) {{\n{}{}}}", pad, c_expr(s.value, helpers_), emit_body(s.body, depth + 1), pad);
+      if (!s.other.empty())
+        out += fmt::format(" else {{\n{}{}}}", emit_body(s.other, depth + 1), pad);
+      return out + "\n";
+    }
+    case Stmt::Kind::while_:
+      return fmt::format("{}while ({}) {{\n{}{}}}\n", pad, c_expr(s.value, helpers_), emit_body(s.body, depth + 1), pad);
+    case Stmt::Kind::assert_:
+      return fmt::format("{0}if (!{1}) {{\n{0}  frame->trap = {2};\n{0}  return;\n{0}}}\n", pad, c_expr(s.value, helpers_),
+                         s.integer);
+    case Stmt::Kind::barrier:
+    case Stmt::Kind::prefetch:
+      return "";
+    }
+    return "";
+  }
+
+  std::string emit_entry(const Plan &plan, const std::string &model) {
+    std::string out = fmt::format("int32_t kiln_{}_plan_{}(const int64_t *dims, int64_t *out) {{\n", model, identifier(plan.name));
+    out += declare_dims(plan, "dims");
+    for (size_t i = 0; i < plan.constraints.size(); ++i)
+      out += fmt::format("  if ({} != {}) return {};\n", c_dim(plan.constraints[i].a, helpers_),
+                         c_dim(plan.constraints[i].b, helpers_), i + 1);
+    size_t at = 0;
+    out += fmt::format("  out[{}] = {};\n", at++, c_dim(plan.arena_size, helpers_));
+    for (const PlanArgument &output : plan.outputs)
+      for (const Dim &d : output.type.shape)
+        out += fmt::format("  out[{}] = {};\n", at++, c_dim(d, helpers_));
+    out += fmt::format("  return 0;\n}}\n\nint32_t kiln_{}_run_{}(KilnFrame *frame) {{\n", model, identifier(plan.name));
+    out += declare_dims(plan, "frame->dims");
+    out += "  frame->trap = 0;\n" + emit_steps(plan, plan.steps, model, 1);
+    return out + "  return 0;\n}\n";
+  }
+
+  std::string declare_dims(const Plan &plan, std::string_view from) {
+    std::string out = fmt::format("  (void){};\n", from);
+    for (size_t i = 0; i < plan.dims.size(); ++i)
+      out += fmt::format("  const int64_t {0} = {1}[{2}];\n  (void){0};\n", c_name(plan.dims[i]), from, i);
+    return out;
+  }
+
+  std::string buffer_text(const PlanBuffer &b, DType dtype, bool written, const std::string &model) {
+    std::string base, offset = c_dim(b.offset, helpers_);
+    switch (b.kind) {
+    case PlanBuffer::Kind::argument:
+      base = fmt::format("(uint8_t *)frame->args[{}]", b.argument);
+      break;
+    case PlanBuffer::Kind::weight:
+      base = fmt::format("{} + {}",
+                         options_.weights.empty() ? "frame->weights" : fmt::format("kiln_{}_weights.bytes", model),
+                         program_.weights[size_t(b.weight)].offset);
+      break;
+    case PlanBuffer::Kind::variable:
+      base = fmt::format("frame->variables + {}", program_.variables[size_t(b.variable)].offset);
+      break;
+    case PlanBuffer::Kind::arena:
+      base = "frame->arena";
+      break;
+    }
+    return fmt::format("({}{} *)({} + {})", written ? "" : "const ", c_type(dtype), base, offset);
+  }
+
+  std::string emit_steps(const Plan &plan, const std::vector<PlanStep> &steps, const std::string &model, int depth) {
+    std::string out, pad(size_t(depth) * 2, ' ');
+    auto condition = [&](const PlanStep &step) {
+      return fmt::format("*{}", buffer_text(plan.buffers[size_t(step.condition)], DType::bool_, false, model));
+    };
+    for (const PlanStep &step : steps) {
+      switch (step.kind) {
+      case PlanStep::Kind::launch: {
+        const Kernel &kernel = program_.kernels[size_t(step.kernel)];
+        std::string args;
+        for (size_t i = 0; i < step.buffers.size(); ++i)
+          args += ", " + buffer_text(plan.buffers[size_t(step.buffers[i])], kernel.buffers[i].dtype,
+                                     kernel.buffers[i].access != Access::in, model);
+        for (const Dim &d : step.dims)
+          args += ", " + c_dim(d, helpers_);
+        out += fmt::format("{0}{1}(frame{2}); /* {3} */\n{0}if (frame->trap) return frame->trap_kernel = {4}, frame->trap;\n"
+                           "{0}if (frame->services->after_kernel) frame->services->after_kernel(frame->services->self, {4});\n",
+                           pad, identifier(kernel.name), args, comment(step.name), step.position);
+        break;
+      }
+      case PlanStep::Kind::if_:
+        out += fmt::format("{0}if ({1}) {{\n{2}{0}}} else {{\n{3}{0}}}\n", pad, condition(step),
+                           emit_steps(plan, step.body, model, depth + 1), emit_steps(plan, step.other, model, depth + 1));
+        break;
+      case PlanStep::Kind::while_: {
+        std::string test = emit_steps(plan, step.condition_body, model, depth + 1);
+        out += fmt::format("{0}for (;;) {{\n{1}{0}  if (!{2}) break;\n{3}{0}}}\n", pad, test, condition(step),
+                           emit_steps(plan, step.body, model, depth + 1));
+        break;
+      }
+      case PlanStep::Kind::loop:
+        out += fmt::format("{0}for (int64_t {1} = 0; {1} < {2}; ++{1}) {{\n{3}{0}}}\n", pad, c_name(step.var),
+                           c_dim(step.count, helpers_), emit_steps(plan, step.body, model, depth + 1));
+        break;
+      }
+    }
+    return out;
+  }
+
+  // Names come from the model: nothing in one may end the comment it stands in.
+  static std::string comment(std::string text) {
+    for (char &c : text)
+      if (!std::isprint(static_cast<unsigned char>(c)) || c == '*' || c == '/' || c == '\\' || c == '?')
+        c = '_';
+    return text;
+  }
+
+  const Program &program_;
+  const COptions &options_;
+  Helpers helpers_;
+};
+
+} // namespace
+
+Result<std::string> emit_c(const Program &program, const COptions &options) {
+  return Emitter(program, options).run();
+}
+
+} // namespace kiln::c

@@ -1,0 +1,222 @@
+#include "codegen/compile.h"
+
+#include "ir/pack.h"
+#include "passes/kernel/schedule.h"
+#include "passes/lower/lower.h"
+
+#include <fmt/format.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+namespace kiln {
+namespace {
+
+class PhaseTimer {
+public:
+  PhaseTimer(const CompileOptions &options, Compiled &compiled) : options_(options), compiled_(compiled) {}
+
+  void begin(std::string phase) {
+    end();
+    if (options_.progress)
+      options_.progress(phase);
+    phase_ = std::move(phase);
+    start_ = std::chrono::steady_clock::now();
+  }
+  void end() {
+    if (phase_.empty())
+      return;
+    std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start_;
+    compiled_.seconds.emplace_back(std::move(phase_), spent.count());
+    phase_.clear();
+  }
+
+private:
+  const CompileOptions &options_;
+  Compiled &compiled_;
+  std::string phase_;
+  std::chrono::steady_clock::time_point start_;
+};
+
+PackageDim package_dim(const Dim &d, const std::vector<Symbol> &symbols) {
+  if (d.is_const())
+    return dim_const(d.as_const());
+  if (auto s = d.try_symbol())
+    for (size_t i = 0; i < symbols.size(); ++i)
+      if (symbols[i] == *s) {
+        PackageDim out = dim_symbol(uint32_t(i));
+        out.text = s->text();
+        return out;
+      }
+  return dim_planned(d.text());
+}
+
+PackageValue package_value(const PlanArgument &argument, const Plan &plan) {
+  PackageValue out{argument.name, uint32_t(argument.type.dtype), {}};
+  for (const Dim &d : argument.type.shape)
+    out.dims.push_back(package_dim(d, plan.dims));
+  return out;
+}
+
+// The launches of a plan in the order of their positions.
+void collect_launches(const std::vector<PlanStep> &steps, std::vector<const PlanStep *> &out) {
+  for (const PlanStep &step : steps) {
+    if (step.kind == PlanStep::Kind::launch) {
+      if (out.size() <= size_t(step.position))
+        out.resize(size_t(step.position) + 1);
+      out[size_t(step.position)] = &step;
+    }
+    collect_launches(step.condition_body, out);
+    collect_launches(step.body, out);
+    collect_launches(step.other, out);
+  }
+}
+
+double estimate(const Dim &d) { return d.is_const() ? double(d.as_const()) : 0; }
+
+PackageEntry package_entry(const Module &module, const Program &program, const Plan &plan,
+                           PackageSpec &spec) {
+  PackageEntry entry;
+  entry.name = plan.name;
+  for (const PlanArgument &input : plan.inputs)
+    entry.inputs.push_back(package_value(input, plan));
+  for (const PlanArgument &output : plan.outputs)
+    entry.outputs.push_back(package_value(output, plan));
+  for (Symbol s : plan.dims) {
+    PackageSymbol symbol;
+    symbol.name = s.text();
+    if (auto it = module.dim_bounds.find(symbol.name); it != module.dim_bounds.end()) {
+      symbol.min = it->second.first;
+      symbol.max = it->second.second;
+    }
+    entry.symbols.push_back(std::move(symbol));
+  }
+  for (const auto &c : plan.constraints)
+    entry.constraints.push_back(fmt::format("{} == {} ({})", c.a.text(), c.b.text(), c.reason));
+  std::vector<const PlanStep *> launches;
+  collect_launches(plan.steps, launches);
+  for (const PlanStep *step : launches) {
+    const Kernel &kernel = program.kernels[size_t(step->kernel)];
+    PackageKernel k{step->name, package::kNoIndex, estimate(kernel.flops), estimate(kernel.bytes)};
+    if (step->location.known()) {
+      k.location = uint32_t(spec.locations.size());
+      spec.locations.push_back({std::string(step->location.file.text()), uint32_t(step->location.line),
+                                uint32_t(step->location.column), std::string(step->location.node.text())});
+    }
+    entry.kernels.push_back(std::move(k));
+    for (size_t b = 0; b < step->buffers.size(); ++b) {
+      const PlanBuffer &buffer = plan.buffers[size_t(step->buffers[b])];
+      bool written = kernel.buffers[b].access != Access::in;
+      entry.writes_variables |= written && buffer.kind == PlanBuffer::Kind::variable;
+    }
+  }
+  if (plan.arena_size.is_const())
+    entry.arena_size = plan.arena_size.as_const();
+  return entry;
+}
+
+} // namespace
+
+bool optimise_module(Module &module, const CompileOptions &options, Diagnostics &diagnostics) {
+  PassContext context(diagnostics);
+  context.flags.keep_params = options.keep_params;
+  PassManager manager(context, options.passes);
+  return run_graph_pipeline(module, manager, options.level) && !diagnostics.has_errors();
+}
+
+std::vector<Kernel> schedule_kernels(const Program &program, const MachineDesc &machine, int jobs) {
+  std::vector<Kernel> kernels = program.kernels;
+  std::atomic<size_t> next{0};
+  auto work = [&] {
+    for (size_t i; (i = next.fetch_add(1)) < kernels.size();)
+      schedule(kernels[i], machine);
+  };
+  std::vector<std::thread> threads;
+  for (int j = 1; j < jobs; ++j)
+    threads.emplace_back(work);
+  work();
+  for (std::thread &t : threads)
+    t.join();
+  return kernels;
+}
+
+bool compile_module(Module &module, const CompileOptions &options, Compiled &compiled,
+                    Diagnostics &diagnostics) {
+  KILN_CHECK(!options.machines.empty(), "compile_module() needs a machine");
+  compiled = {};
+  compiled.denormals_keep = options.denormals_keep;
+  PhaseTimer timer(options, compiled);
+  timer.begin("graph passes");
+  if (!optimise_module(module, options, diagnostics))
+    return false;
+  timer.begin("lowering");
+  if (!lower_module(module, compiled.program, diagnostics))
+    return false;
+  for (const MachineDesc &machine : options.machines) {
+    timer.begin(machine.name + ": kernel passes");
+    TargetCode target{machine, schedule_kernels(compiled.program, machine, options.jobs), {}};
+    timer.begin(machine.name + ": code generation");
+    cpu::CpuOptions cpu;
+    cpu.opt_level = options.level == OptLevel::o0 ? 0 : 2;
+    cpu.jobs = options.jobs;
+    cpu.denormals_keep = options.denormals_keep;
+    auto image = cpu::compile_image(compiled.program, target.kernels, machine, cpu);
+    if (!image) {
+      diagnostics.error({}, fmt::format("no code for {}: {}", machine.name, image.error().message));
+      return false;
+    }
+    target.image = std::move(*image);
+    compiled.targets.push_back(std::move(target));
+  }
+  timer.end();
+  return true;
+}
+
+PackageSpec package_spec(const Module &module, const Compiled &compiled) {
+  PackageSpec spec;
+  const Program &program = compiled.program;
+  spec.model_name = module.name;
+  spec.producer = "kiln " KILN_VERSION;
+  spec.keep_denormals = compiled.denormals_keep;
+  for (const Plan &plan : program.entries)
+    spec.entries.push_back(package_entry(module, program, plan, spec));
+  for (size_t i = 0; i < module.variables.size(); ++i) {
+    const Variable &v = module.variables[i];
+    const VariableSlot &slot = program.variables[i];
+    PackageVariable variable;
+    variable.name = v.name;
+    variable.dtype = uint32_t(v.type.dtype);
+    for (const Dim &d : v.type.shape)
+      variable.dims.push_back(d.as_const());
+    variable.is_param = v.kind == VariableKind::param;
+    variable.offset = uint64_t(slot.offset);
+    if (slot.weight >= 0)
+      variable.initial = uint64_t(program.weights[size_t(slot.weight)].offset);
+    spec.variables.push_back(std::move(variable));
+  }
+  spec.variables_size = uint64_t(program.variables_size);
+  for (const auto &[key, value] : module.metadata)
+    spec.metadata.emplace_back(key, value);
+  for (const TargetCode &target : compiled.targets)
+    spec.code.push_back({target.machine.name,
+                         {reinterpret_cast<const uint8_t *>(target.image.elf.data()), target.image.elf.size()}});
+  for (const Weight &weight : program.weights) {
+    const Tensor *tensor = &module.constants[size_t(weight.constant)].tensor;
+    PackageWeights out;
+    out.offset = uint64_t(weight.offset);
+    out.size = uint64_t(weight.size);
+    if (weight.layout.is_row_major())
+      out.data = tensor->bytes().data();
+    else
+      out.fill = [tensor, &weight](uint8_t *to) {
+        pack(*tensor, weight.layout, {reinterpret_cast<std::byte *>(to), size_t(weight.size)});
+      };
+    if (out.size > 0)
+      spec.weights.push_back(std::move(out));
+  }
+  spec.weights_size = uint64_t(program.weights_size);
+  return spec;
+}
+
+} // namespace kiln

@@ -1,0 +1,57 @@
+// From a module to a package, the whole way: graph passes, lowering, kernel passes, code for each
+// target, and the description that the package writer takes. The `kiln` command and programs that
+// compile in memory both come through here.
+//
+//   Diagnostics diagnostics;
+//   Compiled compiled;
+//   if (compile_module(module, options, compiled, diagnostics))
+//     write_package(package_spec(module, compiled), "net.kiln");
+#pragma once
+
+#include "codegen/cpu/cpu.h"
+#include "codegen/package/package_writer.h"
+#include "passes/pipelines.h"
+
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace kiln {
+
+struct CompileOptions {
+  std::vector<MachineDesc> machines; // one code section for each, in this order
+  OptLevel level = OptLevel::o2;
+  int jobs = 1;                // threads that schedule and generate code; the bytes do not depend on it
+  bool keep_params = false;    // parameters can be written by the runtime, so they are not folded away
+  bool denormals_keep = false;
+  PassManagerOptions passes;
+  // Told when a phase begins: "graph passes", "lowering", "x86-64-v4: kernels", ...
+  std::function<void(std::string_view phase)> progress;
+};
+
+struct TargetCode {
+  MachineDesc machine;
+  std::vector<Kernel> kernels; // scheduled; the same indices as in the program
+  cpu::CodeImage image;
+};
+
+struct Compiled {
+  Program program;
+  std::vector<TargetCode> targets;
+  std::vector<std::pair<std::string, double>> seconds; // by phase, for --time-passes
+  bool denormals_keep = false;
+};
+
+// The phases one by one, for tools that stop between them. Each returns false after reporting errors.
+bool optimise_module(Module &module, const CompileOptions &options, Diagnostics &diagnostics);
+std::vector<Kernel> schedule_kernels(const Program &program, const MachineDesc &machine, int jobs);
+
+// `module` is left as the graph passes made it: what the plan's values refer to.
+bool compile_module(Module &module, const CompileOptions &options, Compiled &compiled,
+                    Diagnostics &diagnostics);
+
+// Views of `module` and `compiled`, which must outlive it.
+PackageSpec package_spec(const Module &module, const Compiled &compiled);
+
+} // namespace kiln

@@ -1,0 +1,60 @@
+// What the verbs of the `kiln` command share: exit codes, loading models, tensors on the command line.
+#pragma once
+
+#include "codegen/compile.h"
+#include "ir/graph.h"
+
+#include <CLI/CLI.hpp>
+
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace kiln {
+
+enum ExitCode { kFine = 0, kBadInput = 1, kBadUsage = 2, kMismatch = 3, kBug = 4 };
+
+// Options that every verb that reads a model file has.
+struct ModelOptions {
+  std::string path;
+  std::vector<std::string> dims;   // N=4 or N=1..64
+  std::vector<std::string> shapes; // x=1x3x224x224
+  std::string weights;
+  bool json = false;
+
+  void add_to(CLI::App &app, bool with_path = true);
+};
+
+bool is_package(const std::string &path); // by its first bytes
+// Reads .kir, .onnx or standard input ("-", .kir). Reports to `diagnostics`.
+bool load_model(const ModelOptions &options, Module &module, Diagnostics &diagnostics);
+
+// "host", "x86-64-v3", ...; an error lists the known ones.
+Result<std::vector<MachineDesc>> parse_targets(const std::vector<std::string> &names);
+Result<OptLevel> parse_level(const std::string &level); // "0", "1", "2"
+
+// Prints diagnostics to standard error (JSON where asked) and gives the exit code they mean.
+int report(const Diagnostics &diagnostics, bool json);
+int report(const Error &error, bool json);
+
+// "x=@x.npy", "x=2x2xf32=1,2,3,4", "x=f32=1" (a scalar), "x=@all.npz" (the array `x` of it).
+Result<std::pair<std::string, Tensor>> parse_input(const std::string &text);
+Result<std::vector<std::pair<std::string, Tensor>>> parse_inputs(const std::vector<std::string> &texts);
+// A few values and the shape, for people.
+std::string tensor_text(const Tensor &tensor, int64_t limit = 1000);
+
+// A model compiled in memory for this machine, as a package that a Session opens.
+struct PackageBytes {
+  std::span<const std::byte> bytes; // 64-byte aligned
+  std::shared_ptr<void> owner;
+};
+bool compile_in_memory(Module &module, const CompileOptions &options, Compiled &compiled,
+                       PackageBytes &package, Diagnostics &diagnostics);
+
+// One file a verb.
+void add_compile(CLI::App &app, int &exit_code);
+void add_run(CLI::App &app, int &exit_code);
+void add_bench(CLI::App &app, int &exit_code);
+
+} // namespace kiln

@@ -1,0 +1,27 @@
+// The `kiln` command: one file a verb.
+#include "tools/cli.h"
+
+#include <exception>
+#include <iostream>
+
+int main(int argc, char **argv) {
+  CLI::App app("Kiln compiles neural networks ahead of time: a model file goes in, native code comes out.");
+  app.set_version_flag("--version", "kiln " KILN_VERSION);
+  app.require_subcommand(1);
+  int exit_code = kiln::kFine;
+  try {
+    kiln::add_compile(app, exit_code);
+    kiln::add_run(app, exit_code);
+    kiln::add_bench(app, exit_code);
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError &error) {
+    return app.exit(error) == 0 ? kiln::kFine : kiln::kBadUsage;
+  } catch (const std::bad_alloc &) {
+    std::cerr << "kiln: error: not enough memory\n";
+    return kiln::kBadInput;
+  } catch (const std::exception &error) {
+    std::cerr << "kiln: internal error: " << error.what() << "\n";
+    return kiln::kBug;
+  }
+  return exit_code;
+}

@@ -1,0 +1,242 @@
+#include "tools/session.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <limits>
+
+namespace kiln {
+namespace {
+
+const KilnApi &api() {
+  static const KilnApi *table = kiln_get_api(KILN_API_VERSION);
+  return *table;
+}
+
+Error error_of(const KilnError &e) {
+  std::string message = e.message;
+  if (e.node[0])
+    message += fmt::format(" (node '{}')", e.node);
+  if (e.location[0])
+    message += fmt::format(" at {}", e.location);
+  return Error{message};
+}
+
+struct FreeDeleter {
+  void operator()(void *p) const { std::free(p); }
+};
+
+std::string value_text(const KilnValueInfo &info) {
+  std::string dims;
+  for (uint32_t i = 0; i < info.rank; ++i)
+    dims += (i ? ", " : "") + std::string(info.dims[i].text);
+  auto dtype = dtype_from_code(int(info.dtype));
+  return fmt::format("{}[{}]", dtype ? dtype_name(*dtype) : "?", dims);
+}
+
+} // namespace
+
+struct Session::State {
+  KilnModule *module = nullptr;
+  KilnPool *pool = nullptr;
+  uint32_t entry = 0;
+  KilnEntryInfo info{};
+  std::unique_ptr<void, FreeDeleter> memory;
+  size_t memory_bytes = 0;
+  KilnContext *context = nullptr;
+  std::vector<std::pair<std::string, Tensor>> inputs;
+  std::vector<Tensor> outputs;
+  KilnKernelHook hook = nullptr;
+  void *hook_self = nullptr;
+
+  ~State() {
+    if (pool)
+      api().pool_destroy(pool);
+    if (module)
+      api().close(module);
+  }
+};
+
+Session::Session() : state_(std::make_unique<State>()) {}
+Session::Session(Session &&) noexcept = default;
+Session &Session::operator=(Session &&) noexcept = default;
+Session::~Session() = default;
+
+Result<Session> Session::open(const std::string &path, const SessionOptions &options) {
+  Session session;
+  KilnError error{};
+  KilnOpenOptions open{0, 0, options.target.empty() ? nullptr : options.target.c_str()};
+  if (api().open(path.c_str(), &open, &session.state_->module, &error) != KILN_OK)
+    return error_of(error);
+  return start(std::move(session), options);
+}
+
+Result<Session> Session::open(std::span<const std::byte> package, const SessionOptions &options) {
+  Session session;
+  KilnError error{};
+  KilnOpenOptions open{0, 0, options.target.empty() ? nullptr : options.target.c_str()};
+  if (api().open_memory(package.data(), package.size(), &open, &session.state_->module, &error) != KILN_OK)
+    return error_of(error);
+  return start(std::move(session), options);
+}
+
+Result<Session> Session::start(Session session, const SessionOptions &options) {
+  State &s = *session.state_;
+  KilnError error{};
+  if (!options.entry.empty()) {
+    int32_t index = api().find_entry(s.module, options.entry.c_str());
+    if (index < 0) {
+      std::string names;
+      KilnEntryInfo info{};
+      for (uint32_t i = 0; api().entry_info(s.module, i, &info) == KILN_OK; ++i)
+        names += (i ? ", " : "") + std::string(info.name);
+      return Error{fmt::format("no entry '{}'; the package has: {}", options.entry, names)};
+    }
+    s.entry = uint32_t(index);
+  }
+  api().entry_info(s.module, s.entry, &s.info);
+  if (options.threads > 1 && api().pool_create(uint32_t(options.threads), &s.pool, &error) != KILN_OK)
+    return error_of(error);
+  return session;
+}
+
+std::vector<std::string> Session::input_names() const {
+  std::vector<std::string> out;
+  KilnValueInfo info{};
+  for (uint32_t i = 0; i < state_->info.input_count; ++i) {
+    api().input_info(state_->module, state_->entry, i, &info);
+    out.emplace_back(info.name);
+  }
+  return out;
+}
+
+std::vector<std::string> Session::output_names() const {
+  std::vector<std::string> out;
+  KilnValueInfo info{};
+  for (uint32_t i = 0; i < state_->info.output_count; ++i) {
+    api().output_info(state_->module, state_->entry, i, &info);
+    out.emplace_back(info.name);
+  }
+  return out;
+}
+
+std::string Session::input_text(const std::string &name) const {
+  KilnValueInfo info{};
+  for (uint32_t i = 0; i < state_->info.input_count; ++i) {
+    api().input_info(state_->module, state_->entry, i, &info);
+    if (name == info.name)
+      return value_text(info);
+  }
+  return "";
+}
+
+const char *Session::target() const {
+  KilnModuleInfo info{};
+  api().module_info(state_->module, &info);
+  return info.target;
+}
+
+Status Session::bind(std::vector<std::pair<std::string, Tensor>> inputs) {
+  State &s = *state_;
+  std::vector<std::string> names = input_names();
+  for (const auto &[name, tensor] : inputs)
+    if (std::find(names.begin(), names.end(), name) == names.end()) {
+      std::string list;
+      for (const std::string &n : names)
+        list += fmt::format("{}{}: {}", list.empty() ? "" : ", ", n, input_text(n));
+      return Error{fmt::format("the model has no input '{}'; it has {}", name, list)};
+    }
+  s.inputs = std::move(inputs);
+  std::vector<const Tensor *> by_index;
+  for (const std::string &name : names) {
+    auto it = std::find_if(s.inputs.begin(), s.inputs.end(), [&](const auto &i) { return i.first == name; });
+    if (it == s.inputs.end())
+      return Error{fmt::format("no value for input '{}': {}; give one with --input {}=@FILE.npy", name,
+                               input_text(name), name)};
+    by_index.push_back(&it->second);
+  }
+  // The symbols' values come from the inputs' shapes; bind_input checks that they agree.
+  std::vector<int64_t> dims(s.info.symbol_count, 1);
+  KilnValueInfo info{};
+  for (uint32_t i = 0; i < by_index.size(); ++i) {
+    api().input_info(s.module, s.entry, i, &info);
+    for (uint32_t d = 0; d < info.rank && d < uint32_t(by_index[i]->rank()); ++d)
+      if (info.dims[d].symbol >= 0)
+        dims[size_t(info.dims[d].symbol)] = by_index[i]->dims()[d];
+  }
+  KilnError error{};
+  KilnContextOptions options{};
+  options.dims = dims.empty() ? nullptr : dims.data();
+  options.executor = s.pool ? api().pool_executor(s.pool) : nullptr;
+  if (api().context_size(s.module, s.entry, &options, &s.memory_bytes, &error) != KILN_OK)
+    return error_of(error);
+  size_t rounded = (s.memory_bytes + 4095) / 4096 * 4096;
+  s.memory.reset(std::aligned_alloc(4096, rounded));
+  if (!s.memory)
+    return Error{fmt::format("no memory for a context of {} bytes", s.memory_bytes)};
+  if (api().context_init(s.module, s.entry, &options, s.memory.get(), rounded, &s.context, &error) != KILN_OK)
+    return error_of(error);
+  for (uint32_t i = 0; i < by_index.size(); ++i) {
+    const Tensor &t = *by_index[i];
+    KilnTensor bound{const_cast<std::byte *>(t.bytes().data()), t.bytes().size(), uint32_t(t.dtype()),
+                     uint32_t(t.rank()), t.dims().data()};
+    static const int64_t kNoDims[1] = {0};
+    if (t.rank() == 0)
+      bound.dims = kNoDims;
+    if (api().bind_input(s.context, i, &bound, &error) != KILN_OK)
+      return error_of(error);
+  }
+  s.outputs.clear();
+  for (uint32_t i = 0; i < s.info.output_count; ++i) {
+    api().output_info(s.module, s.entry, i, &info);
+    std::vector<int64_t> shape(KILN_MAX_RANK);
+    if (api().output_dims(s.context, i, shape.data(), &error) != KILN_OK)
+      return error_of(error);
+    shape.resize(info.rank);
+    auto dtype = dtype_from_code(int(info.dtype));
+    if (!dtype || !checked_bytes(*dtype, shape))
+      return Error{fmt::format("the output '{}' is too large", info.name)};
+    s.outputs.emplace_back(*dtype, shape);
+  }
+  for (uint32_t i = 0; i < s.outputs.size(); ++i) {
+    Tensor &t = s.outputs[i];
+    KilnTensor bound{t.mutable_bytes(), t.bytes().size(), uint32_t(t.dtype()), uint32_t(t.rank()), nullptr};
+    if (api().bind_output(s.context, i, &bound, &error) != KILN_OK)
+      return error_of(error);
+  }
+  if (s.hook)
+    api().set_kernel_hook(s.context, s.hook, s.hook_self);
+  return Unit{};
+}
+
+Status Session::run() {
+  KilnError error{};
+  if (!state_->context)
+    return Error{"bind the inputs before a run"};
+  if (api().run(state_->context, &error) != KILN_OK)
+    return error_of(error);
+  return Unit{};
+}
+
+std::vector<Tensor> &Session::outputs() { return state_->outputs; }
+
+void Session::set_kernel_hook(KilnKernelHook hook, void *self) {
+  state_->hook = hook;
+  state_->hook_self = self;
+  if (state_->context)
+    api().set_kernel_hook(state_->context, hook, self);
+}
+
+std::vector<KilnKernelInfo> Session::kernels() const {
+  std::vector<KilnKernelInfo> out(state_->info.kernel_count);
+  for (uint32_t i = 0; i < out.size(); ++i)
+    api().kernel_info(state_->module, state_->entry, i, &out[i]);
+  return out;
+}
+
+int64_t Session::arena_bytes() const { return int64_t(state_->memory_bytes); }
+
+const KilnModule *Session::module() const { return state_->module; }
+
+} // namespace kiln

@@ -1,0 +1,54 @@
+// One entry of a package, fed with Tensors by name: what `run`, `bench` and `check` do with the runtime.
+#pragma once
+
+#include "ir/tensor.h"
+
+#include <kiln/kiln.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace kiln {
+
+struct SessionOptions {
+  std::string entry;  // empty: the first
+  std::string target; // empty: the best code for this machine
+  int threads = 1;
+};
+
+class Session {
+public:
+  // From a file, or from a package's bytes, which stay the caller's (64-byte aligned).
+  static Result<Session> open(const std::string &path, const SessionOptions &options);
+  static Result<Session> open(std::span<const std::byte> package, const SessionOptions &options);
+
+  Session(Session &&) noexcept;
+  Session &operator=(Session &&) noexcept;
+  ~Session();
+
+  std::vector<std::string> input_names() const;
+  std::vector<std::string> output_names() const;
+  // "f32[N, 3, 224, 224]"
+  std::string input_text(const std::string &name) const;
+  const char *target() const;
+
+  // Inputs by name; all must be given, no others. Sizes the context and makes the outputs.
+  Status bind(std::vector<std::pair<std::string, Tensor>> inputs);
+  Status run();
+  std::vector<Tensor> &outputs(); // in the order of output_names(), overwritten by each run
+
+  void set_kernel_hook(KilnKernelHook hook, void *self);
+  std::vector<KilnKernelInfo> kernels() const;
+  int64_t arena_bytes() const; // of the bound shapes: what the context holds beside its own record
+  const KilnModule *module() const;
+
+private:
+  Session();
+  static Result<Session> start(Session session, const SessionOptions &options);
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+} // namespace kiln

@@ -1,0 +1,131 @@
+// kiln run: a package, or a model file compiled in memory first, on given inputs.
+#include "tools/cli.h"
+#include "tools/session.h"
+
+#include "frontend/data/npy.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <fstream>
+#include <iostream>
+#include <numeric>
+
+namespace kiln {
+namespace {
+
+struct RunOptions {
+  ModelOptions model;
+  std::vector<std::string> inputs, outputs;
+  SessionOptions session;
+  std::string level = "2", labels;
+  int top = 0;
+};
+
+// The largest values of each output, with names where a file gives them.
+Status print_top(const std::string &name, const Tensor &tensor, const RunOptions &options) {
+  std::vector<std::string> labels;
+  if (!options.labels.empty()) {
+    std::ifstream file(options.labels);
+    if (!file)
+      return Error{fmt::format("cannot read the labels in '{}'", options.labels)};
+    for (std::string line; std::getline(file, line);)
+      labels.push_back(line);
+  }
+  std::vector<int64_t> order(size_t(tensor.count()));
+  std::iota(order.begin(), order.end(), int64_t(0));
+  size_t shown = std::min(order.size(), size_t(options.top));
+  std::partial_sort(order.begin(), order.begin() + std::ptrdiff_t(shown), order.end(), [&](int64_t a, int64_t b) {
+    double x = tensor.at_f64(a), y = tensor.at_f64(b);
+    return x != y ? x > y : a < b;
+  });
+  std::cout << name << ":\n";
+  for (size_t i = 0; i < shown; ++i)
+    std::cout << fmt::format("  {:8.4f}  {}\n", tensor.at_f64(order[i]),
+                             size_t(order[i]) < labels.size() ? labels[size_t(order[i])]
+                                                              : fmt::format("#{}", order[i]));
+  return Unit{};
+}
+
+Result<Session> open_session(const RunOptions &options, PackageBytes &package, Diagnostics &diagnostics) {
+  if (is_package(options.model.path))
+    return Session::open(options.model.path, options.session);
+  Module module;
+  Compiled compiled;
+  CompileOptions compile;
+  compile.machines = {host_machine()};
+  auto level = parse_level(options.level);
+  if (!level)
+    return level.error();
+  compile.level = *level;
+  if (!load_model(options.model, module, diagnostics) ||
+      !compile_in_memory(module, compile, compiled, package, diagnostics))
+    return Error{""};
+  return Session::open(package.bytes, options.session);
+}
+
+int run(const RunOptions &options) {
+  auto inputs = parse_inputs(options.inputs);
+  if (!inputs)
+    return report(inputs.error(), options.model.json);
+  std::vector<std::pair<std::string, std::string>> sinks;
+  for (const std::string &text : options.outputs) {
+    size_t at = text.find("=@");
+    if (at == std::string::npos || at == 0)
+      return report(Error{fmt::format("--output {}: write NAME=@FILE.npy", text)}, options.model.json);
+    sinks.emplace_back(text.substr(0, at), text.substr(at + 2));
+  }
+  Diagnostics diagnostics;
+  PackageBytes package;
+  auto session = open_session(options, package, diagnostics);
+  if (!session)
+    return diagnostics.has_errors() ? report(diagnostics, options.model.json)
+                                    : report(session.error(), options.model.json);
+  auto names = session->output_names();
+  for (const auto &[name, file] : sinks)
+    if (std::find(names.begin(), names.end(), name) == names.end())
+      return report(Error{fmt::format("the model has no output '{}'; it has: {}", name, fmt::join(names, ", "))},
+                    options.model.json);
+  if (auto status = session->bind(std::move(*inputs)); !status)
+    return report(status.error(), options.model.json);
+  if (auto status = session->run(); !status)
+    return report(status.error(), options.model.json);
+  std::string json;
+  for (size_t i = 0; i < names.size(); ++i) {
+    const Tensor &tensor = session->outputs()[i];
+    for (const auto &[name, file] : sinks)
+      if (name == names[i])
+        if (auto status = write_npy(file, tensor); !status)
+          return report(status.error(), options.model.json);
+    if (options.model.json)
+      json += fmt::format("{}{}: {{\"dtype\": \"{}\", \"shape\": [{}]}}", json.empty() ? "" : ", ",
+                          json_quote(names[i]), dtype_name(tensor.dtype()), fmt::join(tensor.dims(), ", "));
+    else if (options.top > 0) {
+      if (auto status = print_top(names[i], tensor, options); !status)
+        return report(status.error(), false);
+    } else if (sinks.empty())
+      std::cout << names[i] << ": " << tensor_text(tensor) << "\n";
+  }
+  if (options.model.json)
+    std::cout << "{" << json << "}\n";
+  return kFine;
+}
+
+} // namespace
+
+void add_run(CLI::App &app, int &exit_code) {
+  auto options = std::make_shared<RunOptions>();
+  CLI::App *verb = app.add_subcommand("run", "Run a package, or compile a model in memory and run it");
+  options->model.add_to(*verb);
+  verb->add_option("-i,--input", options->inputs, "NAME=@FILE.npy or NAME=2x2xf32=1,2,3,4")->expected(1)->allow_extra_args(false);
+  verb->add_option("-o,--output", options->outputs, "NAME=@FILE.npy; without any, outputs are printed")->expected(1)->allow_extra_args(false);
+  verb->add_option("--entry", options->session.entry, "which exported function (default: the first)");
+  verb->add_option("--threads", options->session.threads, "threads to run on")->check(CLI::Range(1, 1024));
+  verb->add_option("--target", options->session.target, "code section of the package to use");
+  verb->add_option("--top", options->top, "print only the N largest values of each output")->check(CLI::Range(0, 1000000));
+  verb->add_option("--labels", options->labels, "a file with a name a line for --top");
+  verb->add_option("-O", options->level, "0, 1 or 2, where a model is compiled");
+  verb->callback([options, &exit_code] { exit_code = run(*options); });
+}
+
+} // namespace kiln
