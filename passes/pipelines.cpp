@@ -14,12 +14,16 @@ bool run_graph_pipeline(Module &module, PassManager &manager, OptLevel level) {
 
   if (!run("freeze")) // weights of inference are constants, so that they can be folded and packed
     return false;
-  constexpr std::string_view kSimplify[] = {"fold", "cse", "dce"};
+  constexpr std::string_view kSimplify[] = {"canonicalise", "fold", "cse", "dce"};
   if (!manager.run_until_stable(module, kSimplify, 4)) // composites are as simple as they get
+    return false;
+  if (!run("raise")) // what was a composite for its author is one again
     return false;
   if (!run("decompose")) // only primitives are left, and what the target has a kernel for
     return false;
-  return manager.run_until_stable(module, kSimplify, 4);
+  if (!manager.run_until_stable(module, kSimplify, 6)) // norms are folded into the weights before them
+    return false;
+  return run("fuse"); // every node that is not structural is one kernel (or a reshape, which is none)
 }
 
 } // namespace kiln

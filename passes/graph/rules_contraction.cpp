@@ -1,0 +1,154 @@
+// What goes into a contraction for free: a bias as the value it starts from, a scale of its constant
+// weights, padding, a transposed operand. The arithmetic on weights is emitted as nodes on constants, for
+// fold to evaluate.
+#include "passes/graph/index_map.h"
+#include "passes/graph/rules.h"
+
+#include <algorithm>
+
+namespace kiln {
+namespace {
+
+// A constant that varies along dim `axis` of the result at most, as a vector [size]; invalid otherwise.
+ValueId as_vector(Match &m, ValueId c, int axis, const Shape &result) {
+  const Shape shape = m.shape(c);
+  if (!m.is_constant(c) || shape.size() > result.size())
+    return {};
+  size_t skip = result.size() - shape.size();
+  for (size_t d = 0; d < shape.size(); ++d)
+    if (!shape[d].is_const(1) && (int(skip + d) != axis || shape[d] != result[size_t(axis)]))
+      return {};
+  Dim size = result[size_t(axis)];
+  if (!size.is_const())
+    return {};
+  if (element_count(shape).is_const(1) && !size.is_const(1)) {
+    ValueId one = shape.size() == 1 ? c : m.b(Op::reshape, {c}, {{"shape", Shape{1}}});
+    return m.b(Op::broadcast_to, {one}, {{"shape", Shape{size}}});
+  }
+  return shape == Shape{size} ? c : m.b(Op::reshape, {c}, {{"shape", Shape{size}}});
+}
+
+// The contraction at operand 0, if nothing else uses it, and the axis of the result its weights' output
+// channels lie on.
+struct Contraction {
+  Node node;
+  int channels;
+};
+std::optional<Contraction> contraction_below(Match &m) {
+  const Node *n = m.def(m.operand(0));
+  if (!n || !m.has_one_use(m.operand(0)) || m.type(m.operand(0)) != m.type() || !m.is_float_result())
+    return std::nullopt;
+  if (n->op == Op::conv || n->op == Op::conv_transpose)
+    return Contraction{*n, 1};
+  if (n->op == Op::dot && m.type().rank() > 0)
+    return Contraction{*n, m.type().rank() - 1};
+  return std::nullopt;
+}
+
+ValueId add_bias(Match &m) {
+  auto below = contraction_below(m);
+  if (!below)
+    return {};
+  ValueId bias = as_vector(m, m.operand(1), below->channels, m.type().shape);
+  if (!bias.valid())
+    return {};
+  auto &operands = below->node.operands;
+  if (operands.size() < 3)
+    operands.push_back(bias);
+  else if (!m.is_constant(operands[2]))
+    return {};
+  else
+    operands[2] = m.b(Op::add, {operands[2], bias});
+  return m.b(below->node.op, operands, below->node.attrs);
+}
+
+// conv(x, w, b) * c = conv(x, w * c, b * c)
+ValueId scale_weights(Match &m) {
+  auto below = contraction_below(m);
+  if (!below)
+    return {};
+  Node &n = below->node;
+  const TensorType weights = m.type(n.operands[1]);
+  if (!m.is_constant(n.operands[1]) || (n.operands.size() > 2 && !m.is_constant(n.operands[2])))
+    return {};
+  // The output channels in the weights; a grouped transposed convolution has them spread over two dims.
+  int axis = 0;
+  if (n.op == Op::conv_transpose) {
+    if (!n.attrs.get_dim("groups").is_const(1))
+      return {};
+    axis = 1;
+  } else if (n.op == Op::dot) {
+    axis = n.attrs.get_bool("transpose_b") ? weights.rank() - 2 : weights.rank() - 1;
+    if (n.operands.size() > 2 && squeezed(m.shape(n.operands[2])).size() > 1)
+      return {};
+  }
+  ValueId scale = as_vector(m, m.operand(1), below->channels, m.type().shape);
+  if (!scale.valid() || axis < 0)
+    return {};
+  Shape along(size_t(weights.rank()), Dim(1));
+  along[size_t(axis)] = weights.shape[size_t(axis)];
+  n.operands[1] = m.b(Op::mul, {n.operands[1], m.b(Op::reshape, {scale}, {{"shape", along}})});
+  if (n.operands.size() > 2)
+    n.operands[2] = m.b(Op::mul, {n.operands[2], scale});
+  return m.b(n.op, n.operands, n.attrs);
+}
+
+// dot(a, permute(b)) with the last dims swapped = dot(a, b) with transpose_b flipped. The form in which
+// the innermost dim of b's source is the innermost of what the dot reads is the one to have.
+ValueId transpose_into_dot(Match &m) {
+  const Node *p = m.def(m.operand(1), Op::permute);
+  if (!p)
+    return {};
+  size_t rank = m.shape(m.operand(1)).size();
+  auto dims = normal_axes(p->attrs, "dims", rank);
+  if (rank < 2 || dims[rank - 2] != int64_t(rank) - 1)
+    return {};
+  std::swap(dims[rank - 1], dims[rank - 2]);
+  ValueId b = p->operands[0];
+  if (!std::is_sorted(dims.begin(), dims.end()))
+    b = m.b(Op::permute, {b}, {{"dims", std::vector<Dim>(dims.begin(), dims.end())}});
+  Attrs attrs = m.node().attrs;
+  attrs.set("transpose_b", !attrs.get_bool("transpose_b"));
+  auto operands = m.node().operands;
+  operands[1] = b;
+  return m.b(Op::dot, operands, attrs);
+}
+
+// conv(pad(x, 0), w) = conv(x, w) with more padding
+ValueId pad_into_conv(Match &m) {
+  const Node *p = m.def(m.operand(0), Op::pad);
+  if (!p || p->attrs.get_string("mode") != "constant" || p->attrs.get_float("value") != 0)
+    return {};
+  const auto lo = p->attrs.get_dims("lo"), hi = p->attrs.get_dims("hi");
+  for (size_t d = 0; d < lo.size(); ++d) {
+    auto a = lo[d].try_const(), b = hi[d].try_const();
+    if (!a || !b || *a < 0 || *b < 0 || (d < 2 && (*a || *b)))
+      return {};
+  }
+  Attrs attrs = m.node().attrs;
+  auto pad = attrs.get_dims("pad");
+  size_t spatial = lo.size() - 2;
+  if (pad.size() != 2 * spatial)
+    return {};
+  for (size_t d = 0; d < spatial; ++d) {
+    pad[d] += lo[d + 2];
+    pad[spatial + d] += hi[d + 2];
+  }
+  attrs.set("pad", pad);
+  auto operands = m.node().operands;
+  operands[0] = p->operands[0];
+  return m.b(Op::conv, operands, attrs);
+}
+
+const Rule kRules[] = {
+    {Op::add, "conv(x, w, b) + c = conv(x, w, b + c)", add_bias},
+    {Op::mul, "conv(x, w, b) * c = conv(x, w * c, b * c)", scale_weights},
+    {Op::dot, "dot(a, permute(b)) = dot(a, b), transposed", transpose_into_dot},
+    {Op::conv, "conv(pad(x)) = conv(x), padded", pad_into_conv},
+};
+
+} // namespace
+
+std::span<const Rule> contraction_rules() { return kRules; }
+
+} // namespace kiln
