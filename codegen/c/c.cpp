@@ -1,6 +1,6 @@
 #include "codegen/c/c.h"
 
-#include "codegen/c/expr.h"
+#include "codegen/c/stmt.h"
 
 #include <fmt/format.h>
 
@@ -76,43 +76,7 @@ private:
     out += "  (void)frame;\n";
     for (Symbol d : kernel.dims)
       out += fmt::format("  (void){};\n", c_name(d));
-    return out + emit_body(kernel.body, 1) + "}\n";
-  }
-
-  std::string emit_body(const std::vector<Stmt> &body, int depth) {
-    std::string out;
-    for (const Stmt &s : body)
-      out += emit_stmt(s, std::string(size_t(depth) * 2, ' '), depth);
-    return out;
-  }
-
-  std::string emit_stmt(const Stmt &s, const std::string &pad, int depth) {
-    switch (s.kind) {
-    case Stmt::Kind::let:
-      return fmt::format("{}const {} {} = {};\n", pad, c_type(s.dtype), c_name(s.name), c_expr(s.value, helpers_));
-    case Stmt::Kind::alloc:
-      return fmt::format("{}{} {}[{}];\n", pad, c_type(s.dtype), c_name(s.name), std::max<int64_t>(s.size, 1));
-    case Stmt::Kind::store:
-      return fmt::format("{}{}[{}] = {};\n", pad, c_name(s.name), c_dim(s.index, helpers_), c_expr(s.value, helpers_));
-    case Stmt::Kind::loop:
-      return fmt::format("{0}for (int64_t {1} = {2}; {1} < {3}; {1} += {4}) {{\n{5}{0}}}\n", pad, c_name(s.name),
-                         c_dim(s.begin, helpers_), c_dim(s.end, helpers_), s.step, emit_body(s.body, depth + 1));
-    case Stmt::Kind::if_: {
-      std::string out = fmt::format("{}if ({}) {{\n{}{}}}", pad, c_expr(s.value, helpers_), emit_body(s.body, depth + 1), pad);
-      if (!s.other.empty())
-        out += fmt::format(" else {{\n{}{}}}", emit_body(s.other, depth + 1), pad);
-      return out + "\n";
-    }
-    case Stmt::Kind::while_:
-      return fmt::format("{}while ({}) {{\n{}{}}}\n", pad, c_expr(s.value, helpers_), emit_body(s.body, depth + 1), pad);
-    case Stmt::Kind::assert_:
-      return fmt::format("{0}if (!{1}) {{\n{0}  frame->trap = {2};\n{0}  return;\n{0}}}\n", pad, c_expr(s.value, helpers_),
-                         s.integer);
-    case Stmt::Kind::barrier:
-    case Stmt::Kind::prefetch:
-      return "";
-    }
-    return "";
+    return out + c_body(kernel.body, 1, {"frame->trap = {}; return;"}, helpers_) + "}\n";
   }
 
   std::string emit_entry(const Plan &plan, const std::string &model) {
