@@ -5,23 +5,6 @@
 namespace kiln::onnx {
 namespace {
 
-// Runs `body` with the builder at the end of the function's own block.
-class AtFunctionBody {
-public:
-  AtFunctionBody(GraphBuilder &builder, Function &function)
-      : builder_(builder), block_(&builder.block()), position_(builder.position()) {
-    builder_.set_position(function.body, SIZE_MAX);
-  }
-  ~AtFunctionBody() { builder_.set_position(*block_, position_); }
-  AtFunctionBody(const AtFunctionBody &) = delete;
-  AtFunctionBody &operator=(const AtFunctionBody &) = delete;
-
-private:
-  GraphBuilder &builder_;
-  Block *block_;
-  size_t position_;
-};
-
 std::vector<int64_t> static_dims(const TensorType &type) {
   std::vector<int64_t> out;
   for (const Dim &d : type.shape)
@@ -204,6 +187,13 @@ std::optional<std::vector<Dim>> Emitter::dims(const Val &val) {
   return out;
 }
 
+Val Emitter::argument(Block &block, TensorType type, std::string name) {
+  Val out;
+  out.id = function_.add_argument(block, type, std::move(name));
+  out.type = std::move(type);
+  return out;
+}
+
 Result<ValueId> Emitter::materialize(const Val &val) {
   if (val.id.valid())
     return val.id;
@@ -211,7 +201,7 @@ Result<ValueId> Emitter::materialize(const Val &val) {
   const void *key = val.constant ? static_cast<const void *>(val.constant) : val.elements;
   if (auto it = placed_.find(key); it != placed_.end())
     return it->second;
-  AtFunctionBody scope(builder_, function_);
+  IntoBlock scope(builder_, function_.body); // where all blocks see it
   if (val.elements) {
     KILN_TRY(id, materialize_elements(val));
     placed_.emplace(key, id);

@@ -34,6 +34,9 @@ public:
   // The elements as integers, symbolic ones included; nothing where they are not known.
   std::optional<std::vector<Dim>> dims(const Val &val);
 
+  // An argument of a region.
+  Val argument(Block &block, TensorType type, std::string name);
+
   // The value in the graph, put there if need be.
   Result<ValueId> materialize(const Val &val);
 
@@ -67,6 +70,23 @@ private:
   std::unordered_map<const void *, ValueId> placed_;
   std::map<std::string, ValueId> placed_dims_;
   std::map<ValueId, std::pair<Dim, Dim>> equalities_;
+};
+
+// New ops go to `block` while this lives.
+class IntoBlock {
+public:
+  IntoBlock(GraphBuilder &builder, Block &block)
+      : builder_(builder), outer_(&builder.block()), position_(builder.position()) {
+    builder_.set_position(block, SIZE_MAX);
+  }
+  ~IntoBlock() { builder_.set_position(*outer_, position_); }
+  IntoBlock(const IntoBlock &) = delete;
+  IntoBlock &operator=(const IntoBlock &) = delete;
+
+private:
+  GraphBuilder &builder_;
+  Block *outer_;
+  size_t position_;
 };
 
 } // namespace kiln::onnx

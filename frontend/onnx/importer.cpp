@@ -400,7 +400,7 @@ Status Importer::call_handler(OnnxNode &node) {
                              op->max_inputs < 0                ? " or more"
                              : op->max_inputs > op->min_inputs ? fmt::format(" to {}", op->max_inputs)
                                                                : "")};
-  int required = op->max_inputs < 0 ? count : op->min_inputs;
+  int required = op->max_inputs == -2 ? 0 : op->max_inputs < 0 ? count : op->min_inputs;
   for (int i = 0; i < required; ++i)
     if (!node.has(size_t(i)))
       return Error{fmt::format("its input {} is missing", i)};

@@ -28,4 +28,8 @@ const OnnxOp *find_onnx_op(std::string_view domain, std::string_view name);
 #undef KILN_ONNX_UNARY
 #undef KILN_ONNX_BINARY
 
+// A convolution of operands x, w and perhaps a bias, with the node's attributes. Sizes are those of the
+// node's first operand, which x has too.
+Result<Val> convolve(OnnxNode &n, const std::vector<Val> &operands);
+
 } // namespace kiln::onnx

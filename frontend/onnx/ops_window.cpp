@@ -79,14 +79,14 @@ Status set_pads(OnnxNode &n, Window &w) {
   return Unit{};
 }
 
-Result<std::vector<int64_t>> weight_kernel(OnnxNode &n) {
+Result<std::vector<int64_t>> weight_kernel(const Val &x, const Val &w) {
   std::vector<int64_t> kernel;
-  if (n.rank(1) != n.rank(0) || n.rank(0) < 3)
-    return Error{fmt::format("{} cannot be convolved with weights {}", n.in(0).type.text(), n.in(1).type.text())};
-  for (int i = 2; i < n.rank(1); ++i) {
-    if (!n.in(1).dim(i).is_const())
-      return Error{fmt::format("the kernel sizes of {} must be known", n.in(1).type.text())};
-    kernel.push_back(n.in(1).dim(i).as_const());
+  if (w.rank() != x.rank() || x.rank() < 3)
+    return Error{fmt::format("{} cannot be convolved with weights {}", x.type.text(), w.type.text())};
+  for (int i = 2; i < w.rank(); ++i) {
+    if (!w.dim(i).is_const())
+      return Error{fmt::format("the kernel sizes of {} must be known", w.type.text())};
+    kernel.push_back(w.dim(i).as_const());
   }
   return kernel;
 }
@@ -153,17 +153,19 @@ Status global_pool(OnnxNode &n, Op op) {
 
 } // namespace
 
-Status import_conv(OnnxNode &n) {
-  KILN_TRY(kernel, weight_kernel(n));
+Result<Val> convolve(OnnxNode &n, const std::vector<Val> &operands) {
+  KILN_TRY(kernel, weight_kernel(operands.at(0), operands.at(1)));
   KILN_TRY(w, window_of(n, kernel));
   KILN_RETURN_IF_ERROR(set_pads(n, w));
   Attrs attrs = window_attrs(w);
   attrs.set("groups", attr_int(n.get_int("group", 1)));
-  return n.finish(Op::conv, with_bias(n), std::move(attrs));
+  return n.emit(Op::conv, operands, std::move(attrs));
 }
 
+Status import_conv(OnnxNode &n) { return n.finish(convolve(n, with_bias(n))); }
+
 Status import_conv_transpose(OnnxNode &n) {
-  KILN_TRY(kernel, weight_kernel(n));
+  KILN_TRY(kernel, weight_kernel(n.in(0), n.in(1)));
   KILN_TRY(w, window_of(n, kernel));
   KILN_TRY(extra, spatial(n, "output_padding", w.kernel.size(), 0));
   KILN_RETURN_IF_ERROR(set_transposed_pads(n, w, extra));
