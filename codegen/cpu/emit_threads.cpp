@@ -1,0 +1,195 @@
+// A `threads` loop
+//
+//   void work(frame, captured..., i64 begin, i64 end)   iterations begin..end
+//   void shim(ptr closure, i64 begin, i64 end)          loads the captured values and calls work
+//
+// and, in the kernel, a closure on the stack and a call of services->parallel_for. The work has the
+// captured pointers as parameters, not as loads, to keep what is known of them (noalias, alignment).
+#include "codegen/cpu/kernel_emitter.h"
+#include "codegen/cpu/types.h"
+#include "runtime/entry_abi.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <set>
+#include <utility>
+
+namespace kiln::cpu {
+namespace {
+
+// Every name that a body mentions, whether defined in it or not.
+class NameCollector {
+public:
+  void body(const std::vector<Stmt> &list) {
+    for (const Stmt &s : list) {
+      names.insert(s.name);
+      expr(s.value);
+      dims({&s.index, &s.stride, &s.begin, &s.end});
+      if (s.count)
+        dims({&*s.count});
+      body(s.body);
+      body(s.other);
+    }
+  }
+  void dims(std::initializer_list<const Dim *> list) {
+    for (const Dim *dim : list)
+      for (Symbol name : dim->symbols())
+        names.insert(name);
+  }
+  std::set<Symbol> names;
+
+private:
+  void expr(const Expr &e) {
+    names.insert(e.name);
+    dims({&e.index, &e.stride});
+    if (e.count)
+      dims({&*e.count});
+    for (const Expr &arg : e.args)
+      expr(arg);
+  }
+};
+
+} // namespace
+
+void KernelEmitter::emit_threads(const Stmt &s) {
+  if (threads_loops_ > 0 && function_->hasInternalLinkage()) { // nested: the outer one has the threads
+    emit_rolled(s);
+    return;
+  }
+  NameCollector collector;
+  collector.body(s.body);
+  collector.dims({&s.begin});
+  std::vector<Binding> captured, constants;
+  for (auto it = bindings_.rbegin(); it != bindings_.rend(); ++it) {
+    auto seen = [&](const Binding &b) { return b.name == it->name; };
+    if (!collector.names.contains(it->name) ||
+        std::any_of(captured.begin(), captured.end(), seen) ||
+        std::any_of(constants.begin(), constants.end(), seen))
+      continue;
+    (llvm::isa<llvm::Constant>(it->value) ? constants : captured).push_back(*it);
+  }
+  std::reverse(captured.begin(), captured.end());
+
+  llvm::Value *begin = emit_dim(s.begin), *end = emit_dim(s.end);
+  llvm::Value *span = b_.CreateNSWSub(end, begin);
+  llvm::Value *trips =
+      s.step == 1 ? span
+                  : b_.CreateSDiv(b_.CreateNSWAdd(span, b_.getInt64(uint64_t(s.step - 1))),
+                                  b_.getInt64(uint64_t(s.step)));
+  std::vector<llvm::Type *> fields{b_.getPtrTy()};
+  for (const Binding &binding : captured)
+    fields.push_back(binding.value->getType());
+  auto *closure_type = llvm::StructType::get(context_, fields);
+
+  llvm::Function *work;
+  {
+    auto saved_point = b_.saveIP();
+    llvm::Function *saved_function = function_;
+    llvm::Value *saved_frame = frame_;
+    auto saved_bindings = std::exchange(bindings_, constants);
+    auto saved_cache = std::exchange(cache_, {});
+    auto saved_cached = std::exchange(cached_, {});
+    ++threads_loops_;
+    work = emit_work(s, captured);
+    bindings_ = std::move(saved_bindings);
+    cache_ = std::move(saved_cache);
+    cached_ = std::move(saved_cached);
+    function_ = saved_function;
+    frame_ = saved_frame;
+    b_.restoreIP(saved_point);
+  }
+  llvm::Function *shim = emit_shim(work, closure_type);
+
+  llvm::AllocaInst *closure = entry_alloca(closure_type, 64);
+  b_.CreateStore(frame_, b_.CreateStructGEP(closure_type, closure, 0));
+  for (size_t i = 0; i < captured.size(); ++i)
+    b_.CreateStore(captured[i].value, b_.CreateStructGEP(closure_type, closure, unsigned(i + 1)));
+  llvm::BasicBlock *call = new_block(), *after = new_block();
+  b_.CreateCondBr(b_.CreateICmpSGT(trips, b_.getInt64(0)), call, after);
+  b_.SetInsertPoint(call);
+  llvm::Type *ptr = b_.getPtrTy();
+  auto field = [&](llvm::Value *base, size_t offset) {
+    return b_.CreateLoad(ptr, b_.CreateConstInBoundsGEP1_64(b_.getInt8Ty(), base, offset));
+  };
+  llvm::Value *services = field(frame_, offsetof(KilnFrame, services));
+  llvm::Value *self = field(services, offsetof(KilnServices, self));
+  llvm::Value *parallel_for = field(services, offsetof(KilnServices, parallel_for));
+  auto *type = llvm::FunctionType::get(b_.getVoidTy(), {ptr, b_.getInt64Ty(), ptr, ptr}, false);
+  b_.CreateCall(type, parallel_for, {self, trips, shim, closure});
+  if (may_trap_) { // what follows may rely on what was asserted
+    llvm::Value *trap = b_.CreateLoad(b_.getInt32Ty(), frame_field(offsetof(KilnFrame, trap)));
+    llvm::BasicBlock *trapped = new_block();
+    b_.CreateCondBr(b_.CreateICmpEQ(trap, b_.getInt32(0)), after, trapped);
+    b_.SetInsertPoint(trapped);
+    b_.CreateRetVoid();
+  } else {
+    b_.CreateBr(after);
+  }
+  b_.SetInsertPoint(after);
+}
+
+llvm::Function *KernelEmitter::emit_work(const Stmt &s, const std::vector<Binding> &captured) {
+  std::vector<llvm::Type *> params{b_.getPtrTy()};
+  for (const Binding &binding : captured)
+    params.push_back(binding.value->getType());
+  params.insert(params.end(), {b_.getInt64Ty(), b_.getInt64Ty()});
+  std::string name = std::string(function_->getName()) + ".loop" + std::to_string(threads_loops_);
+  llvm::Function *work = make_function(name, params);
+  work->addFnAttr(llvm::Attribute::NoInline);
+  frame_ = work->getArg(0);
+  for (size_t i = 0; i < captured.size(); ++i) {
+    Binding binding = captured[i];
+    llvm::Argument *arg = work->getArg(unsigned(i + 1));
+    binding.value = arg;
+    if (binding.is_buffer) {
+      size_t at = size_t(binding.parameter);
+      if (binding.parameter < 0 || (at < facts_.size() && facts_[at].noalias))
+        arg->addAttr(llvm::Attribute::NoAlias);
+      if (binding.alignment > 1)
+        arg->addAttr(
+            llvm::Attribute::getWithAlignment(context_, llvm::Align(binding.alignment)));
+    }
+    bind(std::move(binding));
+  }
+  begin_function(work);
+  llvm::Value *first = work->getArg(unsigned(captured.size() + 1));
+  llvm::Value *last = work->getArg(unsigned(captured.size() + 2));
+  llvm::Value *origin = emit_dim(s.begin);
+
+  llvm::BasicBlock *before = b_.GetInsertBlock(), *loop = new_block(), *after = new_block();
+  b_.CreateCondBr(b_.CreateICmpSLT(first, last), loop, after);
+  b_.SetInsertPoint(loop);
+  llvm::PHINode *trip = b_.CreatePHI(b_.getInt64Ty(), 2);
+  trip->addIncoming(first, before);
+  llvm::Value *i =
+      b_.CreateNSWAdd(origin, b_.CreateNSWMul(trip, b_.getInt64(uint64_t(s.step))));
+  {
+    Scope scope(*this);
+    bind({s.name, i});
+    ranges_.set(s.name, {s.begin, s.end});
+    emit_body(s.body);
+  }
+  llvm::Value *next = b_.CreateNSWAdd(trip, b_.getInt64(1));
+  trip->addIncoming(next, b_.GetInsertBlock());
+  b_.CreateCondBr(b_.CreateICmpSLT(next, last), loop, after);
+  b_.SetInsertPoint(after);
+  b_.CreateRetVoid();
+  return work;
+}
+
+llvm::Function *KernelEmitter::emit_shim(llvm::Function *work, llvm::StructType *closure) {
+  llvm::Type *i64 = b_.getInt64Ty();
+  llvm::Function *shim =
+      make_function(std::string(work->getName()) + ".shim", {b_.getPtrTy(), i64, i64});
+  llvm::IRBuilder<> b(llvm::BasicBlock::Create(context_, "", shim));
+  std::vector<llvm::Value *> args;
+  for (unsigned i = 0; i < closure->getNumElements(); ++i)
+    args.push_back(b.CreateLoad(closure->getElementType(i),
+                                b.CreateStructGEP(closure, shim->getArg(0), i)));
+  args.insert(args.end(), {shim->getArg(1), shim->getArg(2)});
+  b.CreateCall(work, args)->setTailCall();
+  b.CreateRetVoid();
+  return shim;
+}
+
+} // namespace kiln::cpu
