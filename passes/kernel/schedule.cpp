@@ -20,6 +20,8 @@ void schedule(Kernel &kernel, const MachineDesc &machine, const ScheduleOptions 
     checked(tile_contraction(kernel, machine) && simplify_kernel(kernel), "tile_contraction");
   // Every loop that can be is made of vectors.
   if (options.vectorise)
+    checked(transpose_tiles(kernel, machine), "transpose_tiles");
+  if (options.vectorise)
     checked(vectorise(kernel, machine) && simplify_kernel(kernel), "vectorise");
   // One threads loop, outermost.
   if (options.parallelise)

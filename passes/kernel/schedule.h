@@ -26,6 +26,8 @@ bool simplify_kernel(Kernel &kernel);
 bool collapse_loops(Kernel &kernel);
 // Register tiles: unroll and jam over rows and columns of an accumulator, vectors along the columns.
 bool tile_contraction(Kernel &kernel, const MachineDesc &machine);
+// Elementwise nests that read along another loop than they write: squares transposed in registers.
+bool transpose_tiles(Kernel &kernel, const MachineDesc &machine);
 // Vectors along the innermost loops that are left: elementwise ones and reductions.
 bool vectorise(Kernel &kernel, const MachineDesc &machine);
 // The outermost parallel loops become one loop over worker threads where the work is worth it.

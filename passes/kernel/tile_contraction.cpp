@@ -38,7 +38,7 @@ private:
     if (!nest)
       return false;
     TileShape shape = choose_tile_shape(*nest, machine_);
-    auto tiled = emit_tile_nest(*nest, shape, machine_, kernel_, ranges_, names_);
+    auto tiled = emit_tile_nest(*nest, shape, kernel_, ranges_, names_);
     if (!tiled)
       return false;
     s = std::move(*tiled);

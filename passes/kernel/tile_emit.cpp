@@ -29,10 +29,8 @@ struct Hoisted {
 
 class TileEmitter {
 public:
-  TileEmitter(const TileNest &nest, const TileShape &shape, const MachineDesc &machine,
-              const Kernel &kernel, const DimRanges &ranges, Names &names)
-      : nest_(nest), shape_(shape), machine_(machine), kernel_(kernel), ranges_(ranges),
-        names_(names) {
+  TileEmitter(const TileNest &nest, const TileShape &shape, const Kernel &kernel, const DimRanges &ranges, Names &names)
+      : nest_(nest), shape_(shape), kernel_(kernel), ranges_(ranges), names_(names) {
     for (const Stmt &l : nest_.loops)
       push_loop(ranges_, l);
     visit_stmts(nest.body, [&](const Stmt &s) {
@@ -43,13 +41,14 @@ public:
 
   std::optional<Stmt> run() {
     Symbol group = names_.fresh("g"), tile = names_.fresh("t");
-    std::vector<Stmt> inner;
+    std::vector<Stmt> inner, copies = pack_operands(group);
     // Pieces as a chain of ifs, so that the loops around it stay perfectly nested.
     if (!columns_from(0, group, 0, tile, inner))
       return std::nullopt;
     if (nest_.row)
       inner = wrap(kb::loop(tile, 0, total(shape_.rows), LoopKind::parallel, std::move(inner)));
-    std::vector<Stmt> out = std::move(inner);
+    append(copies, std::move(inner));
+    std::vector<Stmt> out = std::move(copies);
     size_t group_at = nest_.panel ? *nest_.panel : nest_.vector;
     for (size_t i = nest_.loops.size(); i-- > 0;) {
       if (i == group_at) {
@@ -68,6 +67,49 @@ private:
     std::vector<Stmt> out;
     out.push_back(std::move(s));
     return out;
+  }
+
+  // Copies the operands of a column group, and has the body read the copies.
+  std::vector<Stmt> pack_operands(Symbol group) {
+    std::vector<Stmt> out;
+    if (nest_.packed.empty())
+      return out;
+    const Stmt &vector = nest_.vector_loop(), &along = *nest_.packed_along;
+    int64_t width = shape_.packed_width;
+    Dim base = vector.begin + Dim::symbol(group) * Dim(width);
+    for (const Expr &e : nest_.packed) {
+      Symbol copy = names_.fresh("packed"), k = names_.fresh(along.name.text()), c = names_.fresh("c");
+      Dim to = Dim::symbol(k) * Dim(width) + Dim::symbol(c);
+      Expr value = e;
+      value.index = e.index.substitute([&](Symbol s) -> std::optional<Dim> {
+        if (s == vector.name)
+          return base + Dim::symbol(c);
+        return s == along.name ? std::optional(Dim::symbol(k)) : std::nullopt;
+      });
+      Dim columns = kiln::min(Dim(width), vector.end - base);
+      std::vector<Stmt> body = wrap(kb::store(copy, to, std::move(value)));
+      body = wrap(kb::loop(c, 0, columns, LoopKind::parallel, std::move(body)));
+      out.push_back(kb::alloc(copy, e.dtype, trip_count(along).as_const() * width, 1, MemorySpace::stack));
+      out.push_back(kb::loop(k, 0, along.end, LoopKind::parallel, std::move(body)));
+      Dim from = Dim::symbol(along.name) * Dim(width) + Dim::symbol(vector.name) - base;
+      replace_loads(nest_.body, e, kb::load(copy, e.dtype, from));
+    }
+    return out;
+  }
+
+  static void replace_loads(Expr &e, const Expr &from, const Expr &to) {
+    if (e == from) {
+      e = to;
+      return;
+    }
+    for (Expr &a : e.args)
+      replace_loads(a, from, to);
+  }
+  static void replace_loads(std::vector<Stmt> &body, const Expr &from, const Expr &to) {
+    for (Stmt &s : body) {
+      replace_loads(s.value, from, to);
+      replace_loads(s.body, from, to);
+    }
   }
 
   static Dim total(const std::vector<TilePiece> &pieces) {
@@ -496,9 +538,8 @@ private:
         e.name, e.index.substitute(prefetch_loop_, Dim::symbol(prefetch_loop_) + Dim(kPrefetchSteps)), 1));
   }
 
-  const TileNest &nest_;
+  TileNest nest_;
   const TileShape &shape_;
-  const MachineDesc &machine_;
   const Kernel &kernel_;
   DimRanges ranges_;
   Names &names_;
@@ -514,11 +555,10 @@ private:
 } // namespace
 
 std::optional<Stmt> emit_tile_nest(const TileNest &nest, const TileShape &shape,
-                                   const MachineDesc &machine, const Kernel &kernel,
-                                   const DimRanges &ranges, Names &names) {
+                                   const Kernel &kernel, const DimRanges &ranges, Names &names) {
   if (shape.columns.empty() || (nest.row && shape.rows.empty()))
     return std::nullopt;
-  return TileEmitter(nest, shape, machine, kernel, ranges, names).run();
+  return TileEmitter(nest, shape, kernel, ranges, names).run();
 }
 
 } // namespace kiln

@@ -6,6 +6,9 @@ namespace kiln {
 namespace {
 
 constexpr int64_t kMaxBorder = 16;
+// A packed operand is a column group of at most this many steps of the reduction.
+constexpr int64_t kMaxPackedSteps = 256;
+constexpr int64_t kMinRowsForPacking = 4;
 
 struct BodyFacts {
   bool well_formed = true;
@@ -14,6 +17,7 @@ struct BodyFacts {
   std::vector<Expr> reduce_loads, other_loads; // of buffers, not of accumulators
   std::vector<Stmt> stores;                    // to buffers
   std::vector<Dim> bounds;                     // of the reductions
+  std::vector<Stmt> reductions;                // the loops, without bodies
 };
 
 void add_loads(const Expr &e, bool in_reduce, BodyFacts &facts) {
@@ -53,6 +57,7 @@ void read_body(const std::vector<Stmt> &body, bool in_reduce, BodyFacts &facts) 
         facts.well_formed = false;
       facts.bounds.push_back(s.begin);
       facts.bounds.push_back(s.end);
+      facts.reductions.push_back(kb::loop(s.name, s.begin, s.end, s.loop, {}));
       read_body(s.body, true, facts);
       break;
     default:
@@ -67,8 +72,27 @@ bool any_depends(const std::vector<Dim> &dims, Symbol name) {
 
 bool plain_loop(const Stmt &s) { return s.step == 1; }
 
-// Unit stride in every store and in some operand of the reduction, nothing worse than 0 in the rest.
-bool suits_as_vector(const TileNest &nest, size_t at, const BodyFacts &facts) {
+// The one reduction along which a strided operand can be copied: of constant length, and the only thing
+// besides outer loops that the operand depends on.
+const Stmt *packing_loop(const Expr &e, const BodyFacts &facts) {
+  const Stmt *found = nullptr;
+  for (const Stmt &r : facts.reductions) {
+    if (!e.index.depends_on(r.name))
+      continue;
+    auto trips = trip_count(r).try_const();
+    bool fits = trips && *trips > 0 && *trips <= kMaxPackedSteps && r.begin.is_const(0);
+    if (found || !fits || !e.index.coefficient_of(r.name))
+      return nullptr;
+    found = &r;
+  }
+  return found;
+}
+
+// Unit stride in every store and in some operand of the reduction (as it is, or once it is copied),
+// nothing worse than 0 in the rest.
+bool suits_as_vector(TileNest &nest, size_t at, const BodyFacts &facts) {
+  nest.packed.clear();
+  nest.packed_along.reset();
   const Stmt &loop = nest.loops[at];
   if (!plain_loop(loop) || any_depends(facts.bounds, loop.name))
     return false;
@@ -83,11 +107,18 @@ bool suits_as_vector(const TileNest &nest, size_t at, const BodyFacts &facts) {
   bool unit = false;
   for (const Expr &e : facts.reduce_loads) {
     auto step = e.index.coefficient_of(loop.name);
-    if (!step || !(step->is_const(0) || step->is_const(1)))
+    if (!step)
       return false;
     unit |= step->is_const(1);
+    if (step->is_const(0) || step->is_const(1))
+      continue;
+    const Stmt *along = packing_loop(e, facts);
+    if (!along || (nest.packed_along && nest.packed_along->name != along->name))
+      return false;
+    nest.packed_along = *along;
+    nest.packed.push_back(e);
   }
-  return unit;
+  return unit || !nest.packed.empty();
 }
 
 // The most trips of `loop`: c for 0..c and for 0..min(c, rest).
@@ -177,6 +208,24 @@ bool find_borders(TileNest &nest, const BodyFacts &facts, const DimRanges &range
   return false;
 }
 
+// The copy is used by all rows, so there must be rows, and no loop between them and the columns.
+bool can_pack(const TileNest &nest) {
+  if (!nest.row || nest.panel || nest.border_lo + nest.border_hi > 0)
+    return false;
+  auto rows = trip_count(nest.loops[*nest.row]).try_const();
+  if (rows && *rows < kMinRowsForPacking)
+    return false;
+  const Symbol row = nest.loops[*nest.row].name;
+  for (const Expr &e : nest.packed) {
+    if (e.index.depends_on(row))
+      return false;
+    for (size_t i = nest.vector + 1; i < nest.loops.size(); ++i)
+      if (e.index.depends_on(nest.loops[i].name))
+        return false;
+  }
+  return true;
+}
+
 } // namespace
 
 std::optional<TileNest> find_tile_nest(const Stmt &outermost, const MachineDesc &machine,
@@ -200,11 +249,13 @@ std::optional<TileNest> find_tile_nest(const Stmt &outermost, const MachineDesc 
   nest.accumulators = std::max(1, facts.accumulators);
 
   bool found = false;
-  for (size_t i = nest.loops.size(); i-- > 0 && !found;)
-    if (suits_as_vector(nest, i, facts)) {
-      nest.vector = i;
-      found = true;
-    }
+  // Copying is the second choice.
+  for (bool packing : {false, true})
+    for (size_t i = nest.loops.size(); i-- > 0 && !found;)
+      if (suits_as_vector(nest, i, facts) && nest.packed.empty() == !packing) {
+        nest.vector = i;
+        found = true;
+      }
   if (!found)
     return std::nullopt;
 
@@ -238,6 +289,8 @@ std::optional<TileNest> find_tile_nest(const Stmt &outermost, const MachineDesc 
   }
   if (nest.row && !find_borders(nest, facts, ranges))
     nest.row.reset();
+  if (!nest.packed.empty() && !can_pack(nest))
+    return std::nullopt;
   return nest;
 }
 

@@ -20,6 +20,9 @@ struct TileNest {
   bool has_scalar_operand = false; // a load in the reduction is the same in every column
   bool reuses_rows = false;        // a load in the reduction is the same in every row
   int accumulators = 1;
+  // Operands that lie across the vector loop, copied so that they lie along it: x[n*K + k] to p[k*W + n].
+  std::vector<Expr> packed;
+  std::optional<Stmt> packed_along; // the reduction (without body) along which they are copied
   // Rows in front and behind in which the bounds of the reduction differ from row to row.
   int64_t border_lo = 0, border_hi = 0;
 
@@ -41,13 +44,13 @@ struct TilePiece {
 struct TileShape {
   std::vector<TilePiece> rows, columns; // a column is a panel, or a vector where there is no panel
   int64_t vectors_per_column = 1;
+  int64_t packed_width = 0; // columns of a copied operand
 };
 
 TileShape choose_tile_shape(const TileNest &nest, const MachineDesc &machine);
 
 // The tiled nest; nothing if a statement has no vector form.
 std::optional<Stmt> emit_tile_nest(const TileNest &nest, const TileShape &shape,
-                                   const MachineDesc &machine, const Kernel &kernel,
-                                   const DimRanges &ranges, Names &names);
+                                   const Kernel &kernel, const DimRanges &ranges, Names &names);
 
 } // namespace kiln

@@ -129,7 +129,16 @@ TileShape choose_tile_shape(const TileNest &nest, const MachineDesc &machine) {
   } else {
     partial = !mod(trip_count(vector), nest.lanes).is_const(0);
   }
-  if (n_columns.is_const()) {
+  if (!nest.packed.empty()) {
+    // Groups of one size, which is that of the copy; the last may be partly outside.
+    Dim groups = floordiv(trip_count(vector), best_columns * nest.lanes);
+    Dim all = ceildiv(trip_count(vector), best_columns * nest.lanes);
+    if (!groups.is_const(0))
+      shape.columns.push_back({0, groups, best_columns, false, false});
+    if (!(groups == all))
+      shape.columns.push_back({groups * Dim(best_columns), all - groups, best_columns, true, false});
+    shape.packed_width = best_columns * nest.lanes;
+  } else if (n_columns.is_const()) {
     int64_t n = n_columns.as_const();
     if (partial && !machine.has_masks && n > 1) {
       add_even(shape.columns, 0, n - 1, best_columns);

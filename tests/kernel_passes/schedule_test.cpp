@@ -108,7 +108,11 @@ TEST_CASE("elementwise") {
     check(naive::elementwise({dim("N"), 5}, UnaryOp::abs, DType::f32, {sym("N")}), {n});
   for (int64_t n : {5, 40})
     check(naive::gelu(n));
-  check(naive::transpose(19, 35), {}, {0, false});
+  check(naive::transpose(19, 35));
+  check(naive::transpose(16, 32));
+  check(naive::transpose(5, 40));
+  check(naive::transpose(dim("N"), 40, {sym("N")}), {21});
+  check(naive::transpose(3, 3), {}, {0, false});
   check(naive::embedding(5, 3, 20));
 }
 TEST_CASE("rows") {
