@@ -1,0 +1,20 @@
+# Writes OUTPUT, a C++ file with the text of each of LIBRARIES (paths separated by |) under its stem.
+# Run as `cmake -DOUTPUT=... -DLIBRARIES=... -P embed.cmake`.
+string(REPLACE "|" ";" paths "${LIBRARIES}")
+set(out "#include <cstddef>\n#include <string_view>\nnamespace kiln::kir {\n")
+string(APPEND out "struct EmbeddedLibrary { std::string_view name, text; };\n")
+string(APPEND out "extern const EmbeddedLibrary kEmbeddedLibraries[];\n")
+string(APPEND out "extern const size_t kEmbeddedLibraryCount;\n")
+string(APPEND out "const EmbeddedLibrary kEmbeddedLibraries[] = {\n")
+set(count 0)
+foreach(path ${paths})
+  get_filename_component(stem "${path}" NAME_WE)
+  file(READ "${path}" hex HEX)
+  string(REGEX REPLACE "([0-9a-f][0-9a-f])" "\\\\x\\1" bytes "${hex}")
+  # One literal a line of 64 bytes.
+  string(REGEX REPLACE "((\\\\x[0-9a-f][0-9a-f])(\\\\x[0-9a-f][0-9a-f])?(\\\\x[0-9a-f][0-9a-f])?(\\\\x[0-9a-f][0-9a-f])?(\\\\x[0-9a-f][0-9a-f])?(\\\\x[0-9a-f][0-9a-f])?(\\\\x[0-9a-f][0-9a-f])?(\\\\x[0-9a-f][0-9a-f])?)" "\"\\1\"\n" bytes "${bytes}")
+  string(APPEND out "{\"${stem}\",\n${bytes}},\n")
+  math(EXPR count "${count} + 1")
+endforeach()
+string(APPEND out "};\nconst size_t kEmbeddedLibraryCount = ${count};\n} // namespace kiln::kir\n")
+file(WRITE "${OUTPUT}" "${out}")

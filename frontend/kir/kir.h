@@ -1,0 +1,36 @@
+// The language: a .kir file to a graph. People's programs and the compiler's own dumps go through the
+// same lexer, parser and elaborator; docs/language.md describes the language.
+#pragma once
+
+#include "ir/graph.h"
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace kiln {
+
+struct KirOptions {
+  // Symbolic dims that become numbers everywhere: {"N", 64}.
+  std::map<std::string, int64_t> dims;
+  // Values of params, states and constant("name"), by name. Views must outlive the module (keep whatever
+  // they look into in Module::keep_alive).
+  std::map<std::string, Tensor> weights;
+  // Where weights are given: every param without a value, and every weight that nothing uses, is an error.
+  // Without weights, params wait for `init` or for the caller's values.
+  bool strict_weights = true;
+  // Text of `import name` where no library of that name is built in; nothing if there is no such file.
+  std::function<std::optional<std::string>(std::string_view)> read_import;
+};
+
+// Appends to an empty module. False where errors were reported; then the module is not to be used.
+bool load_kir(std::string_view file_name, std::string_view text, const KirOptions &options,
+              Module &module, Diagnostics &diagnostics);
+
+// The same graph: functions, nodes, types, attributes, layouts, names, variables, constants by value.
+// What differs first, in words; empty where nothing does. Locations and unnamed values' names do not count.
+std::string first_difference(const Module &a, const Module &b);
+
+} // namespace kiln

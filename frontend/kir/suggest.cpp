@@ -1,0 +1,52 @@
+// "Did you mean": the nearest name by edits (insert, delete, replace, swap of neighbours).
+#include "frontend/kir/elaborator.h"
+
+#include <algorithm>
+#include <cctype>
+
+namespace kiln::kir {
+namespace {
+
+size_t edits(std::string_view a, std::string_view b) {
+  std::vector<size_t> before(b.size() + 1), row(b.size() + 1), next(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j)
+    row[j] = j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    next[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      bool same = std::tolower(static_cast<unsigned char>(a[i - 1])) ==
+                  std::tolower(static_cast<unsigned char>(b[j - 1]));
+      next[j] = std::min({row[j] + 1, next[j - 1] + 1, row[j - 1] + (same ? 0 : 1)});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+        next[j] = std::min(next[j], before[j - 2] + 1);
+    }
+    before.swap(row);
+    row.swap(next);
+  }
+  return row[b.size()];
+}
+
+} // namespace
+
+std::string suggestion(std::string_view name, std::span<const std::string> known) {
+  constexpr size_t kLongest = 64;
+  std::string best;
+  size_t best_edits = std::max<size_t>(1, name.size() / 3) + 1;
+  if (name.size() > kLongest)
+    return best;
+  for (const std::string &candidate : known) {
+    if (candidate.size() > kLongest || candidate == name || candidate.starts_with("_"))
+      continue;
+    size_t gap = candidate.size() > name.size() ? candidate.size() - name.size() : name.size() - candidate.size();
+    if (gap >= best_edits)
+      continue;
+    size_t n = edits(name, candidate);
+    if (n < best_edits || (n == best_edits && !best.empty() && candidate < best)) {
+      best = candidate;
+      best_edits = n;
+    }
+  }
+  return best;
+}
+
+} // namespace kiln::kir
