@@ -1,0 +1,152 @@
+// The samples of every op with an `element` or `lower` form: lowered to a kernel, interpreted, and held
+// against ref; with parallel loops run in both directions.
+#include "ir/kernel/interpret.h"
+#include "passes/lower/lower.h"
+#include "tests/ops_b/build.h"
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <string.h>
+
+using namespace kiln;
+using namespace kiln::test;
+
+namespace {
+
+double worst_difference(const Tensor &got, const Tensor &want) {
+  double worst = 0;
+  for (int64_t i = 0; i < want.count(); ++i) {
+    double g = got.at_f64(i), w = want.at_f64(i);
+    if (std::isnan(g) && std::isnan(w))
+      continue;
+    if (std::isnan(g) != std::isnan(w))
+      return INFINITY;
+    if (g != w)
+      worst = std::max(worst, std::abs(g - w) / std::max(1.0, std::abs(w)));
+  }
+  return worst;
+}
+
+struct Outcome {
+  int trap = 0;
+  std::vector<Tensor> results;
+};
+
+// Runs the one node of `n` as lower_node() makes it.
+Outcome run_kernel(OneNode &n, const std::vector<Tensor> &operands,
+                   const std::function<std::optional<int64_t>(Symbol)> &dim, bool reverse) {
+  LoweredNode lowered = lower_node(n.module, n.function(), n.node);
+  INFO(print_kernel(lowered.kernel));
+  auto valid = verify_kernel(lowered.kernel);
+  INFO((valid.ok() ? "" : valid.error().message));
+  REQUIRE(valid.ok());
+  Outcome out;
+  const Node &node = n.function().node(n.node);
+  for (ValueId v : node.results) {
+    std::vector<int64_t> dims;
+    for (const Dim &d : n.function().type(v).shape)
+      dims.push_back(*d.evaluate(dim));
+    out.results.emplace_back(n.function().type(v).dtype, dims);
+    if (!out.results.back().bytes().empty())
+      memset(out.results.back().mutable_bytes(), 0x5a, out.results.back().bytes().size());
+  }
+  std::vector<Tensor> inputs = operands;
+  std::vector<std::span<std::byte>> buffers;
+  for (ValueId v : lowered.values) {
+    Tensor *t = nullptr;
+    for (size_t i = 0; i < node.operands.size(); ++i)
+      if (node.operands[i] == v)
+        t = &inputs[i];
+    for (size_t i = 0; i < node.results.size(); ++i)
+      if (node.results[i] == v)
+        t = &out.results[i];
+    REQUIRE(t);
+    buffers.push_back({t->mutable_bytes(), t->bytes().size()});
+  }
+  std::vector<int64_t> dims;
+  for (Symbol s : lowered.kernel.dims)
+    dims.push_back(*dim(s));
+  InterpretOptions options;
+  options.reverse_parallel = reverse;
+  auto trap = interpret_kernel(lowered.kernel, buffers, dims, options);
+  INFO((trap.ok() ? "" : trap.error().message));
+  REQUIRE(trap.ok());
+  out.trap = *trap;
+  return out;
+}
+
+void check_against_ref(Op op, const std::vector<TensorType> &types, const Attrs &attrs,
+                       const std::vector<Tensor> &operands,
+                       const std::function<std::optional<int64_t>(Symbol)> &dim = [](Symbol) {
+                         return std::optional<int64_t>();
+                       }) {
+  OneNode n = one_node(op, types, attrs);
+  INFO(n.error);
+  REQUIRE(n.node.valid());
+  // For ref the attributes must be concrete as well.
+  Attrs concrete;
+  for (const auto &[name, value] : attrs.all()) {
+    Attr a = value;
+    if (auto *d = std::get_if<Dim>(&a))
+      *d = *d->evaluate(dim);
+    if (auto *list = std::get_if<std::vector<Dim>>(&a))
+      for (Dim &d : *list)
+        d = *d.evaluate(dim);
+    concrete.set(name, a);
+  }
+  auto want = run_ref(op, operands, concrete);
+  for (bool reverse : {false, true}) {
+    Outcome got = run_kernel(n, operands, dim, reverse);
+    if (!want.ok()) {
+      CHECK(got.trap != 0);
+      continue;
+    }
+    REQUIRE(got.trap == 0);
+    REQUIRE(got.results.size() == want->size());
+    for (size_t i = 0; i < want->size(); ++i) {
+      REQUIRE(got.results[i].dims() == (*want)[i].dims());
+      CHECK(worst_difference(got.results[i], (*want)[i]) <= std::max(op_def(op).tolerance, 1e-7));
+    }
+  }
+}
+
+} // namespace
+
+TEST_CASE("code forms agree with ref on the samples") {
+  std::mt19937 random(7);
+  for (const OpDef *def : all_ops()) {
+    if (!def->element && !def->lower)
+      continue;
+    Op op = *find_op(def->name);
+    CHECK(!def->samples.empty());
+    for (size_t s = 0; s < def->samples.size(); ++s) {
+      INFO(def->name << ", sample " << s);
+      const OpSample &sample = def->samples[s];
+      std::vector<Tensor> operands;
+      for (const TensorType &type : sample.operands)
+        operands.push_back(random_tensor(type, sample.lo, sample.hi, random));
+      check_against_ref(op, sample.operands, sample.attrs, operands);
+    }
+  }
+}
+
+TEST_CASE("composites agree with their f64 evaluation on the samples") {
+  std::mt19937 random(9);
+  for (const OpDef *def : all_ops()) {
+    if (!def->decompose)
+      continue;
+    INFO(def->name);
+    CHECK(!def->samples.empty());
+    for (const OpSample &sample : def->samples) {
+      std::vector<Tensor> operands;
+      for (const TensorType &type : sample.operands)
+        operands.push_back(random_tensor(type, sample.lo, sample.hi, random));
+      auto result = run_ref(*find_op(def->name), operands, sample.attrs);
+      INFO((result.ok() ? "" : result.error().message));
+      REQUIRE(result.ok());
+      for (const Tensor &t : *result)
+        for (double v : values_of(t))
+          REQUIRE(std::isfinite(v));
+    }
+  }
+}
