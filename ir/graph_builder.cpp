@@ -5,9 +5,8 @@
 #include <fmt/format.h>
 
 namespace kiln {
-namespace {
 
-bool kind_matches(const Attr &value, AttrKind kind) {
+bool attr_matches(const Attr &value, AttrKind kind) {
   switch (kind) {
   case AttrKind::boolean:
     return std::holds_alternative<bool>(value);
@@ -35,6 +34,8 @@ bool kind_matches(const Attr &value, AttrKind kind) {
   return false;
 }
 
+namespace {
+
 // Defaults filled in, unknown, missing and mistyped attributes refused.
 Status apply_schema(const OpDef &def, Attrs &attrs) {
   for (const auto &[name, value] : attrs.all()) {
@@ -43,7 +44,7 @@ Status apply_schema(const OpDef &def, Attrs &attrs) {
       if (spec.name != name)
         continue;
       known = true;
-      if (!kind_matches(value, spec.kind))
+      if (!attr_matches(value, spec.kind))
         return Error{fmt::format("{}: the attribute '{}' is of the wrong kind", def.name, name)};
     }
     if (!known) {

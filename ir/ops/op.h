@@ -23,6 +23,9 @@ namespace kiln {
 
 enum class AttrKind : uint8_t { boolean, integer, real, string, dtype, dims, reals, strings, constant, variable, function };
 
+// Whether an attribute's value is of that kind.
+bool attr_matches(const Attr &value, AttrKind kind);
+
 struct AttrSpec {
   std::string_view name;
   AttrKind kind;
