@@ -3,7 +3,10 @@
 //
 // Shapes say the dims where they can; set_dims says the rest. All of it is looked at once after a
 // change, and not again while runs repeat.
+#include <cstring>
+
 #include "runtime/context.h"
+#include "runtime/dim_expression.h"
 
 namespace kiln::rt {
 namespace {
@@ -126,14 +129,37 @@ int32_t check_dims(const KilnContext *context, const int64_t *dims, KilnError *e
   return KILN_OK;
 }
 
-// The shape a value has with the current dims; `planned` is where plan() put it (outputs).
+bool find_symbol(const void *self, const char *name, uint64_t size, int64_t *value) {
+  auto *context = static_cast<const KilnContext *>(self);
+  for (uint32_t i = 0; i < context->entry->symbols.count; ++i) {
+    const char *symbol = symbol_name(context, i);
+    if (std::strlen(symbol) != size || std::memcmp(symbol, name, size) != 0)
+      continue;
+    *value = context->dims[i];
+    return true;
+  }
+  return false;
+}
+
+int64_t computed_dim(const KilnContext *context, const char *text) {
+  int64_t value = 0;
+  return evaluate_dim(text, find_symbol, context, &value) ? value : -1;
+}
+
+// The shape a value has with the current dims; `planned` is where plan() put it (outputs). A dim
+// that has no value (an overflow, a division by zero) is -1.
 void shape_of(const KilnContext *context, const Place &place, const int64_t *planned,
               int64_t *shape) {
   for (uint32_t i = 0; i < place.value->dims.count; ++i) {
     const DimRecord &dim = dim_at(context, place, i);
-    shape[i] = planned != nullptr           ? planned[i]
-               : dim.kind == DimKind::Const ? dim.value
-                                            : context->dims[dim.symbol];
+    if (planned != nullptr)
+      shape[i] = planned[i];
+    else if (dim.kind == DimKind::Const)
+      shape[i] = dim.value;
+    else if (dim.kind == DimKind::Symbol)
+      shape[i] = context->dims[dim.symbol];
+    else
+      shape[i] = computed_dim(context, context->module->manifest.text(dim.text));
   }
 }
 
@@ -144,18 +170,18 @@ int32_t check_place(KilnContext *context, const Place &place, const int64_t *pla
   if (!binding.is_bound)
     return fail(error, KILN_ERROR_UNBOUND, place.kind, " '", name, "' of '",
                 context->module->manifest.text(context->entry->name), "' is not bound");
-  int64_t shape[kMaxRank];
+  int64_t shape[kMaxRank] = {};
   uint32_t rank = place.value->dims.count;
   shape_of(context, place, planned, shape);
+  uint64_t size = 0;
+  if (!tensor_size(place.value->dtype, shape, rank, &size))
+    return fail(error, KILN_ERROR_SHAPE, place.kind, " '", name, "' cannot have the shape ",
+                Dims{shape, rank}, " that these dims give it");
   for (uint32_t i = 0; binding.has_shape && i < rank; ++i)
     if (binding.dims[i] != shape[i])
       return fail(error, KILN_ERROR_SHAPE, place.kind, " '", name, "' has shape ",
                   Dims{shape, rank}, " for these dims, and ", Dims{binding.dims, rank},
                   " is bound");
-  uint64_t size = 0;
-  if (!tensor_size(place.value->dtype, shape, rank, &size))
-    return fail(error, KILN_ERROR_SHAPE, place.kind, " '", name, "' of shape ", Dims{shape, rank},
-                " is larger than memory can be");
   if (binding.size < size)
     return fail(error, KILN_ERROR_SHAPE, place.kind, " '", name, "' of shape ", Dims{shape, rank},
                 " needs ", size, " bytes, got ", binding.size);

@@ -98,12 +98,12 @@ const char *Manifest::flaw_of_entry(const EntryRecord &entry) const {
       !has_range(entry.constraints, header_->constraints) ||
       !has_range(entry.kernels, header_->kernels))
     return "a malformed entry";
-  if (const char *found = flaw_of_values(entry.inputs, entry, false))
+  if (const char *found = flaw_of_values(entry.inputs, entry))
     return found;
-  return flaw_of_values(entry.outputs, entry, true);
+  return flaw_of_values(entry.outputs, entry);
 }
 
-const char *Manifest::flaw_of_values(Range range, const EntryRecord &entry, bool is_output) const {
+const char *Manifest::flaw_of_values(Range range, const EntryRecord &entry) const {
   for (uint32_t i = 0; i < range.count; ++i) {
     const ValueRecord &value = values()[range.first + i];
     if (!has_text(value.name) || dtype_size(value.dtype) == 0 || value.dims.count > kMaxRank ||
@@ -117,7 +117,7 @@ const char *Manifest::flaw_of_values(Range range, const EntryRecord &entry, bool
       else if (dim.kind == DimKind::Symbol)
         is_fine = is_fine && dim.symbol < entry.symbols.count;
       else
-        is_fine = is_fine && dim.kind == DimKind::Planned && is_output;
+        is_fine = is_fine && dim.kind == DimKind::Planned;
       if (!is_fine)
         return "a malformed dim";
     }

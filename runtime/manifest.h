@@ -65,8 +65,7 @@ private:
   bool has_tables() const;
   const char *flaw() const;
   const char *flaw_of_entry(const package::EntryRecord &entry) const;
-  const char *flaw_of_values(package::Range range, const package::EntryRecord &entry,
-                             bool is_output) const;
+  const char *flaw_of_values(package::Range range, const package::EntryRecord &entry) const;
   const char *flaw_of_variable(const package::VariableRecord &variable) const;
 
   const uint8_t *data_ = nullptr;

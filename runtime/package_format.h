@@ -86,7 +86,7 @@ struct Range {
 enum class DimKind : uint32_t {
   Const = 0,  // value
   Symbol = 1, // the entry's symbolic dim `symbol`
-  Planned = 2 // outputs only: what plan() says
+  Planned = 2 // of an output: what plan() says; of an input: the value of `text`
 };
 
 struct DimRecord {

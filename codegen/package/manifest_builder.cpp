@@ -90,8 +90,8 @@ private:
     const std::string where = "entry '" + entry.name + "'";
     EntryRecord record{};
     record.name = strings_.add(entry.name);
-    record.inputs = add_values(entry, entry.inputs, where + ", input '", false);
-    record.outputs = add_values(entry, entry.outputs, where + ", output '", true);
+    record.inputs = add_values(entry, entry.inputs, where + ", input '");
+    record.outputs = add_values(entry, entry.outputs, where + ", output '");
     record.symbols = {static_cast<uint32_t>(symbols_.size()), count(entry.symbols)};
     for (const PackageSymbol &symbol : entry.symbols) {
       if (symbol.min < 0 || symbol.max < symbol.min)
@@ -114,7 +114,7 @@ private:
   }
 
   Range add_values(const PackageEntry &entry, const std::vector<PackageValue> &values,
-                   const std::string &where, bool is_output) {
+                   const std::string &where) {
     Range range{static_cast<uint32_t>(values_.size()), count(values)};
     for (const PackageValue &value : values) {
       if (!is_dtype(value.dtype))
@@ -123,14 +123,13 @@ private:
       if (value.dims.size() > kMaxRank)
         fail(where + value.name + "': more than " + std::to_string(kMaxRank) + " dims");
       for (const PackageDim &dim : value.dims)
-        add_dim(entry, dim, where + value.name + "'", is_output);
+        add_dim(entry, dim, where + value.name + "'");
       values_.push_back({strings_.add(value.name), value.dtype, 0, dims});
     }
     return range;
   }
 
-  void add_dim(const PackageEntry &entry, const PackageDim &dim, const std::string &where,
-               bool is_output) {
+  void add_dim(const PackageEntry &entry, const PackageDim &dim, const std::string &where) {
     std::string text = dim.text;
     if (dim.kind == DimKind::Const) {
       if (dim.value < 0)
@@ -142,8 +141,8 @@ private:
         fail(where + ": a symbolic dim that the entry does not have");
       else if (text.empty())
         text = entry.symbols[dim.symbol].name;
-    } else if (!is_output) {
-      fail(where + ": only an output's dims can be planned");
+    } else if (text.empty()) {
+      fail(where + ": a computed dim without its text");
     }
     dims_.push_back({dim.kind, dim.symbol, dim.value, strings_.add(text)});
   }

@@ -38,6 +38,8 @@ inline PackageDim dim_const(int64_t value) {
 inline PackageDim dim_symbol(uint32_t symbol) {
   return {package::DimKind::Symbol, symbol, 0, {}};
 }
+// Of an output: what plan() says. Of an input: the value of `text`, in the grammar of ir/dim.h over
+// the entry's symbols.
 inline PackageDim dim_planned(std::string text) {
   return {package::DimKind::Planned, 0, 0, std::move(text)};
 }

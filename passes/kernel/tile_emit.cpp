@@ -512,10 +512,9 @@ private:
     }
     for (const Hoisted &h : columns) {
       out.push_back(kb::alloc(h.name, h.value.dtype, column_count(), nest_.lanes, MemorySpace::reg));
-      std::vector<Stmt> fill = wrap(kb::store(h.name, column_index(), h.value));
+      append(out, over_columns(wrap(kb::store(h.name, column_index(), h.value))));
       if (in_reduce)
-        prefetch(h.value, fill);
-      append(out, over_columns(std::move(fill)));
+        prefetch(h.value, out);
     }
     std::vector<Stmt> row = over_columns(std::move(vectors)), lets;
     for (const Hoisted &h : scalars)
@@ -532,10 +531,19 @@ private:
     const KernelBuffer *b = kernel_.find_buffer(e.name);
     if (!b || !b->constant || !e.index.depends_on(prefetch_loop_))
       return;
-    if (int64_t(nest_.lanes) * dtype_bytes(e.dtype) < 64 && !vector_var_.empty())
-      return;
-    out.push_back(kb::prefetch(
-        e.name, e.index.substitute(prefetch_loop_, Dim::symbol(prefetch_loop_) + Dim(kPrefetchSteps)), 1));
+    Dim ahead = e.index.substitute(prefetch_loop_, Dim::symbol(prefetch_loop_) + Dim(kPrefetchSteps));
+    // One line holds the vectors of a panel; without panels every vector is taken to be a line.
+    std::vector<Stmt> ask;
+    if (nest_.panel) {
+      ask = wrap(kb::prefetch(e.name, ahead.substitute(context_.var, 0), 1));
+      if (!panel_var_.empty())
+        ask = wrap(kb::loop(panel_var_, 0, panel_count_, LoopKind::unroll, std::move(ask)));
+    } else {
+      ask = wrap(kb::prefetch(e.name, ahead, 1));
+      if (!vector_var_.empty())
+        ask = wrap(kb::loop(vector_var_, 0, vector_count_, LoopKind::unroll, std::move(ask)));
+    }
+    append(out, std::move(ask));
   }
 
   TileNest nest_;

@@ -207,6 +207,41 @@ TEST_CASE("output dims come before the run") {
   CHECK(dims[1] == 4);
 }
 
+TEST_CASE("an input's dims may be computed from symbolic ones") {
+  std::vector<uint8_t> image = read_file(image_path());
+  PackageSpec spec = make_spec(image);
+  std::string path = temporary("computed.kiln");
+  struct Case {
+    const char *text;
+    int64_t at_5; // -1: none
+  };
+  for (Case c : {Case{"N + 1", 6}, Case{"2*N - 3", 7}, Case{"(N + 2) / 2", 3},
+                 Case{"-N / 2 + 9", 6}, Case{"-N % 3", 1}, Case{"min(N, 3)*max(N, 7)", 21},
+                 Case{"N - 6", -1}, Case{"N / (N - 5)", -1}, Case{"M", -1}, Case{"N +", -1},
+                 Case{"((N)", -1}, Case{"N*9223372036854775807", -1}, Case{"", -1}}) {
+    spec.entries[3].inputs[0].dims[0] = dim_planned(c.text[0] != 0 ? c.text : " ");
+    REQUIRE(write_package(spec, path).empty());
+    Opened module(path);
+    REQUIRE(module.code == KILN_OK);
+    int64_t n = 5;
+    KilnContextOptions options{&n, nullptr, nullptr};
+    Context context(module, "denormal", &options);
+    std::vector<float> x(32), y(5);
+    KilnError error{};
+    REQUIRE(api().set_dims(context, &n, 1, &error) == KILN_OK);
+    KilnTensor y_tensor = tensor(y, KILN_F32, {5});
+    y_tensor.dims = nullptr;
+    REQUIRE(api().bind_output(context, 0, &y_tensor, &error) == KILN_OK);
+    for (int64_t size = 0; size < 32; ++size) {
+      KilnTensor x_tensor{x.data(), static_cast<uint64_t>(size) * 4, KILN_F32, 1, &size};
+      REQUIRE(api().bind_input(context, 0, &x_tensor, &error) == KILN_OK);
+      int32_t code = api().run(context, &error);
+      INFO(c.text << " with " << size << ": " << error.message);
+      CHECK(code == (size == c.at_5 ? KILN_OK : KILN_ERROR_SHAPE));
+    }
+  }
+}
+
 TEST_CASE("a trap names its kernel and place") {
   Opened module(package_path());
   Context context(module, "pick");
