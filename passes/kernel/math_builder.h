@@ -88,16 +88,10 @@ inline MathValue fused(const MathValue &a, double b, double c) {
 inline MathValue cast(DType dtype, const MathValue &a) { return {kb::convert(dtype, a.e)}; }
 inline MathValue as_bits(DType dtype, const MathValue &a) { return {kb::bitcast(dtype, a.e)}; }
 
-// c[0] + c[1] x + c[2] x^2 + ...
-inline MathValue polynomial(const MathValue &x, std::initializer_list<double> c) {
-  const double *at = c.end() - 1;
-  MathValue sum{like(x, *at)};
-  while (at != c.begin()) {
-    --at;
-    sum = {kb::fma(sum.e, x.e, like(x, *at))};
-  }
-  return sum;
-}
+// c[0] + c[1] x + c[2] x^2 + ... by Horner's rule.
+MathValue polynomial(const MathValue &x, std::initializer_list<double> c);
+// The same in pairs, pairs of pairs, ... (Estrin): a few more operations, a much shorter chain of them.
+MathValue polynomial_in_pairs(const MathValue &x, std::initializer_list<double> c, MathBuilder &b);
 
 constexpr double kMathInf = std::numeric_limits<double>::infinity();
 constexpr double kMathNan = std::numeric_limits<double>::quiet_NaN();

@@ -60,9 +60,9 @@ MathValue log32(MathValue x, MathBuilder &b) {
   MathValue m = as_bits(DType::f32, u - (k << bits(k, 23)));
   MathValue f = b.bind(m - 1.0);
   MathValue power = b.bind(cast(DType::f32, k) - choose(is_small, MathValue{like(x, 24)}, 0.0));
-  MathValue tail = polynomial(f, {0.333333126041010086, -0.250000095995299987, 0.200021186555103417,
+  MathValue tail = polynomial_in_pairs(f, {0.333333126041010086, -0.250000095995299987, 0.200021186555103417,
                                   -0.166679958436840956, 0.14219552422973446, -0.124055891521814591,
-                                  0.118881620583474396, -0.116756503139857152, 0.0674663908390498001});
+                                  0.118881620583474396, -0.116756503139857152, 0.0674663908390498001}, b);
   MathValue f2 = b.bind(f * f);
   MathValue low = fused(power, kLn2Lo, fused(f2, -0.5, b.bind(f2 * f) * tail));
   MathValue y = fused(power, kLn2Hi, b.bind(low + f));

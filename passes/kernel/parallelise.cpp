@@ -12,7 +12,7 @@
 namespace kiln {
 namespace {
 
-constexpr double kMinWork = 32768; // scalar operations and bytes; a few microseconds
+constexpr double kMinWork = 400000; // scalar operations and bytes; a few microseconds
 constexpr int64_t kEnoughShares = 64;
 constexpr double kUnknownTrips = 256;
 
