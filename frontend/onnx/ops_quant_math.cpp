@@ -11,8 +11,10 @@ namespace {
 Result<Val> along(OnnxNode &n, const Val &v, int axis, int rank) {
   if (element_count(v.type.shape).is_const(1))
     return reshape(n.emitter(), v, {});
-  if (v.rank() != 1)
+  if (v.rank() != 1 && rank > 0)
     return v; // already in a shape that broadcasts
+  if (axis >= rank)
+    return Error{fmt::format("a scale or zero point is {}, not one number", v.type.text())};
   Shape shape(size_t(rank), Dim(1));
   shape[size_t(axis)] = v.dim(0);
   return reshape(n.emitter(), v, shape);

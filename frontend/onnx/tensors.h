@@ -1,5 +1,5 @@
 // Tensors of a model: element types, and TensorProtos turned into Tensors. Elements that the file holds
-// in our own form stay there, as views; small or misaligned-to-their-length ones are copied.
+// in our own form stay there, as views, which need not be aligned to an element; small ones are copied.
 #pragma once
 
 #include "frontend/files/mapped_file.h"

@@ -4,16 +4,19 @@
 
 #include <fmt/format.h>
 
+#include <cstring>
+
 namespace kiln {
 namespace {
 
 template <typename T>
 void copy_strided(const Tensor &x, int64_t base, std::span<const int64_t> strides, Tensor &out) {
-  const T *from = x.data<T>();
+  // Bytes: a view into a model file need not be aligned.
+  const std::byte *from = x.bytes().data();
   T *to = out.data<T>();
   const auto &dims = out.dims();
   if (dims.empty()) {
-    *to = from[base];
+    std::memcpy(to, from + size_t(base) * sizeof(T), sizeof(T));
     return;
   }
   int64_t inner = dims.back(), step = strides.back();
@@ -23,7 +26,7 @@ void copy_strided(const Tensor &x, int64_t base, std::span<const int64_t> stride
     for (size_t d = 0; d < at.size(); ++d)
       offset += at[d] * strides[d];
     for (int64_t i = 0; i < inner; ++i)
-      *to++ = from[offset + i * step];
+      std::memcpy(to++, from + size_t(offset + i * step) * sizeof(T), sizeof(T));
   });
 }
 

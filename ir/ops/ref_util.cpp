@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <type_traits>
 
@@ -10,9 +11,13 @@ namespace {
 
 template <typename T, typename W>
 void widen_as(const Tensor &tensor, int64_t begin, int64_t count, W *out) {
-  const T *p = tensor.data<T>() + begin;
-  for (int64_t i = 0; i < count; ++i)
-    out[i] = W(p[i]);
+  // Copied out: a view into a model file need not be aligned.
+  const std::byte *p = tensor.bytes().data() + size_t(begin) * sizeof(T);
+  for (int64_t i = 0; i < count; ++i) {
+    T value;
+    std::memcpy(&value, p + size_t(i) * sizeof(T), sizeof(T));
+    out[i] = W(value);
+  }
 }
 
 template <typename T, typename W>
