@@ -7,6 +7,8 @@
 #include <CLI/CLI.hpp>
 
 #include <map>
+#include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -41,6 +43,11 @@ int report(const Error &error, bool json);
 // "x=@x.npy", "x=2x2xf32=1,2,3,4", "x=f32=1" (a scalar), "x=@all.npz" (the array `x` of it).
 Result<std::pair<std::string, Tensor>> parse_input(const std::string &text);
 Result<std::vector<std::pair<std::string, Tensor>>> parse_inputs(const std::vector<std::string> &texts);
+// "12", and nothing else; "1x3x224x224".
+std::optional<int64_t> parse_int(std::string_view text);
+std::optional<std::vector<int64_t>> parse_shape(std::string_view text);
+// Values that every model takes: floats in [-1, 1), integers 0 or 1; the same for the same name.
+Tensor random_tensor(const std::string &name, DType dtype, std::vector<int64_t> dims, uint64_t seed = 0);
 // A few values and the shape, for people.
 std::string tensor_text(const Tensor &tensor, int64_t limit = 1000);
 

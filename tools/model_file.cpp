@@ -1,0 +1,173 @@
+// From a path on the command line to a module: .onnx, .kir, or .kir on standard input.
+#include "tools/cli.h"
+
+#include "frontend/data/npz.h"
+#include "frontend/data/safetensors.h"
+#include "frontend/files/mapped_file.h"
+#include "frontend/kir/kir.h"
+#include "frontend/onnx/import.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+#include <filesystem>
+#include <optional>
+#include <fstream>
+#include <iostream>
+
+namespace kiln {
+namespace {
+
+struct DimChoices {
+  std::map<std::string, int64_t> fixed;
+  std::map<std::string, std::pair<int64_t, int64_t>> bounds;
+  std::map<std::string, std::vector<int64_t>> shapes;
+};
+
+Result<DimChoices> parse_dims(const ModelOptions &options) {
+  DimChoices out;
+  for (const std::string &text : options.dims) {
+    size_t equals = text.find('='), dots = text.find("..");
+    Error error{fmt::format("--dim {}: write NAME=SIZE or NAME=LEAST..MOST", text)};
+    if (equals == std::string::npos || equals == 0)
+      return error;
+    std::string name = text.substr(0, equals);
+    if (dots == std::string::npos) {
+      auto value = parse_int(std::string_view(text).substr(equals + 1));
+      if (!value || *value < 0)
+        return error;
+      out.fixed[name] = *value;
+    } else {
+      auto lo = parse_int(std::string_view(text).substr(equals + 1, dots - equals - 1)),
+           hi = parse_int(std::string_view(text).substr(dots + 2));
+      if (!lo || !hi || *lo < 0 || *hi < *lo)
+        return error;
+      out.bounds[name] = {*lo, *hi};
+    }
+  }
+  for (const std::string &text : options.shapes) {
+    size_t equals = text.rfind('=');
+    auto shape = equals == std::string::npos ? std::nullopt : parse_shape(std::string_view(text).substr(equals + 1));
+    if (!shape || equals == 0)
+      return Error{fmt::format("--shape {}: write INPUT=1x3x224x224", text)};
+    out.shapes[text.substr(0, equals)] = *shape;
+  }
+  return out;
+}
+
+bool fail(Diagnostics &diagnostics, const std::string &path, const Error &error) {
+  diagnostics.error({Symbol(path), 0, 0, {}}, error.message);
+  return false;
+}
+
+// A dump has its constants in a file of the same name beside it, or one for the whole folder.
+std::string weights_beside(const std::string &path) {
+  std::filesystem::path file(path);
+  std::error_code ignored;
+  for (const char *extension : {".safetensors", ".npz"})
+    for (auto candidate : {std::filesystem::path(file).replace_extension(extension),
+                           file.parent_path() / (std::string("weights") + extension)})
+      if (std::filesystem::is_regular_file(candidate, ignored))
+        return candidate.string();
+  return "";
+}
+
+bool load_weights(const std::string &path, KirOptions &kir, Module &module, Diagnostics &diagnostics) {
+  if (std::filesystem::path(path).extension() == ".npz") {
+    auto arrays = read_npz(path);
+    if (!arrays)
+      return fail(diagnostics, path, arrays.error());
+    for (auto &[name, tensor] : *arrays)
+      kir.weights.insert_or_assign(name, std::move(tensor));
+    return true;
+  }
+  auto file = read_safetensors(path);
+  if (!file)
+    return fail(diagnostics, path, file.error());
+  for (auto &[name, tensor] : file->tensors)
+    kir.weights.insert_or_assign(name, std::move(tensor));
+  if (file->keep_alive)
+    module.keep_alive.push_back(file->keep_alive);
+  return true;
+}
+
+// `import name` reads name.kir from the folder of the importing file, nothing above it.
+std::optional<std::string> read_beside(const std::string &path, std::string_view name) {
+  if (path == "-" || name.find_first_of("/\\") != std::string_view::npos)
+    return std::nullopt;
+  std::string folder = std::filesystem::path(path).parent_path().string();
+  auto file = MappedFile::open_beneath(folder.empty() ? "." : folder, std::string(name) + ".kir");
+  if (!file)
+    return std::nullopt;
+  return std::string(reinterpret_cast<const char *>((*file)->bytes().data()), (*file)->size());
+}
+
+bool load_kir_file(const ModelOptions &options, const DimChoices &dims, Module &module, Diagnostics &diagnostics) {
+  std::string text;
+  std::string name = options.path == "-" ? "<stdin>" : options.path;
+  if (options.path == "-") {
+    text.assign(std::istreambuf_iterator<char>(std::cin), {});
+  } else {
+    auto file = MappedFile::open(options.path);
+    if (!file)
+      return fail(diagnostics, "", file.error());
+    text.assign(reinterpret_cast<const char *>((*file)->bytes().data()), (*file)->size());
+  }
+  KirOptions kir;
+  kir.dims = dims.fixed;
+  kir.read_import = [&](std::string_view import) { return read_beside(options.path, import); };
+  std::string weights = options.weights.empty() && options.path != "-" ? weights_beside(options.path) : options.weights;
+  if (!weights.empty() && !load_weights(weights, kir, module, diagnostics))
+    return false;
+  kir.strict_weights = !options.weights.empty();
+  return load_kir(name, text, kir, module, diagnostics);
+}
+
+} // namespace
+
+void ModelOptions::add_to(CLI::App &app, bool with_path) {
+  if (with_path)
+    app.add_option("model", path, "a .kir or .onnx file, or a package where the verb takes one")->required();
+  app.add_option("--dim", dims, "N=4 fixes a symbolic size, N=1..64 bounds it")->expected(1)->allow_extra_args(false);
+  app.add_option("--shape", shapes, "INPUT=1x3x224x224 fixes an input's shape")->expected(1)->allow_extra_args(false);
+  app.add_option("--weights", weights, ".npz or .safetensors with the values of a .kir model's parameters");
+  app.add_flag("--json", json, "reports as JSON");
+}
+
+bool is_package(const std::string &path) {
+  char magic[8] = {};
+  std::ifstream file(path, std::ios::binary);
+  file.read(magic, 4);
+  return std::filesystem::path(path).extension() == ".kiln" || std::string_view(magic, 4) == "KILN";
+}
+
+bool load_model(const ModelOptions &options, Module &module, Diagnostics &diagnostics) {
+  auto dims = parse_dims(options);
+  if (!dims) {
+    diagnostics.error({}, dims.error().message);
+    return false;
+  }
+  std::string extension = std::filesystem::path(options.path).extension().string();
+  bool fine;
+  if (extension == ".onnx") {
+    OnnxOptions onnx;
+    for (const auto &[name, value] : dims->fixed)
+      onnx.dims[name] = Dim(value);
+    onnx.shapes = dims->shapes;
+    fine = import_onnx(options.path, onnx, module, diagnostics);
+  } else if (extension == ".kir" || options.path == "-") {
+    fine = load_kir_file(options, *dims, module, diagnostics);
+  } else {
+    diagnostics.error({Symbol(options.path), 0, 0, {}},
+                      fmt::format("'{}' is neither .kir nor .onnx; pass a model file, or - for .kir on standard input",
+                                  options.path));
+    return false;
+  }
+  for (const auto &[name, bounds] : dims->bounds)
+    module.dim_bounds[name] = bounds;
+  if (module.name.empty())
+    module.name = options.path == "-" ? "model" : std::filesystem::path(options.path).stem().string();
+  return fine && !diagnostics.has_errors();
+}
+
+} // namespace kiln

@@ -1,0 +1,155 @@
+// Tensors on the command line: "x=@x.npy", "x=2x2xf32=1,2,3,4", and random ones.
+#include "tools/cli.h"
+
+#include "frontend/data/npy.h"
+#include "frontend/data/npz.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+
+namespace kiln {
+
+std::optional<int64_t> parse_int(std::string_view text) {
+  int64_t value = 0;
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size())
+    return std::nullopt;
+  return value;
+}
+
+std::optional<std::vector<int64_t>> parse_shape(std::string_view text) {
+  std::vector<int64_t> out;
+  while (!text.empty()) {
+    size_t x = text.find('x');
+    auto value = parse_int(text.substr(0, x));
+    if (!value || *value < 0)
+      return std::nullopt;
+    out.push_back(*value);
+    text = x == std::string_view::npos ? std::string_view() : text.substr(x + 1);
+  }
+  return out;
+}
+
+Result<std::pair<std::string, Tensor>> parse_input(const std::string &text) {
+  size_t equals = text.find('=');
+  Error error{fmt::format("--input {}: write NAME=@FILE.npy or NAME=2x2xf32=1,2,3,4", text)};
+  if (equals == std::string::npos || equals == 0)
+    return error;
+  std::string name = text.substr(0, equals), value = text.substr(equals + 1);
+  if (value.starts_with('@')) {
+    std::string path = value.substr(1);
+    if (std::filesystem::path(path).extension() == ".npz") {
+      auto arrays = read_npz(path);
+      if (!arrays)
+        return arrays.error();
+      auto it = std::find_if(arrays->begin(), arrays->end(), [&](const auto &a) { return a.first == name; });
+      if (it == arrays->end())
+        return Error{fmt::format("{} has no array '{}'", path, name)};
+      return std::pair(name, std::move(it->second));
+    }
+    auto tensor = read_npy(path);
+    if (!tensor)
+      return tensor.error();
+    return std::pair(name, std::move(*tensor));
+  }
+  size_t second = value.find('=');
+  if (second == std::string::npos)
+    return error;
+  std::string_view type = std::string_view(value).substr(0, second);
+  size_t x = type.rfind('x');
+  auto dtype = dtype_from_name(x == std::string_view::npos ? type : type.substr(x + 1));
+  auto dims = x == std::string_view::npos ? std::optional(std::vector<int64_t>()) : parse_shape(type.substr(0, x));
+  auto bytes = dtype && dims ? checked_bytes(*dtype, *dims) : std::nullopt;
+  if (!bytes)
+    return error;
+  int64_t count = *bytes / dtype_bytes(*dtype), given = 1;
+  std::string_view list = std::string_view(value).substr(second + 1);
+  for (char c : list)
+    given += c == ',';
+  if (list.empty())
+    given = 0;
+  if (given != count && given != 1)
+    return Error{fmt::format("--input {}: {} values for {} elements", name, given, count)};
+  Tensor tensor(*dtype, *dims);
+  size_t at = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    std::string item(list.substr(at, list.find(',', at) - at));
+    char *end = nullptr;
+    if (auto integer = parse_int(item); integer && !is_float(*dtype)) {
+      tensor.set_i64(i, *integer);
+    } else {
+      double number = std::strtod(item.c_str(), &end);
+      if (end == item.c_str() || *end)
+        return Error{fmt::format("--input {}: '{}' is no number", name, item)};
+      tensor.set_f64(i, number);
+    }
+    if (given > 1)
+      at = list.find(',', at) == std::string_view::npos ? list.size() : list.find(',', at) + 1;
+  }
+  return std::pair(name, std::move(tensor));
+}
+
+Result<std::vector<std::pair<std::string, Tensor>>> parse_inputs(const std::vector<std::string> &texts) {
+  std::vector<std::pair<std::string, Tensor>> out;
+  for (const std::string &text : texts) {
+    auto input = parse_input(text);
+    if (!input)
+      return input.error();
+    out.push_back(std::move(*input));
+  }
+  return out;
+}
+
+Tensor random_tensor(const std::string &name, DType dtype, std::vector<int64_t> dims, uint64_t seed) {
+  Tensor out(dtype, std::move(dims));
+  uint64_t state = seed * 0x9e3779b97f4a7c15u;
+  for (char c : name)
+    state = (state ^ uint8_t(c)) * 0x100000001b3u;
+  for (int64_t i = 0; i < out.count(); ++i) {
+    uint64_t z = state += 0x9e3779b97f4a7c15u; // splitmix64
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    z ^= z >> 31;
+    if (is_float(dtype))
+      out.set_f64(i, double(z >> 11) * 0x1p-52 - 1);
+    else
+      out.set_i64(i, int64_t(z >> 63));
+  }
+  return out;
+}
+
+std::string tensor_text(const Tensor &tensor, int64_t limit) {
+  std::string out = tensor.type().text() + " ";
+  int64_t shown = std::min(limit, tensor.count());
+  const auto &dims = tensor.dims();
+  for (int64_t i = 0; i < shown; ++i) {
+    int64_t inner = 1;
+    std::string open;
+    for (size_t d = dims.size(); d-- > 0;) {
+      inner *= dims[d];
+      if (i % inner == 0)
+        open += '[';
+    }
+    if (i > 0)
+      out += open.empty() ? ", " : std::string(open.size(), ']') + ",\n ";
+    out += open;
+    if (is_float(tensor.dtype()))
+      out += fmt::format("{:.6g}", tensor.at_f64(i));
+    else if (is_bool(tensor.dtype()))
+      out += tensor.at_i64(i) ? "true" : "false";
+    else if (tensor.dtype() == DType::u64)
+      out += fmt::format("{}", uint64_t(tensor.at_i64(i)));
+    else
+      out += fmt::format("{}", tensor.at_i64(i));
+  }
+  if (shown < tensor.count())
+    out += fmt::format(", ... {} more", tensor.count() - shown);
+  else if (tensor.count() == 0)
+    out += "[]";
+  return out + (tensor.count() == 0 ? "" : std::string(dims.size(), ']'));
+}
+
+} // namespace kiln
