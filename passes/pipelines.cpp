@@ -23,7 +23,10 @@ bool run_graph_pipeline(Module &module, PassManager &manager, OptLevel level) {
     return false;
   if (!manager.run_until_stable(module, kSimplify, 6)) // norms are folded into the weights before them
     return false;
-  return run("fuse"); // every node that is not structural is one kernel (or a reshape, which is none)
+  manager.context().flags.blocked_layouts = level == OptLevel::o2;
+  if (!run("fuse")) // every node that is not structural is one kernel (or a reshape, which is none)
+    return false;
+  return run("layout"); // every value has a layout; where two kernels disagree stands a relayout
 }
 
 } // namespace kiln

@@ -211,4 +211,19 @@ const OpDef op_flip{
     .tolerance = 0,
 };
 
+const OpDef op_relayout{
+    .name = "relayout",
+    .doc = "x itself. The compiler puts it where two kernels want a value in different layouts.",
+    .min_operands = 1,
+    .max_operands = 1,
+    .infer = [](InferContext &context) -> Result<Types> { return Types{context.operands[0]}; },
+    .ref = [](const RefContext &context) -> Result<std::vector<Tensor>> {
+      return std::vector<Tensor>{*context.operands[0]};
+    },
+    .element = [](LowerContext &context, int, std::span<const Dim> index) { return context.operand(0, index); },
+    .traits = kMovement | kNoFold,
+    .samples = {sample({2, 3, 5}, {})},
+    .tolerance = 0,
+};
+
 } // namespace kiln

@@ -1,0 +1,366 @@
+// Chooses how every value lies in memory (ir/type.h: Layout), for any machine with vectors.
+//
+//   x: f32[1, 64, 56, 56]  y = conv(x, w), padded by 1
+//     ->  x {block 1:16, halo 2:1:1, halo 3:1:1}, w {block 1:16, block 0:16}, y {block 1:16}
+//
+// Convolutions make and take activations with blocked channels; what stands between them keeps that, and
+// what does not care about it follows its users. Whoever makes the input of a padded convolution leaves
+// a halo of zeros around it, so that no kernel tests for edges. Constant operands of convolutions and dots
+// are packed as their kernels read them. Where one value is wanted in two ways, or comes from outside
+// (arguments, constants), a `relayout` copies it: one for each layout. Runs after fuse, once.
+#include "passes/graph/index_map.h"
+#include "passes/graph/layout_roles.h"
+#include "passes/graph/rewrite.h"
+
+#include "ir/ops/op.h"
+
+#include <algorithm>
+#include <map>
+
+namespace kiln {
+namespace {
+
+class BlockLayout {
+public:
+  BlockLayout(Module &module, Function &function, Block &block, int64_t channels)
+      : module_(module), function_(function), block_(block), channels_(channels) {}
+
+  Changed run() {
+    collect();
+    for (NodeId id : block_.nodes)
+      choose_result(id);
+    for (NodeId id : block_.nodes)
+      gather_halos(id);
+    set_layouts();
+    merge_heads();
+    for (size_t i = 0; i < block_.nodes.size(); ++i)
+      i = adapt_operands(i);
+    restore_results();
+    return changed_;
+  }
+
+private:
+  struct Use {
+    NodeId node;
+    size_t operand;
+  };
+  struct State {
+    bool blocked = false;
+    bool fixed = true;  // cannot be anything but row-major: not made by a kernel of this block
+    bool captured = false; // by a region
+    bool exact = false; // somebody needs it row-major without a halo
+    Padding halo[2];    // that users of its planar and blocked form read
+    std::map<std::string, ValueId> copies;
+  };
+
+  void collect() {
+    for (NodeId id : block_.nodes) {
+      wants_.emplace(id, kernel_wants(function_, id, channels_));
+      const Node &node = function_.node(id);
+      const OpDef &def = op_def(node.op);
+      for (ValueId r : node.results)
+        state_[r].fixed = (def.structural && node.op != Op::fusion) ||
+                          (wants_.at(id).makes == Makes::planar && node.op != Op::fusion && !def.reduce &&
+                           !def.element && !def.scalar);
+      for (size_t i = 0; i < node.operands.size(); ++i) {
+        uses_[node.operands[i]].push_back({id, i});
+        if (wants_.at(id).operands[i] == Want::exact)
+          state_[node.operands[i]].exact = true;
+      }
+      if (node.op != Op::fusion)
+        for (const Block &region : node.regions)
+          mark_captured(region);
+    }
+    for (ValueId r : block_.results)
+      state_[r].exact = true;
+  }
+
+  void mark_captured(const Block &region) {
+    auto mark = [&](ValueId v) { state_[v].exact = state_[v].captured = state_[v].fixed = true; };
+    for_each_node(function_, region, [&](NodeId id) {
+      for (ValueId v : function_.node(id).operands)
+        mark(v);
+      for (const Block &inner : function_.node(id).regions)
+        for (ValueId v : inner.results)
+          mark(v);
+    });
+    for (ValueId v : region.results)
+      mark(v);
+  }
+
+  void choose_result(NodeId id);
+  void gather_halos(NodeId id);
+  void set_layouts();
+  void merge_heads();
+  size_t adapt_operands(size_t position);
+  void restore_results();
+
+  bool wants_blocks(ValueId v, bool &everyone_planar) const;
+  Layout layout_of(ValueId v, bool blocked);
+  ValueId in_layout(ValueId v, const Layout &layout, size_t &position);
+  ValueId packed_constant(ValueId v, const Layout &layout, size_t &position);
+
+  Module &module_;
+  Function &function_;
+  Block &block_;
+  int64_t channels_;
+  std::map<NodeId, KernelWants> wants_;
+  std::map<ValueId, std::vector<Use>> uses_;
+  std::map<ValueId, State> state_;
+  Changed changed_ = Changed::no;
+};
+
+bool BlockLayout::wants_blocks(ValueId v, bool &everyone_planar) const {
+  bool some = false, all_planar = false, neutral = false;
+  if (auto it = uses_.find(v); it != uses_.end())
+    for (auto [id, i] : it->second) {
+      const KernelWants &wants = wants_.at(id);
+      Want want = wants.operands[i];
+      if (want == Want::match && wants.makes == Makes::blocked)
+        want = element_count(function_.type(v).shape) ==
+                       element_count(function_.type(function_.node(id).results[0]).shape)
+                   ? Want::blocked
+                   : Want::any;
+      some |= want == Want::blocked;
+      all_planar |= want == Want::planar || want == Want::exact;
+      neutral |= want == Want::match || want == Want::any;
+    }
+  if (auto it = state_.find(v); it != state_.end())
+    all_planar |= it->second.exact;
+  everyone_planar = all_planar && !some && !neutral;
+  return some;
+}
+
+void BlockLayout::choose_result(NodeId id) {
+  const Node &node = function_.node(id);
+  const KernelWants &wants = wants_.at(id);
+  for (ValueId r : node.results) {
+    State &state = state_[r];
+    if (wants.makes == Makes::planar || state.fixed || !can_block(function_.type(r)))
+      continue;
+    bool everyone_planar = false;
+    bool wanted = wants_blocks(r, everyone_planar);
+    bool inherited = false;
+    for (size_t i = 0; i < node.operands.size(); ++i)
+      inherited |= wants.operands[i] == Want::match && state_[node.operands[i]].blocked;
+    switch (wants.makes) {
+    case Makes::blocked:
+      state.blocked = true;
+      break;
+    case Makes::inherits:
+      state.blocked = wanted || (inherited && !everyone_planar);
+      break;
+    default:
+      state.blocked = wanted;
+    }
+  }
+}
+
+void grow(std::vector<int64_t> &to, const std::vector<int64_t> &by) {
+  to.resize(std::max(to.size(), by.size()));
+  for (size_t i = 0; i < by.size(); ++i)
+    to[i] = std::max(to[i], by[i]);
+}
+
+void BlockLayout::gather_halos(NodeId id) {
+  const KernelWants &wants = wants_.at(id);
+  if (wants.padded < 0)
+    return;
+  ValueId v = function_.node(id).operands[size_t(wants.padded)];
+  Padding &halo = state_[v].halo[wants.operands[size_t(wants.padded)] == Want::blocked];
+  grow(halo.lo, wants.padding.lo);
+  grow(halo.hi, wants.padding.hi);
+}
+
+Layout BlockLayout::layout_of(ValueId v, bool blocked) {
+  Layout out = blocked ? blocked_layout(channels_) : Layout();
+  const Padding &halo = state_[v].halo[blocked];
+  for (size_t d = 0; d < halo.lo.size(); ++d)
+    if (halo.lo[d] || halo.hi[d])
+      out.halos.push_back({int(d) + 2, halo.lo[d], halo.hi[d]});
+  return out;
+}
+
+void BlockLayout::set_layouts() {
+  for (auto &[v, state] : state_) {
+    if (state.fixed || (!state.blocked && state.exact))
+      continue;
+    Layout layout = layout_of(v, state.blocked);
+    if (layout == function_.value(v).layout)
+      continue;
+    function_.value(v).layout = std::move(layout);
+    changed_ = Changed::yes;
+  }
+}
+
+// y[B, H, L, D] that a dot reads as [B, L, H * D] is made in that order.
+void BlockLayout::merge_heads() {
+  for (NodeId id : block_.nodes) {
+    const Node &node = function_.node(id);
+    if (node.op != Op::fusion)
+      continue;
+    const Block &region = node.regions[0];
+    for (NodeId inner : region.nodes) {
+      const Node &permute = function_.node(inner);
+      if (permute.op != Op::permute)
+        continue;
+      auto arg = std::find(region.args.begin(), region.args.end(), permute.operands[0]);
+      if (arg == region.args.end())
+        continue;
+      ValueId outer = node.operands[size_t(arg - region.args.begin())];
+      auto state = state_.find(outer);
+      auto uses = uses_.find(outer);
+      bool merged = std::any_of(region.nodes.begin(), region.nodes.end(), [&](NodeId n) {
+        return function_.node(n).op == Op::reshape && function_.node(n).operands[0] == permute.results[0];
+      });
+      if (!merged || state->second.fixed || state->second.exact || state->second.blocked ||
+          uses->second.size() != 1 || !function_.value(outer).layout.is_row_major())
+        continue;
+      Layout layout;
+      for (const Dim &d : permute.attrs.get_dims("dims"))
+        layout.order.push_back(int(d.as_const() < 0 ? d.as_const() + int64_t(permute.attrs.get_dims("dims").size())
+                                                    : d.as_const()));
+      function_.value(outer).layout = std::move(layout);
+      changed_ = Changed::yes;
+    }
+  }
+}
+
+ValueId BlockLayout::in_layout(ValueId v, const Layout &layout, size_t &position) {
+  if (function_.value(v).layout == layout)
+    return v;
+  auto [it, fresh] = state_[v].copies.emplace(layout.text(), ValueId());
+  if (fresh) {
+    GraphBuilder b(module_, function_, block_);
+    b.set_position(block_, position);
+    if (const Node *def = function_.def(v))
+      b.set_location(def->location);
+    it->second = b(Op::relayout, {v});
+    function_.value(it->second).layout = layout;
+    function_.value(it->second).name = function_.value(v).name;
+    position = b.position();
+    changed_ = Changed::yes;
+  }
+  return it->second;
+}
+
+// A constant is packed when the package is written: it costs nothing at run time.
+ValueId BlockLayout::packed_constant(ValueId v, const Layout &layout, size_t &position) {
+  const Node *def = function_.def(v);
+  auto uses = uses_.find(v);
+  // Kernels that read any layout read the packed one; a second copy of a large table costs more.
+  bool alone = uses != uses_.end() && !state_[v].exact && !state_[v].captured &&
+               std::all_of(uses->second.begin(), uses->second.end(), [&](const Use &use) {
+                 const KernelWants &wants = wants_.at(use.node);
+                 return wants.operands[use.operand] == Want::any ||
+                        (wants.operands[use.operand] == Want::weights && wants.packed[use.operand] == layout);
+               });
+  if (alone && std::find(block_.nodes.begin(), block_.nodes.end(), function_.value(v).def) != block_.nodes.end()) {
+    if (function_.value(v).layout != layout) {
+      function_.value(v).layout = layout;
+      changed_ = Changed::yes;
+    }
+    return v;
+  }
+  auto [it, fresh] = state_[v].copies.emplace(layout.text(), ValueId());
+  if (fresh) {
+    GraphBuilder b(module_, function_, block_);
+    b.set_position(block_, position);
+    b.set_location(def->location);
+    Attrs attrs = def->attrs;
+    it->second = b(Op::constant, {}, attrs);
+    function_.value(it->second).layout = layout;
+    function_.value(it->second).name = function_.value(v).name;
+    position = b.position();
+    changed_ = Changed::yes;
+  }
+  return it->second;
+}
+
+size_t BlockLayout::adapt_operands(size_t position) {
+  NodeId id = block_.nodes[position];
+  auto found = wants_.find(id);
+  if (found == wants_.end())
+    return position;
+  const KernelWants wants = found->second;
+  bool makes_blocked = !function_.node(id).results.empty() && state_[function_.node(id).results[0]].blocked;
+  for (size_t i = 0; i < wants.operands.size(); ++i) {
+    ValueId v = function_.node(id).operands[i];
+    const Node *def = function_.def(v);
+    bool constant = def && def->op == Op::constant;
+    ValueId to = v;
+    switch (wants.operands[i]) {
+    case Want::any:
+      break;
+    case Want::match: {
+      bool whole = can_block(function_.type(v)) &&
+                   element_count(function_.type(v).shape) ==
+                       element_count(function_.type(function_.node(id).results[0]).shape);
+      if (makes_blocked && whole && !state_[v].blocked) {
+        Layout layout = layout_of(v, true);
+        to = constant ? packed_constant(v, layout, position) : in_layout(v, layout, position);
+      }
+      break;
+    }
+    case Want::weights:
+      if (constant)
+        to = packed_constant(v, wants.packed[i], position);
+      else if (function_.node(id).op == Op::conv || makes_blocked)
+        to = in_layout(v, wants.packed[i], position);
+      break;
+    case Want::exact:
+      to = in_layout(v, Layout(), position);
+      break;
+    case Want::planar:
+    case Want::blocked: {
+      bool blocked = wants.operands[i] == Want::blocked;
+      Layout layout = layout_of(v, blocked);
+      // A halo that this kernel does not need is no reason for a copy; nor is another order of dims.
+      bool has_kind = state_[v].blocked == blocked && int(i) != wants.padded;
+      if (!has_kind)
+        to = constant ? packed_constant(v, layout, position) : in_layout(v, layout, position);
+      break;
+    }
+    }
+    function_.node(id).operands[i] = to;
+  }
+  return position;
+}
+
+void BlockLayout::restore_results() {
+  for (ValueId &r : block_.results) {
+    size_t position = block_.nodes.size();
+    r = in_layout(r, Layout(), position);
+  }
+}
+
+void collect_blocks(Function &function, Block &block, std::vector<Block *> &out) {
+  out.push_back(&block);
+  for (NodeId id : block.nodes)
+    if (function.node(id).op != Op::fusion)
+      for (Block &region : function.node(id).regions)
+        collect_blocks(function, region, out);
+}
+
+} // namespace
+
+Changed layout(Module &module, PassContext &context) {
+  if (!context.flags.blocked_layouts)
+    return Changed::no;
+  Changed changed = Changed::no;
+  for (Function &function : module.functions) {
+    std::vector<Block *> blocks;
+    collect_blocks(function, function.body, blocks);
+    Changed here = Changed::no;
+    for (Block *block : blocks)
+      here |= BlockLayout(module, function, *block, context.flags.block).run();
+    if (here == Changed::yes)
+      function.compact();
+    changed |= here;
+  }
+  if (changed == Changed::yes)
+    dce(module, context);
+  return changed;
+}
+
+} // namespace kiln

@@ -1,0 +1,236 @@
+#include "passes/graph/layout_roles.h"
+
+#include "ir/ops/op.h"
+#include "passes/graph/index_map.h"
+
+#include <algorithm>
+
+namespace kiln {
+namespace {
+
+// Fewer channels than this are not worth a vector's lanes.
+constexpr int64_t kFewChannels = 8;
+
+struct Inside { // a node inside a fusion, or the node itself
+  const Node *node;
+  std::vector<int> outer; // by operand: the index of the fusion's operand it is, or -1
+};
+
+Inside root_of(const Function &function, const Node &outer, const FusionInfo &info) {
+  const Node &root = function.node(info.root);
+  Inside out{&root, {}};
+  for (size_t i = 0; i < root.operands.size(); ++i) {
+    if (outer.op != Op::fusion) {
+      out.outer.push_back(int(i));
+      continue;
+    }
+    const auto &args = outer.regions[0].args;
+    auto it = std::find(args.begin(), args.end(), root.operands[i]);
+    out.outer.push_back(it == args.end() ? -1 : int(it - args.begin()));
+  }
+  return out;
+}
+
+bool all_static(const Attrs &attrs, std::string_view name) { return is_static(attrs.get_dims(name)); }
+
+// The layouts of conv(x, w): the registers of a kernel hold output channels, except where there are few
+// of them (then pixels) or where every channel is on its own (then these).
+enum class ConvStyle { plain, blocked, few_inputs, depthwise };
+
+ConvStyle conv_style(const Shape &x, const Shape &w, const Attrs &attrs) {
+  auto channels = x[1].try_const(), outputs = w[0].try_const(), groups = attrs.get_dim("groups").try_const();
+  if (!channels || !outputs || !groups || !all_static(attrs, "pad") || *outputs < kFewChannels)
+    return ConvStyle::plain;
+  if (*groups == 1)
+    return *channels < kFewChannels ? ConvStyle::few_inputs : ConvStyle::blocked;
+  return *groups == *channels && *outputs == *channels ? ConvStyle::depthwise : ConvStyle::plain;
+}
+
+std::vector<int> identity_order(int rank) {
+  std::vector<int> out;
+  for (int d = 0; d < rank; ++d)
+    out.push_back(d);
+  return out;
+}
+
+Layout conv_weights(ConvStyle style, int rank, int64_t block) {
+  Layout out;
+  if (style == ConvStyle::few_inputs) { // [O/16][H][W][I][16]
+    out.order = {0};
+    for (int d = 2; d < rank; ++d)
+      out.order.push_back(d);
+    out.order.push_back(1);
+  } else if (style == ConvStyle::blocked) { // [O/16][I/16][H][W][16 i][16 o]
+    out.blocks.push_back({1, block});
+  }
+  out.blocks.push_back({0, block});
+  return out;
+}
+
+void conv_wants(const Function &function, const Inside &root, int64_t block, KernelWants &out) {
+  const Shape &x = function.type(root.node->operands[0]).shape, &w = function.type(root.node->operands[1]).shape;
+  const Attrs &attrs = root.node->attrs;
+  ConvStyle style = conv_style(x, w, attrs);
+  int input = root.outer[0], weights = root.outer[1];
+  bool to_blocks = style == ConvStyle::blocked || style == ConvStyle::depthwise;
+  if (style != ConvStyle::plain) {
+    out.makes = Makes::blocked;
+    if (weights >= 0) {
+      out.operands[size_t(weights)] = Want::weights;
+      out.packed[size_t(weights)] = conv_weights(style, int(w.size()), block);
+    }
+  }
+  if (root.outer.size() > 2 && root.outer[2] >= 0)
+    out.operands[size_t(root.outer[2])] = Want::any;
+  if (input < 0)
+    return;
+  out.operands[size_t(input)] = to_blocks ? Want::blocked : Want::planar;
+  if (!all_static(attrs, "pad"))
+    return;
+  auto pad = attrs.get_ints("pad");
+  size_t spatial = pad.size() / 2;
+  if (std::all_of(pad.begin(), pad.end(), [](int64_t p) { return p == 0; }))
+    return;
+  out.padded = input;
+  out.padding.lo.assign(pad.begin(), pad.begin() + std::ptrdiff_t(spatial));
+  out.padding.hi.assign(pad.begin() + std::ptrdiff_t(spatial), pad.end());
+}
+
+void dot_wants(const Function &function, const Inside &root, int64_t block, KernelWants &out) {
+  int b = root.outer[1];
+  if (b < 0)
+    return;
+  const Node *def = function.def(root.node->operands[1]);
+  const TensorType &type = function.type(root.node->operands[1]);
+  bool transposed = root.node->attrs.get_bool("transpose_b");
+  int columns = transposed ? type.rank() - 2 : type.rank() - 1;
+  auto count = type.shape[size_t(columns)].try_const();
+  if (def && def->op != Op::constant) // inside: a view
+    return;
+  if (!count || *count < kFewChannels)
+    return;
+  // [N / 16][K][16]
+  Layout &layout = out.packed[size_t(b)];
+  if (!transposed) {
+    layout.order = identity_order(type.rank());
+    std::swap(layout.order[size_t(columns)], layout.order[size_t(columns) - 1]);
+  }
+  layout.blocks = {{columns, block}};
+  out.operands[size_t(b)] = Want::weights;
+}
+
+void set_all(KernelWants &out, Want want) { std::fill(out.operands.begin(), out.operands.end(), want); }
+
+// Whether a fusion (or node) of ops on elements keeps every element in its place.
+bool is_pointwise(const Function &function, const Node &outer) {
+  auto keeps = [&](const Node &n) {
+    const OpDef &def = op_def(n.op);
+    return n.op == Op::constant || def.scalar || n.op == Op::broadcast_to;
+  };
+  if (outer.op != Op::fusion)
+    return keeps(outer);
+  return std::all_of(outer.regions[0].nodes.begin(), outer.regions[0].nodes.end(),
+                     [&](NodeId id) { return keeps(function.node(id)); });
+}
+
+bool keeps_blocks(const Function &function, const Node &concat, int64_t block) {
+  int64_t axis = concat.attrs.get_int("axis");
+  if (axis != 1 && axis != 1 - function.type(concat.results[0]).rank())
+    return true;
+  return std::all_of(concat.operands.begin(), concat.operands.end(), [&](ValueId v) {
+    auto channels = function.type(v).shape[1].try_const();
+    return channels && *channels % block == 0;
+  });
+}
+
+void lower_wants(const Function &function, const Node &outer, const Node &root, int64_t block, KernelWants &out) {
+  if (outer.op == Op::fusion && !std::all_of(outer.regions[0].nodes.begin(), outer.regions[0].nodes.end(),
+                                             [&](NodeId id) {
+                                               const Node &n = function.node(id);
+                                               return op_def(n.op).scalar || n.op == Op::constant || &n == &root;
+                                             }))
+    return;
+  bool keeps = false;
+  if (root.op == Op::concat && function.type(root.results[0]).rank() > 1) {
+    keeps = keeps_blocks(function, root, block);
+  } else if (root.op == Op::pad) {
+    const auto &lo = root.attrs.get_dims("lo"), &hi = root.attrs.get_dims("hi");
+    keeps = lo.size() > 1 && lo[1].is_const(0) && hi[1].is_const(0);
+  }
+  out.makes = keeps ? Makes::inherits : root.op == Op::concat || root.op == Op::pad ? Makes::any : Makes::planar;
+  set_all(out, keeps ? Want::match : out.makes == Makes::any ? Want::any : Want::planar);
+}
+
+} // namespace
+
+bool can_block(const TensorType &type) {
+  if (type.rank() < 3 || type.rank() > 5 || !is_float(type.dtype))
+    return false;
+  auto channels = type.shape[1].try_const();
+  return channels && *channels >= kFewChannels;
+}
+
+Layout blocked_layout(int64_t block) {
+  Layout out;
+  out.blocks.push_back({1, block});
+  return out;
+}
+
+KernelWants kernel_wants(const Function &function, NodeId id, int64_t block) {
+  const Node &node = function.node(id);
+  KernelWants out;
+  out.operands.assign(node.operands.size(), Want::exact);
+  out.packed.resize(node.operands.size());
+  const OpDef &own = op_def(node.op);
+  if ((own.structural && node.op != Op::fusion) || node.op == Op::constant)
+    return out;
+  if (node.op != Op::fusion && !own.scalar && !own.element && !own.reduce && !own.lower)
+    return out; // a composite that the target has
+  set_all(out, Want::planar);
+  FusionInfo info = describe_fusion(function, id);
+  switch (info.form) {
+  case FusionForm::elementwise:
+    if (is_pointwise(function, node)) {
+      out.makes = Makes::inherits;
+      set_all(out, Want::match);
+    } else if (node.op == Op::resize) {
+      out.makes = Makes::inherits;
+      set_all(out, Want::match);
+    } else {
+      out.makes = Makes::any;
+      set_all(out, Want::any);
+    }
+    return out;
+  case FusionForm::rows: {
+    bool over_space = int(info.space.size()) - info.reduced_dims >= 2 && info.space.size() >= 3;
+    out.makes = over_space ? Makes::inherits : Makes::planar;
+    set_all(out, over_space ? Want::match : Want::planar);
+    return out;
+  }
+  case FusionForm::lower:
+    lower_wants(function, node, function.node(info.root), block, out);
+    return out;
+  case FusionForm::reduce:
+    break;
+  }
+  Inside root = root_of(function, node, info);
+  const OpDef &def = op_def(root.node->op);
+  bool keeps_shape = std::all_of(node.results.begin(), node.results.end(), [&](ValueId v) {
+    return function.type(v).shape == function.type(root.node->results[0]).shape;
+  });
+  if (root.node->op == Op::conv && keeps_shape) {
+    set_all(out, Want::match);
+    conv_wants(function, root, block, out);
+  } else if (root.node->op == Op::dot) {
+    dot_wants(function, root, block, out);
+  } else if (def.has(kReduction)) {
+    out.makes = Makes::any;
+    set_all(out, Want::any);
+  } else if (root.node->op == Op::max_pool || root.node->op == Op::avg_pool) {
+    out.makes = keeps_shape ? Makes::inherits : Makes::planar;
+    set_all(out, keeps_shape ? Want::match : Want::any);
+  }
+  return out;
+}
+
+} // namespace kiln

@@ -1,0 +1,45 @@
+// What a kernel wants of the layouts of the values it reads and writes: asked of its root, never of the
+// target.
+#pragma once
+
+#include "passes/graph/fuse.h"
+
+namespace kiln {
+
+enum class Want : uint8_t {
+  any,       // reads any layout as well
+  match,     // as the result
+  planar,    // row-major, perhaps with a halo
+  exact,     // row-major and nothing else: results of functions, control flow
+  blocked,   // channels in blocks
+  weights,   // a constant that is packed for the kernel
+};
+
+enum class Makes : uint8_t {
+  planar,   // only row-major
+  any,      // whatever its users want, row-major otherwise
+  inherits, // blocked where an operand it matches is, or where its users want that
+  blocked,
+};
+
+// Zero elements that a convolution reads around its input.
+struct Padding {
+  std::vector<int64_t> lo, hi; // by spatial dim
+};
+
+struct KernelWants {
+  Makes makes = Makes::planar;
+  std::vector<Want> operands;
+  int padded = -1; // the operand that is read with padding
+  Padding padding;
+  std::vector<Layout> packed; // by operand: of weights
+};
+
+// For a node of a block; `block` is the number of channels in a block.
+KernelWants kernel_wants(const Function &function, NodeId node, int64_t block);
+
+// Whether channels (dim 1) of values of this type may be blocked at all.
+bool can_block(const TensorType &type);
+Layout blocked_layout(int64_t block);
+
+} // namespace kiln
