@@ -40,26 +40,32 @@ typedef unsigned long long uint64_t;
 
 CudaKernel emit_cuda(const Kernel &kernel) {
   CudaKernel out;
-  c::Helpers helpers;
   std::string params;
   for (const KernelBuffer &b : kernel.buffers)
     params += fmt::format("{}{} *__restrict__ {}, ", b.access == Access::in ? "const " : "", c::c_type(b.dtype),
                           c::c_name(b.name));
   for (Symbol d : kernel.dims)
     params += fmt::format("int64_t {}, ", c::c_name(d));
-  std::string functions;
   std::vector<GpuNest> nests = map_gpu(kernel);
   for (size_t i = 0; i < nests.size(); ++i) {
     CudaLaunch launch{fmt::format("{}_{}", kernel.name, i), nests[i].blocks, nests[i].threads};
-    functions += fmt::format("extern \"C\" __global__ void __launch_bounds__({}) {}({}int *trap) {{\n{}}}\n", launch.threads,
-                             launch.function, params, c::c_body(nests[i].body, 1, {"*trap = {}; return;"}, helpers));
+    out.functions += fmt::format("extern \"C\" __global__ void __launch_bounds__({}) {}({}int *trap) {{\n{}}}\n", launch.threads,
+                             launch.function, params, c::c_body(nests[i].body, 1, {"*trap = {}; return;"}, out.helpers));
     out.launches.push_back(std::move(launch));
   }
-  out.source = kPreamble;
-  for (const std::string &helper : helpers)
-    out.source += "__device__ " + c::helper_text(helper) + "\n";
-  out.source += functions;
   return out;
+}
+
+std::string cuda_source(std::span<const CudaKernel> kernels) {
+  std::string out(kPreamble), functions;
+  std::set<std::string> helpers;
+  for (const CudaKernel &kernel : kernels) {
+    helpers.insert(kernel.helpers.begin(), kernel.helpers.end());
+    functions += kernel.functions;
+  }
+  for (const std::string &helper : helpers)
+    out += "__device__ " + c::helper_text(helper) + "\n";
+  return out + functions;
 }
 
 } // namespace kiln::cuda

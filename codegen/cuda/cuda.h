@@ -9,6 +9,8 @@
 
 #include <cstddef>
 #include <memory>
+#include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,12 +25,15 @@ struct CudaLaunch {
 
 // Functions take the kernel's buffers, then its dims as long long, then int *trap.
 struct CudaKernel {
-  std::string source;
+  std::set<std::string> helpers; // device functions that it calls
+  std::string functions;
   std::vector<CudaLaunch> launches;
 };
 
 // From a naive, scalar kernel.
 CudaKernel emit_cuda(const Kernel &kernel);
+// A whole translation unit.
+std::string cuda_source(std::span<const CudaKernel> kernels);
 
 class Nvrtc {
 public:

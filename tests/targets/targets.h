@@ -1,0 +1,29 @@
+// Targets as the op table test sees them: something that compiles a module and runs its functions.
+#pragma once
+
+#include "ir/graph.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace kiln::test {
+
+class Target {
+public:
+  virtual ~Target() = default;
+  virtual std::string name() const = 0;
+  // A module whose exported functions have static types. What is returned runs them.
+  class Loaded {
+  public:
+    virtual ~Loaded() = default;
+    virtual Result<std::vector<Tensor>> run(size_t entry, const std::vector<Tensor> &inputs) = 0;
+  };
+  virtual Result<std::unique_ptr<Loaded>> load(Module module) = 0;
+};
+
+// One for each CPU level that this machine runs.
+std::vector<std::unique_ptr<Target>> native_targets();
+std::unique_ptr<Target> c_target();
+
+} // namespace kiln::test
