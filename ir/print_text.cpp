@@ -12,11 +12,10 @@
 namespace kiln {
 namespace {
 
-constexpr std::array<std::string_view, 31> kKeywords = {
-    "and",   "assert", "break", "constraint", "continue", "dim",    "do",    "elif",
-    "else",  "export", "false", "False",      "for",      "func",   "if",    "import",
-    "in",    "inf",    "metadata", "model",   "nan",      "none",   "None",  "not",
-    "or",    "param",  "return", "state",     "true",     "True",   "while"};
+constexpr std::array<std::string_view, 24> kKeywords = {
+    "and", "assert", "break", "continue", "elif", "else", "export", "false",
+    "False", "for", "func", "if", "in", "inf", "nan", "none",
+    "None", "not", "or", "return", "true", "True", "while", "yield"};
 
 bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
@@ -35,7 +34,7 @@ bool is_plain(std::string_view name) {
     for (char c : piece)
       if (!is_digit(c) && (number || !is_letter(c)))
         return false;
-    if (first && (is_kir_keyword(piece) || piece == "yield"))
+    if (first && is_kir_keyword(piece))
       return false;
     if (end == name.size())
       return true;

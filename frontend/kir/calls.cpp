@@ -28,7 +28,7 @@ const Arg *Args::find(std::string_view name) const {
 
 // What a plain name in a call means: a function of this file, of the compiler, an op, one of the prelude.
 std::optional<Datum> Elaborator::find_callable(std::string_view name, const Library *library) {
-  if (library) {
+  if (library && library != prelude_) {
     auto it = library->globals.find(name);
     if (it != library->globals.end() && it->second.callable())
       return it->second;

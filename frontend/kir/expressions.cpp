@@ -166,7 +166,9 @@ std::optional<Datum> Elaborator::find_name(std::string_view name) {
         return Datum{frame_->self};
     }
     const auto &globals = frame_->library->globals;
-    if (auto it = globals.find(name); it != globals.end())
+    // The prelude's reshape() calls the op reshape, not itself.
+    bool op_first = frame_->library == prelude_ && find_op(name);
+    if (auto it = globals.find(name); it != globals.end() && !op_first)
       return it->second;
     if (auto dtype = frame_->dtypes.find(name); dtype != frame_->dtypes.end())
       return Datum{dtype->second};

@@ -287,7 +287,7 @@ Datum Elaborator::call_op(Op op, const Args &args, const Location &where, const 
   if (diagnostics_.error_count() != errors)
     return {Poison{}};
   // max_pool(x, 2) is not the op's own form; the prelude may know what it means.
-  if (fallback && frame_->library != prelude_)
+  if (fallback && !(frame_->library == prelude_ && frame_->name == fallback->decl->name))
     return call_function(*fallback, args, where);
   if (!message.starts_with(def.name))
     message = std::string(def.name) + ": " + message;

@@ -134,7 +134,7 @@ std::unique_ptr<Stmt> Parser::statement(bool top) {
     s->func = function();
     return s;
   }
-  if (at("model")) {
+  if (declares("model")) {
     s = make_stmt(StmtKind::model);
     s->model = model();
     return s;
@@ -152,15 +152,15 @@ std::unique_ptr<Stmt> Parser::statement(bool top) {
     s->body = block();
     return s;
   }
-  if (at("param") || at("state")) {
+  if (declares("param") || declares("state")) {
     s = variable();
-  } else if (at("import")) {
+  } else if (declares("import")) {
     s = import_statement();
-  } else if (at("dim") && top) {
+  } else if (declares("dim") && top) {
     s = dim_statement();
-  } else if (at("constraint") && top) {
+  } else if (top && word("constraint") && !peek(1).is("=") && !peek(1).is(":")) {
     s = constraint_statement();
-  } else if (at("metadata") && top) {
+  } else if (top && word("metadata") && peek(1).kind == TokenKind::string) {
     s = make_stmt(StmtKind::metadata);
     advance();
     if (peek().kind != TokenKind::string)
@@ -170,8 +170,7 @@ std::unique_ptr<Stmt> Parser::statement(bool top) {
     if (peek().kind != TokenKind::string)
       fail("metadata is written `metadata \"key\" = \"value\"`");
     s->text = advance().text;
-  } else if (at("return") || (peek().kind == TokenKind::name && !peek().quoted &&
-                              peek().text == "yield" && !peek(1).is("=") && !peek(1).is(":"))) {
+  } else if (at("return") || at("yield")) {
     s = make_stmt(at("return") ? StmtKind::return_ : StmtKind::yield);
     advance();
     if (!peek().line_start && !at("}") && !at(";"))
@@ -438,7 +437,7 @@ std::unique_ptr<FuncDecl> Parser::function() {
 
 std::unique_ptr<ModelDecl> Parser::model() {
   auto m = std::make_unique<ModelDecl>();
-  expect("model", "");
+  advance();
   m->location = here();
   m->name = expect_name("the model's name");
   if (take("("))

@@ -47,10 +47,17 @@ private:
     return t;
   }
   bool at(std::string_view symbol) const { return peek().is(symbol); }
+  // Words that are keywords only where they begin a declaration; elsewhere they are names (`dim=1`).
+  bool word(std::string_view text) const {
+    return peek().kind == TokenKind::name && !peek().quoted && peek().text == text;
+  }
+  bool declares(std::string_view text) const {
+    return word(text) && peek(1).kind == TokenKind::name && !peek(1).line_start;
+  }
   // The next token continues the expression: it is on the same line, or brackets are open.
   bool continues() const { return brackets_ > 0 || !peek().line_start; }
   bool take(std::string_view symbol) {
-    if (!at(symbol))
+    if (!at(symbol) && !(symbol == "do" && word("do")))
       return false;
     advance();
     return true;

@@ -402,15 +402,18 @@ void Elaborator::declare_variable(const Stmt &s) {
       } else {
         variable_data_.push_back({s.text == "param" ? VariableKind::param : VariableKind::state, *type,
                                   s.value.get(), frame_->constructing ? frame_->self : nullptr,
-                                  frame_->library, s.location, VariableId()});
+                                  frame_->library, node_location(s.location), VariableId()});
         value = {&variable_data_.back()};
       }
     }
   }
-  if (frame_->constructing)
+  if (frame_->constructing) {
+    // May take the place of a constructor's argument: `bias=true`, then `param bias: ...`.
+    std::erase_if(frame_->self->fields, [&](const auto &field) { return field.first == target.text; });
     frame_->self->fields.emplace_back(target.text, value);
-  else
+  } else {
     frame_->locals[target.text] = value;
+  }
 }
 
 } // namespace kiln::kir

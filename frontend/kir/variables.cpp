@@ -212,7 +212,7 @@ void Elaborator::elaborate_init() {
     frame.self = v.owner;
     frame.name = module_.variables[i].name;
     auto *saved_frame = std::exchange(frame_, &frame);
-    Location saved_site = std::exchange(call_site_, v.library->own ? Location{} : f.location);
+    Location saved_site = std::exchange(call_site_, v.library->own ? Location{} : v.location);
     Datum value = eval(*v.initial);
     std::string what = "the initial value of '" + init.name + "'";
     if (value.callable()) { // = zeros
