@@ -137,6 +137,10 @@ Report run_case(const fs::path &folder) {
     bool lacks = text.find("is not supported") != std::string::npos;
     return {lacks ? Outcome::unsupported : Outcome::failed, text};
   }
+  Diagnostics broken;
+  verify(module, broken);
+  if (broken.has_errors())
+    return failed("verify: " + broken.all()[0].message);
   for (int i = 0; fs::exists(folder / ("test_data_set_" + std::to_string(i))); ++i)
     if (Report r = run_data(module, folder, folder / ("test_data_set_" + std::to_string(i))); r.outcome != Outcome::passed)
       return r;

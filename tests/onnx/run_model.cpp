@@ -108,6 +108,11 @@ int main(int argc, char **argv) {
   std::printf("%s", diagnostics.render().c_str());
   if (!ok)
     return 1;
+  verify(module, diagnostics);
+  if (diagnostics.has_errors()) {
+    std::printf("%s", diagnostics.render().c_str());
+    return 1;
+  }
   if (print)
     std::printf("%s", print_module(module).c_str());
   for (size_t i = 1; i < files.size(); ++i)
