@@ -380,7 +380,7 @@ const OpDef op_resize{
               {"scales", AttrKind::reals, std::nullopt, "one a dim; 1 for a dim that stays"},
               {"mode", AttrKind::string, Attr(std::string("nearest"))},
               {"coordinates", AttrKind::string, Attr(std::string("half_pixel"))},
-              {"rounding", AttrKind::string, Attr(std::string("round_prefer_floor"))},
+              {"rounding", AttrKind::string, Attr(std::string("floor"))},
               {"cubic_a", AttrKind::real, Attr(-0.75)},
               {"exclude_outside", AttrKind::boolean, Attr(false)}},
     .infer = infer_resize,

@@ -150,3 +150,76 @@ TEST_CASE("composites agree with their f64 evaluation on the samples") {
     }
   }
 }
+
+TEST_CASE("an index out of range traps in code and fails in ref") {
+  for (double bad : {3.0, -4.0, 2e18}) {
+    Tensor x = tensor(DType::f32, {3}, {1, 2, 3});
+    Tensor indices = tensor(DType::i64, {2}, {0, bad}), updates = tensor(DType::f32, {2}, {5, 6});
+    Attrs axis = {{"axis", Dim(0)}};
+    check_against_ref(Op::gather, {x.type(), indices.type()}, axis, {x, indices});
+    check_against_ref(Op::gather_elements, {x.type(), indices.type()}, axis, {x, indices});
+    check_against_ref(Op::scatter_elements, {x.type(), indices.type(), updates.type()}, axis, {x, indices, updates});
+  }
+}
+
+TEST_CASE("sorting with NaN, infinities and ties") {
+  double nan = std::nan("");
+  Tensor x = tensor(DType::f32, {2, 9}, {2,   nan, 1,  2, -INFINITY, 1, nan, INFINITY, 0, //
+                                         nan, nan, -1, 0, -0.0,      0, -1,  INFINITY, 5});
+  for (bool flag : {false, true}) {
+    check_against_ref(Op::sort, {x.type()}, {{"axis", Dim(1)}, {"descending", flag}}, {x});
+    for (int64_t k : {1, 4, 9})
+      check_against_ref(Op::topk, {x.type()}, {{"k", Dim(k)}, {"largest", flag}}, {x});
+  }
+}
+
+TEST_CASE("code forms over symbolic sizes") {
+  std::mt19937 random(3);
+  Dim n = Dim::symbol("N"), k = Dim::symbol("K");
+  for (int64_t n_value : {1, 2, 7}) {
+    auto dim = [&](Symbol s) { return std::optional<int64_t>(s.text() == "N" ? n_value : std::min<int64_t>(n_value, 3)); };
+    auto values = [&](DType dtype, std::vector<int64_t> dims) {
+      TensorType type{dtype, Shape(dims.begin(), dims.end())};
+      return random_tensor(type, -double(n_value), double(n_value - 1), random);
+    };
+    Tensor matrix = values(DType::f32, {n_value, 6}), column = values(DType::f32, {6, n_value});
+    TensorType matrix_type{DType::f32, {n, 6}}, column_type{DType::f32, {6, n}};
+    using Dims = std::vector<Dim>;
+    check_against_ref(Op::topk, {matrix_type}, {{"k", k}, {"axis", Dim(0)}}, {matrix}, dim);
+    check_against_ref(Op::sort, {column_type}, {{"axis", Dim(1)}}, {column}, dim);
+    check_against_ref(Op::reshape, {matrix_type}, {{"shape", Dims{n, 2, 3}}}, {matrix}, dim);
+    check_against_ref(Op::reshape, {matrix_type}, {{"shape", Dims{Dim(3) * n, 2}}}, {matrix}, dim);
+    check_against_ref(Op::pad, {column_type}, {{"lo", Dims{0, n}}, {"hi", Dims{1, k}}, {"value", 2.0}}, {column}, dim);
+    check_against_ref(Op::pad, {column_type}, {{"lo", Dims{2, 3}}, {"hi", Dims{1, k}}, {"mode", std::string("wrap")}},
+                      {column}, dim);
+    check_against_ref(Op::concat, {column_type, column_type}, {{"axis", Dim(1)}}, {column, column}, dim);
+    check_against_ref(Op::flip, {column_type}, {{"axes", Dims{1}}}, {column}, dim);
+    check_against_ref(Op::gather, {matrix_type, {DType::i64, {n}}}, {{"axis", Dim(0)}},
+                      {matrix, values(DType::i64, {n_value})}, dim);
+    check_against_ref(Op::cumsum, {column_type}, {{"axis", Dim(1)}, {"reverse", true}}, {column}, dim);
+    check_against_ref(Op::trilu, {column_type}, {{"k", n - Dim(2)}}, {column}, dim);
+    for (std::string mode : {"nearest", "linear", "cubic"})
+      for (std::string coordinates : {"half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"})
+        for (double scale : {2.0, 1.5, 1.0 / 3, 2.2360679}) {
+          INFO(mode << " " << coordinates << " " << scale);
+          Dim size = scale == 2 ? Dim(2) * n : Dim(5);
+          check_against_ref(Op::resize, {column_type},
+                            {{"sizes", Dims{6, size}}, {"scales", std::vector<double>{1, scale}}, {"mode", mode},
+                             {"coordinates", coordinates}, {"exclude_outside", true}},
+                            {column}, dim);
+        }
+  }
+}
+
+// What a nest reads, so that strides stay visible: no division where dims merge or split evenly.
+TEST_CASE("reshape of whole dims needs no division") {
+  Dim n = Dim::symbol("N");
+  for (auto [from, to] : {std::pair{Shape{n, 12, 64}, Shape{n, 768}}, std::pair{Shape{n, 1, 6}, Shape{1, n, 6, 1}},
+                          std::pair{Shape{n, 7, 32}, Shape{n * Dim(7), 32}}}) {
+    OneNode down = one_node(Op::reshape, {{DType::f32, from}}, {{"shape", to}});
+    std::string text = print_kernel(lower_node(down.module, down.function(), down.node).kernel);
+    INFO(text);
+    CHECK(text.find('%') == std::string::npos);
+    CHECK(text.find(" / ") == std::string::npos);
+  }
+}
