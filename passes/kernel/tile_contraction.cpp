@@ -15,7 +15,7 @@ public:
 
 private:
   bool body(std::vector<Stmt> &stmts) {
-    bool changed = false;
+    bool changed = split(stmts);
     size_t mark = ranges_.size();
     for (Stmt &s : stmts) {
       if (is_loop(s, LoopKind::parallel) && try_tile(s)) {
@@ -31,6 +31,43 @@ private:
     }
     ranges_.truncate(mark);
     return changed;
+  }
+
+  // What is the same along the vector stays so: the ends of the innermost loop become nests of their own.
+  bool split(std::vector<Stmt> &stmts) {
+    bool changed = false;
+    std::vector<Stmt> out;
+    for (Stmt &s : stmts) {
+      std::vector<Stmt> parts;
+      if (is_loop(s, LoopKind::parallel) && !find_tile_nest(s, machine_, ranges_))
+        parts = split_at_borders(s, ranges_);
+      changed |= !parts.empty();
+      for (Stmt &p : parts)
+        out.push_back(std::move(p));
+      if (parts.empty())
+        out.push_back(std::move(s));
+    }
+    stmts = std::move(out);
+    if (changed) {
+      DimRanges saved = ranges_;
+      simplify_nests(stmts);
+      ranges_ = saved;
+    }
+    return changed;
+  }
+
+  // In the middle, and where a border is one iteration, bounds are plain numbers again.
+  void simplify_nests(std::vector<Stmt> &stmts) {
+    for (Stmt &s : stmts) {
+      if (!s.is(Stmt::Kind::loop))
+        continue;
+      s.begin = simplify(s.begin, ranges_);
+      s.end = simplify(s.end, ranges_);
+      size_t mark = ranges_.size();
+      push_loop(ranges_, s);
+      simplify_nests(s.body);
+      ranges_.truncate(mark);
+    }
   }
 
   bool try_tile(Stmt &s) {

@@ -9,6 +9,8 @@ constexpr int64_t kMaxBorder = 16;
 // A packed operand is a column group of at most this many steps of the reduction.
 constexpr int64_t kMaxPackedSteps = 256;
 constexpr int64_t kMinRowsForPacking = 4;
+constexpr int64_t kMinStridedTrips = 8;
+constexpr int64_t kMinDotTrips = 16;
 
 struct BodyFacts {
   bool well_formed = true;
@@ -88,9 +90,15 @@ const Stmt *packing_loop(const Expr &e, const BodyFacts &facts) {
   return found;
 }
 
-// Unit stride in every store and in some operand of the reduction (as it is, or once it is copied),
-// nothing worse than 0 in the rest.
-bool suits_as_vector(TileNest &nest, size_t at, const BodyFacts &facts) {
+// What a vector loop may ask of the accesses; later ones only where earlier ones find nothing.
+enum class VectorForm {
+  contiguous,     // unit stride in every store and in an operand, nothing worse than 0 in the rest
+  packed,         // so once strided operands are copied
+  strided_loads,  // operands are gathered
+  strided_stores, // and results scattered
+};
+
+bool suits_as_vector(TileNest &nest, size_t at, const BodyFacts &facts, VectorForm form) {
   nest.packed.clear();
   nest.packed_along.reset();
   const Stmt &loop = nest.loops[at];
@@ -101,24 +109,44 @@ bool suits_as_vector(TileNest &nest, size_t at, const BodyFacts &facts) {
       return false;
   for (const Stmt &s : facts.stores) {
     auto step = s.index.coefficient_of(loop.name);
-    if (!step || !step->is_const(1))
+    if (!step || step->is_const(0) || (!step->is_const(1) && form != VectorForm::strided_stores))
       return false;
   }
-  bool unit = false;
+  bool used = false;
   for (const Expr &e : facts.reduce_loads) {
     auto step = e.index.coefficient_of(loop.name);
-    if (!step)
+    if (!step || step->depends_on(loop.name))
       return false;
-    unit |= step->is_const(1);
-    if (step->is_const(0) || step->is_const(1))
+    used |= !step->is_const(0);
+    if (step->is_const(0) || step->is_const(1) || form >= VectorForm::strided_loads)
       continue;
+    if (form == VectorForm::contiguous)
+      return false;
     const Stmt *along = packing_loop(e, facts);
     if (!along || (nest.packed_along && nest.packed_along->name != along->name))
       return false;
     nest.packed_along = *along;
     nest.packed.push_back(e);
   }
-  return unit || !nest.packed.empty();
+  auto trips = trip_count(loop).try_const();
+  if (form >= VectorForm::strided_loads && trips && *trips < kMinStridedTrips)
+    return false;
+  return used && (form == VectorForm::packed) == !nest.packed.empty();
+}
+
+// A reduction along which every operand is contiguous: partial sums in vectors are better than gathers.
+bool is_dot_product(const BodyFacts &facts) {
+  for (const Stmt &r : facts.reductions) {
+    auto trips = trip_count(r).try_const();
+    bool unit = !trips || *trips >= kMinDotTrips;
+    for (const Expr &e : facts.reduce_loads) {
+      auto step = e.index.coefficient_of(r.name);
+      unit = unit && step && (step->is_const(0) || step->is_const(1));
+    }
+    if (unit)
+      return true;
+  }
+  return false;
 }
 
 // The most trips of `loop`: c for 0..c and for 0..min(c, rest).
@@ -175,37 +203,54 @@ bool suits_as_row(const TileNest &nest, size_t at, const BodyFacts &facts, bool 
     if (depends && !e.index.coefficient_of(loop.name))
       return false;
     used |= depends;
-    reuses |= !depends;
+    reuses |= !depends && is_vector_load(e, nest.vector_loop().name);
   }
   return used;
 }
 
-// Rows whose bounds differ from those in the middle. False if there is no middle to speak of.
-bool find_borders(TileNest &nest, const BodyFacts &facts, const DimRanges &ranges) {
-  const Stmt &row = nest.loops[*nest.row];
-  nest.border_lo = nest.border_hi = 0;
-  if (!any_depends(facts.bounds, row.name))
-    return true;
-  if (!row.begin.is_const() || !row.end.is_const())
-    return false;
-  int64_t begin = row.begin.as_const(), end = row.end.as_const();
+void read_nest(const Stmt &outermost, TileNest &nest) {
+  const Stmt *at = &outermost;
+  while (true) {
+    nest.loops.push_back(kb::loop(at->name, at->begin, at->end, at->loop, {}, at->step));
+    if (at->body.size() != 1 || !is_loop(at->body[0], LoopKind::parallel))
+      break;
+    at = &at->body[0];
+  }
+  nest.body = at->body;
+}
+
+struct Borders {
+  int64_t lo = 0, hi = 0;
+};
+
+// Iterations in front and behind in which the bounds of the reductions differ from those in the middle;
+// nothing if there is no middle to speak of.
+std::optional<Borders> find_borders(const std::vector<Stmt> &loops, const Stmt &loop, const BodyFacts &facts,
+                                    const DimRanges &ranges) {
+  std::vector<Dim> dependent;
+  for (const Dim &d : facts.bounds)
+    if (d.depends_on(loop.name))
+      dependent.push_back(d);
+  if (dependent.empty())
+    return Borders{};
+  if (!loop.begin.is_const() || !loop.end.is_const())
+    return std::nullopt;
+  int64_t begin = loop.begin.as_const(), end = loop.end.as_const();
+  DimRanges outer = ranges;
+  for (const Stmt &l : loops)
+    if (l.name != loop.name)
+      push_loop(outer, l);
   auto same_within = [&](int64_t lo, int64_t hi) {
-    DimRanges r = ranges;
-    for (const Stmt &l : nest.loops)
-      if (l.name != row.name)
-        push_loop(r, l);
-    r.set(row.name, {Dim(begin + lo), Dim(end - hi)});
-    return std::all_of(facts.bounds.begin(), facts.bounds.end(),
-                       [&](const Dim &d) { return !simplify(d, r).depends_on(row.name); });
+    DimRanges r = outer;
+    r.set(loop.name, {Dim(begin + lo), Dim(end - hi)});
+    return std::all_of(dependent.begin(), dependent.end(),
+                       [&](const Dim &d) { return !simplify(d, r).depends_on(loop.name); });
   };
   for (int64_t sum = 1; sum <= 2 * kMaxBorder && sum < end - begin; ++sum)
     for (int64_t lo = std::max<int64_t>(0, sum - kMaxBorder); lo <= std::min(sum, kMaxBorder); ++lo)
-      if (same_within(lo, sum - lo)) {
-        nest.border_lo = lo;
-        nest.border_hi = sum - lo;
-        return true;
-      }
-  return false;
+      if (same_within(lo, sum - lo))
+        return Borders{lo, sum - lo};
+  return std::nullopt;
 }
 
 // The copy is used by all rows, so there must be rows, and no loop between them and the columns.
@@ -226,39 +271,14 @@ bool can_pack(const TileNest &nest) {
   return true;
 }
 
-} // namespace
-
-std::optional<TileNest> find_tile_nest(const Stmt &outermost, const MachineDesc &machine,
-                                       const DimRanges &ranges) {
-  TileNest nest;
-  const Stmt *at = &outermost;
-  while (true) {
-    Stmt loop = *at;
-    loop.body.clear();
-    nest.loops.push_back(std::move(loop));
-    if (at->body.size() != 1 || !is_loop(at->body[0], LoopKind::parallel))
-      break;
-    at = &at->body[0];
-  }
-  nest.body = at->body;
-
-  BodyFacts facts;
-  read_body(nest.body, false, facts);
-  if (!facts.well_formed || facts.bounds.empty() || facts.stores.empty())
-    return std::nullopt;
-  nest.accumulators = std::max(1, facts.accumulators);
-
-  bool found = false;
-  // Copying is the second choice.
-  for (bool packing : {false, true})
-    for (size_t i = nest.loops.size(); i-- > 0 && !found;)
-      if (suits_as_vector(nest, i, facts) && nest.packed.empty() == !packing) {
-        nest.vector = i;
-        found = true;
-      }
-  if (!found)
-    return std::nullopt;
-
+// The other loops' parts, once the vector loop is chosen. False if an operand cannot be copied after all.
+bool choose_loops(TileNest &nest, size_t vector_at, const BodyFacts &facts, const MachineDesc &machine,
+                  const DimRanges &ranges) {
+  nest.vector = vector_at;
+  nest.row.reset();
+  nest.panel.reset();
+  nest.reuses_rows = nest.has_scalar_operand = false;
+  nest.border_lo = nest.border_hi = 0;
   const Stmt &vector = nest.vector_loop();
   nest.lanes = machine.vector_bytes / widest_bytes(nest.body, vector.name);
   nest.block = block_size(vector);
@@ -287,11 +307,69 @@ std::optional<TileNest> find_tile_nest(const Stmt &outermost, const MachineDesc 
     if (reuses)
       break;
   }
-  if (nest.row && !find_borders(nest, facts, ranges))
-    nest.row.reset();
+  if (nest.row) {
+    auto borders = find_borders(nest.loops, nest.loops[*nest.row], facts, ranges);
+    nest.border_lo = borders ? borders->lo : 0;
+    nest.border_hi = borders ? borders->hi : 0;
+    if (!borders)
+      nest.row.reset();
+  }
   if (!nest.packed.empty() && !can_pack(nest))
+    return false;
+  return true;
+}
+
+} // namespace
+
+std::optional<TileNest> find_tile_nest(const Stmt &outermost, const MachineDesc &machine,
+                                       const DimRanges &ranges) {
+  TileNest nest;
+  read_nest(outermost, nest);
+  BodyFacts facts;
+  read_body(nest.body, false, facts);
+  if (!facts.well_formed || facts.bounds.empty() || facts.stores.empty())
     return std::nullopt;
-  return nest;
+  nest.accumulators = std::max(1, facts.accumulators);
+
+  for (VectorForm form : {VectorForm::contiguous, VectorForm::packed, VectorForm::strided_loads,
+                          VectorForm::strided_stores}) {
+    if (form >= VectorForm::strided_loads && is_dot_product(facts))
+      return std::nullopt;
+    for (size_t i = nest.loops.size(); i-- > 0;)
+      if (suits_as_vector(nest, i, facts, form))
+        if (choose_loops(nest, i, facts, machine, ranges))
+          return nest;
+  }
+  return std::nullopt;
+}
+
+std::vector<Stmt> split_at_borders(const Stmt &outermost, const DimRanges &ranges) {
+  TileNest nest;
+  read_nest(outermost, nest);
+  BodyFacts facts;
+  read_body(nest.body, false, facts);
+  const Stmt &inner = nest.loops.back();
+  if (!facts.well_formed || facts.stores.empty() || !any_depends(facts.bounds, inner.name) || inner.step != 1)
+    return {};
+  for (const Stmt &s : facts.stores) {
+    auto step = s.index.coefficient_of(inner.name);
+    if (!step || !step->is_const(1))
+      return {};
+  }
+  auto borders = find_borders(nest.loops, inner, facts, ranges);
+  if (!borders)
+    return {};
+  Dim lo = inner.begin + Dim(borders->lo), hi = inner.end - Dim(borders->hi);
+  std::vector<Stmt> out;
+  for (auto [begin, end] : {std::pair(inner.begin, lo), std::pair(lo, hi), std::pair(hi, inner.end)}) {
+    if (begin == end)
+      continue;
+    std::vector<Stmt> body{kb::loop(inner.name, begin, end, LoopKind::parallel, nest.body)};
+    for (size_t i = nest.loops.size() - 1; i-- > 0;)
+      body = {kb::loop(nest.loops[i].name, nest.loops[i].begin, nest.loops[i].end, LoopKind::parallel, std::move(body))};
+    out.push_back(std::move(body[0]));
+  }
+  return out;
 }
 
 } // namespace kiln

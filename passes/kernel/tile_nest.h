@@ -18,7 +18,7 @@ struct TileNest {
   int lanes = 1;
   int64_t block = 0;       // trips of the vector loop at most; 0 if it is long or unknown
   bool has_scalar_operand = false; // a load in the reduction is the same in every column
-  bool reuses_rows = false;        // a load in the reduction is the same in every row
+  bool reuses_rows = false;        // a vector load in the reduction is the same in every row
   int accumulators = 1;
   // Operands that lie across the vector loop, copied so that they lie along it: x[n*K + k] to p[k*W + n].
   std::vector<Expr> packed;
@@ -32,6 +32,10 @@ struct TileNest {
 // Nothing if the body is no accumulation or no loop suits as vector.
 std::optional<TileNest> find_tile_nest(const Stmt &outermost, const MachineDesc &machine,
                                        const DimRanges &ranges);
+
+// A nest whose reductions have other bounds near both ends of the innermost loop (a window at the edge
+// of an image), as nests for the ends and one for the middle; empty if it is not such a nest.
+std::vector<Stmt> split_at_borders(const Stmt &outermost, const DimRanges &ranges);
 
 // `count` tiles of `size` rows or columns each, the first of which is at `first`.
 struct TilePiece {

@@ -144,6 +144,23 @@ Kernel first_conv(const ConvShape &c) {
   return out;
 }
 
+Kernel planar_conv(const ConvShape &c) {
+  Kernel out = start("planar_conv", {});
+  Window w = window_of(c);
+  int64_t oh = c.out_h(), ow = c.out_w();
+  buffer(out, "x", kF, c.n * c.ic * w.hp * w.wp, Access::in);
+  buffer(out, "w", kF, c.oc * c.ic * c.kh * c.kw, Access::in, true);
+  buffer(out, "y", kF, c.n * c.oc * oh * ow, Access::out);
+  Dim at_x = ((s("n") * Dim(c.ic) + s("c")) * Dim(w.hp) + w.row) * Dim(w.wp) + w.column;
+  Dim at_w = ((s("oc") * Dim(c.ic) + s("c")) * Dim(c.kh) + s("kh")) * Dim(c.kw) + s("kw");
+  Dim at_y = ((s("n") * Dim(c.oc) + s("oc")) * Dim(oh) + s("oh")) * Dim(ow) + s("ow");
+  Stmt taps = red("kh", w.kh0, w.kh1, {red("kw", w.kw0, w.kw1, {accumulate("acc", mul(ld("x", kF, at_x), ld("w", kF, at_w)))})});
+  std::vector<Stmt> body{reg("acc"), st("acc", 0, number(kF, 0)), red("c", c.ic, {taps}), st("y", at_y, ld("acc", kF, 0))};
+  out.body = {par("n", c.n, {par("oc", c.oc, {par("oh", oh, {par("ow", ow, body)})})})};
+  out.flops = Dim(2 * c.n * c.oc * oh * ow * c.ic * c.kh * c.kw);
+  return out;
+}
+
 namespace {
 
 Kernel channelwise(const ConvShape &c, bool pool) {

@@ -21,6 +21,8 @@ struct ConvShape {
 };
 Kernel conv(const ConvShape &s);       // NCHWc16, any ic and oc
 Kernel first_conv(const ConvShape &s); // x planar with halo, w [O/16][KH][KW][IC][16]
+// x, w and y planar, with halo; for few output channels.
+Kernel planar_conv(const ConvShape &s);
 Kernel depthwise(const ConvShape &s);  // of ic channels, NCHWc16
 Kernel max_pool(const ConvShape &s);   // the same
 Kernel elementwise(std::vector<Dim> shape, UnaryOp op, DType dtype = DType::f32, Symbols dims = {});

@@ -93,6 +93,9 @@ TEST_CASE("convolution") {
   check(naive::conv({1, 16, 16, 7, 9, 5, 5, 2, 2, false, 0}));
   check(naive::conv({1, 16, 24, 2, 2, 3, 3, 1, 1, false, 0}));
   check(naive::first_conv({1, 3, 32, 11, 11, 7, 7, 2, 3, true, 0}));
+  check(naive::planar_conv({1, 5, 3, 9, 40, 3, 3, 1, 1, true, 0}));
+  check(naive::planar_conv({1, 3, 7, 9, 21, 5, 5, 1, 2, false, 0}));
+  check(naive::planar_conv({2, 3, 7, 12, 12, 3, 3, 2, 1, true, 0}));
 }
 TEST_CASE("windows") {
   check(naive::depthwise({1, 32, 32, 9, 17, 3, 3, 1, 1, true, 0}));

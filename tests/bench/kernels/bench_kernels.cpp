@@ -61,6 +61,9 @@ std::vector<Case> cases() {
   conv("conv1_1024_256_14", naive::conv({1, 1024, 256, 14, 14, 1, 1, 1, 0, true, 0}));
   conv("conv1_2048_512_7", naive::conv({1, 2048, 512, 7, 7, 1, 1, 1, 0, true, 0}));
   conv("conv7_3_64_224", naive::first_conv({1, 3, 64, 224, 224, 7, 7, 2, 3, true, 0}));
+  conv("planar9_32_3_224", naive::planar_conv({1, 32, 3, 224, 224, 9, 9, 1, 4, true, 0}));
+  conv("planar3_64_56", naive::planar_conv({1, 64, 64, 56, 56, 3, 3, 1, 1, false, 0}));
+  conv("planar1_64_56_s2", naive::planar_conv({1, 64, 64, 56, 56, 1, 1, 2, 0, true, 0}));
   conv("dw3_96_56", naive::depthwise({1, 96, 96, 56, 56, 3, 3, 1, 1, true, 0}));
   conv("dw3_96_112_s2", naive::depthwise({1, 96, 96, 112, 112, 3, 3, 2, 1, true, 0}));
   conv("dw3_384_14", naive::depthwise({1, 384, 384, 14, 14, 3, 3, 1, 1, true, 0}));
