@@ -4,19 +4,22 @@
 
 namespace kiln {
 
+namespace {
+
+bool varies(const Dim &d, const VectorContext &c) {
+  return d.depends_on(c.var) || std::any_of(c.vector_lets.begin(), c.vector_lets.end(),
+                                            [&](Symbol s) { return d.depends_on(s); });
+}
+
+} // namespace
+
 bool is_uniform(const Expr &e, const VectorContext &c) {
   if (e.is(Expr::Kind::var) && c.vector_lets.count(e.name))
     return false;
   if (e.is(Expr::Kind::load) && c.tiles.count(e.name))
     return false;
   if (e.is(Expr::Kind::index) || e.is(Expr::Kind::load)) {
-    auto varies = [&](const Dim &d) {
-      if (d.depends_on(c.var))
-        return true;
-      return std::any_of(c.vector_lets.begin(), c.vector_lets.end(),
-                         [&](Symbol s) { return d.depends_on(s); });
-    };
-    if (varies(e.index) || varies(e.stride) || (e.count && varies(*e.count)))
+    if (varies(e.index, c) || varies(e.stride, c) || (e.count && varies(*e.count, c)))
       return false;
   }
   return std::all_of(e.args.begin(), e.args.end(), [&](const Expr &a) { return is_uniform(a, c); });
@@ -78,8 +81,12 @@ Expr masked_offsets(Expr offsets, const VectorContext &c) {
 }
 
 std::optional<Expr> vector_load(const Expr &e, const VectorContext &c) {
-  if (auto tile = c.tiles.find(e.name); tile != c.tiles.end())
-    return kb::load(e.name, e.dtype, tile->second.index, c.lanes);
+  if (auto tile = c.tiles.find(e.name); tile != c.tiles.end()) {
+    const Dim &at = tile->second.own_index ? e.index : tile->second.index;
+    if (varies(at, c))
+      return std::nullopt;
+    return kb::load(e.name, e.dtype, at, c.lanes);
+  }
   if (!e.stride.is_const(1) || e.count)
     return std::nullopt;
   auto step = lane_step(e.index, c);
@@ -156,8 +163,10 @@ std::optional<Stmt> vector_stmt(const Stmt &s, VectorContext &c) {
     auto value = vector_expr(s.value, c);
     if (!value || !s.stride.is_const(1) || s.count)
       return std::nullopt;
-    if (auto tile = c.tiles.find(s.name); tile != c.tiles.end())
-      return kb::store(s.name, tile->second.index, std::move(*value));
+    if (auto tile = c.tiles.find(s.name); tile != c.tiles.end()) {
+      const Dim &at = tile->second.own_index ? s.index : tile->second.index;
+      return varies(at, c) ? std::nullopt : std::optional(kb::store(s.name, at, std::move(*value)));
+    }
     auto step = lane_step(s.index, c);
     if (!step || step->is_const(0))
       return std::nullopt;

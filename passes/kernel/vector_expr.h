@@ -8,9 +8,11 @@
 
 namespace kiln {
 
-// The element of a local tile that stands for a scalar accumulator.
+// The element of a tile of vectors that stands for an element of a local buffer of scalars: the one at
+// `index`, or at the access's own index.
 struct TileSlot {
   Dim index;
+  bool own_index = false;
 };
 
 struct VectorContext {
@@ -19,7 +21,7 @@ struct VectorContext {
   std::optional<Dim> count; // iterations that exist, if fewer than `lanes` may; masks loads and stores
   // Names bound inside the loop whose values differ from lane to lane.
   std::unordered_set<Symbol> vector_lets;
-  // Scalar accumulators that became tiles of vectors.
+  // Local buffers that became tiles of vectors.
   std::unordered_map<Symbol, TileSlot> tiles;
   // True where all lanes of a load lie inside the buffer even past `count`.
   std::function<bool(const Expr &load)> may_overread;

@@ -16,6 +16,7 @@ namespace kiln {
 namespace {
 
 constexpr int kAccumulators = 4;
+constexpr int64_t kMaxColumnElements = 16384; // of a local buffer once each element is a vector
 
 struct Accumulation {
   Symbol buffer;
@@ -87,8 +88,8 @@ private:
         scalars_.insert(s.name);
       std::optional<std::vector<Stmt>> now;
       if (s.is(Stmt::Kind::loop) && s.step == 1) {
-        if (s.loop == LoopKind::parallel && !has_loops(s.body))
-          now = elementwise(s);
+        if (s.loop == LoopKind::parallel)
+          now = has_loops(s.body) ? columns(s) : elementwise(s);
         else if (s.loop == LoopKind::reduce)
           now = reduction(s);
       }
@@ -194,6 +195,101 @@ private:
     one.push_back(kb::loop(loop.name, begin, end, loop.loop, std::move(body_), step));
     rename_declarations(one, names_);
     return std::move(one[0]);
+  }
+
+  // --- whole columns ----------------------------------------------------------------------------
+
+  // A parallel loop along which everything is contiguous, loops and local buffers inside it: each lane
+  // runs the whole body. (Normalisation over the pixels of a block of channels.)
+  std::optional<std::vector<Stmt>> columns(const Stmt &loop) {
+    bool contiguous = true, found = false;
+    std::unordered_set<Symbol> local;
+    visit_stmts(loop.body, [&](const Stmt &s) {
+      if (s.is(Stmt::Kind::alloc))
+        local.insert(s.name);
+    });
+    auto look = [&](Symbol name, const Dim &index) {
+      if (local.count(name))
+        return;
+      auto step = index.coefficient_of(loop.name);
+      contiguous = contiguous && step && (step->is_const(0) || step->is_const(1));
+      found |= step && step->is_const(1);
+    };
+    visit_stmts(loop.body, [&](const Stmt &s) {
+      if (s.is(Stmt::Kind::store))
+        look(s.name, s.index);
+    });
+    visit_exprs(loop.body, [&](const Expr &e) {
+      if (e.is(Expr::Kind::load))
+        look(e.name, e.index);
+    });
+    int lanes = lanes_for(loop);
+    if (!contiguous || !found || lanes < 2)
+      return std::nullopt;
+    Dim trips = trip_count(loop), split = loop.begin + floordiv(trips, lanes) * Dim(lanes);
+    std::vector<Stmt> out;
+    auto emit = [&](const Dim &begin, const Dim &end, bool masked) {
+      VectorContext context;
+      context.var = loop.name;
+      context.lanes = lanes;
+      if (masked)
+        context.count = loop.end - Dim::symbol(loop.name);
+      std::vector<Stmt> inside;
+      if (!column_body(loop.body, context, inside))
+        return false;
+      out.push_back(copy_loop(loop, begin, end, lanes, std::move(inside)));
+      return true;
+    };
+    if (!emit(loop.begin, split, false))
+      return std::nullopt;
+    if (split == loop.end)
+      return out;
+    if (machine_.has_masks) {
+      if (!emit(split, loop.end, true))
+        return std::nullopt;
+    } else {
+      out.push_back(copy_loop(loop, split, loop.end, 1, loop.body));
+    }
+    return out;
+  }
+
+  bool column_body(const std::vector<Stmt> &stmts, VectorContext &context, std::vector<Stmt> &out) {
+    for (const Stmt &s : stmts) {
+      switch (s.kind) {
+      case Stmt::Kind::alloc: {
+        if (s.lanes != 1 || s.size * context.lanes > kMaxColumnElements)
+          return false;
+        Stmt wide = s;
+        wide.lanes = context.lanes;
+        out.push_back(std::move(wide));
+        context.tiles[s.name] = TileSlot{0, true};
+        break;
+      }
+      case Stmt::Kind::loop: {
+        if (s.begin.depends_on(context.var) || s.end.depends_on(context.var))
+          return false;
+        for (Symbol v : context.vector_lets)
+          if (s.begin.depends_on(v) || s.end.depends_on(v))
+            return false;
+        Stmt l = s;
+        l.body.clear();
+        if (!column_body(s.body, context, l.body))
+          return false;
+        out.push_back(std::move(l));
+        break;
+      }
+      case Stmt::Kind::if_:
+      case Stmt::Kind::while_:
+        return false;
+      default: {
+        auto v = vector_stmt(s, context);
+        if (!v)
+          return false;
+        out.push_back(std::move(*v));
+      }
+      }
+    }
+    return true;
   }
 
   // --- reductions -------------------------------------------------------------------------------

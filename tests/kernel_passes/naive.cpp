@@ -251,6 +251,31 @@ Kernel layer_norm(Dim rows, int64_t width, Symbols dims) {
   return out;
 }
 
+Kernel instance_norm(int64_t blocks, int64_t channels, int64_t pixels) {
+  Kernel out = start("instance_norm", {});
+  buffer(out, "x", kF, blocks * pixels * channels, Access::in);
+  buffer(out, "y", kF, blocks * pixels * channels, Access::out);
+  auto x = [&](const char *p) { return ld("x", kF, (s("b") * Dim(pixels) + s(p)) * Dim(channels) + s("c")); };
+  Expr inverse = number(kF, 1.0 / double(pixels)), mean = mul(ld("m", kF, 0), inverse);
+  Expr d = sub(x("p1"), mean), deviation = unary(UnaryOp::sqrt, add(mul(ld("v", kF, 0), inverse), number(kF, 1e-5)));
+  std::vector<Stmt> body{reg("m"), st("m", 0, number(kF, 0)), red("p", pixels, {accumulate("m", x("p"))}),
+                         reg("v"), st("v", 0, number(kF, 0)), red("p1", pixels, {accumulate("v", mul(d, d))}),
+                         par("p2", pixels, {st("y", (s("b") * Dim(pixels) + s("p2")) * Dim(channels) + s("c"),
+                                               div(sub(x("p2"), mean), deviation))})};
+  out.body = {par("b", blocks, {par("c", channels, body)})};
+  return out;
+}
+
+Kernel blocked_copy(int64_t blocks, int64_t channels, int64_t h, int64_t w) {
+  Kernel out = start("blocked_copy", {});
+  buffer(out, "x", kF, blocks * channels * h * w, Access::in);
+  buffer(out, "y", kF, blocks * channels * h * w, Access::out);
+  Dim at = ((s("b") * Dim(h) + s("h")) * Dim(w) + s("w")) * Dim(channels) + s("c");
+  std::vector<Stmt> body{st("y", at, relu(ld("x", kF, at)))};
+  out.body = {par("b", blocks, {par("c", channels, {par("h", h, {par("w", w, body)})})})};
+  return out;
+}
+
 Kernel column_sum(Dim outer, Dim rows, Dim columns, Symbols dims) {
   Kernel out = start("column_sum", std::move(dims));
   buffer(out, "x", kF, outer * rows * columns, Access::in);

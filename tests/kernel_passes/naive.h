@@ -29,6 +29,10 @@ Kernel elementwise(std::vector<Dim> shape, UnaryOp op, DType dtype = DType::f32,
 Kernel gelu(Dim n, Symbols dims = {});
 Kernel softmax(Dim rows, int64_t width, Symbols dims = {});
 Kernel layer_norm(Dim rows, int64_t width, Symbols dims = {});
+// Over the pixels of blocks of 16 channels, the block's loop in front of the pixels'.
+Kernel instance_norm(int64_t blocks, int64_t channels, int64_t pixels);
+// The same order of loops, elementwise.
+Kernel blocked_copy(int64_t blocks, int64_t channels, int64_t h, int64_t w);
 Kernel column_sum(Dim outer, Dim rows, Dim columns, Symbols dims = {});
 Kernel row_sum(Dim rows, Dim width, DType dtype, BinaryOp op, Symbols dims = {});
 Kernel transpose(Dim rows, Dim columns, Symbols dims = {});

@@ -124,6 +124,10 @@ TEST_CASE("rows") {
     check(naive::softmax(dim("N"), w, {sym("N")}), {2});
     check(naive::layer_norm(3, w));
   }
+  check(naive::instance_norm(2, 16, 9));
+  check(naive::instance_norm(2, 7, 9));
+  check(naive::blocked_copy(2, 16, 3, 5));
+  check(naive::blocked_copy(2, 5, 3, 5));
 }
 TEST_CASE("sums") {
   check(naive::column_sum(2, 5, 37));
