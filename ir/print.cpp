@@ -289,11 +289,16 @@ private:
       add(attr_text(*variable));
     for (ValueId operand : node.operands)
       add(name(operand));
+    // In the order of the schema; then whatever it does not know.
+    for (const AttrSpec &spec : def.attrs) {
+      const Attr *attr = node.attrs.find(spec.name);
+      if (attr && attr != variable && spec.default_value != *attr)
+        add(std::string(spec.name) + "=" + attr_text(*attr));
+    }
     for (const auto &[key, attr] : node.attrs.all()) {
-      auto spec = std::find_if(def.attrs.begin(), def.attrs.end(),
+      bool known = std::any_of(def.attrs.begin(), def.attrs.end(),
                                [&, k = std::string_view(key)](const AttrSpec &s) { return s.name == k; });
-      bool is_default = spec != def.attrs.end() && spec->default_value == attr;
-      if (&attr != variable && !is_default)
+      if (!known)
         add(key + "=" + attr_text(attr));
     }
     return out + ")";

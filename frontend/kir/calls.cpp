@@ -222,6 +222,8 @@ bool Elaborator::bind_params(const std::vector<Param> &params, const Args &args,
     }
     bound[i] = arg;
   }
+  if (!ok)
+    return false;
   for (size_t i = 0; i < params.size(); ++i) {
     const Param &p = params[i];
     bool given = bound[i].has_value();
@@ -289,7 +291,8 @@ Datum Elaborator::call_function(const FuncRef &f, const Args &args, const Locati
   size_t trace = trace_.size();
   Frame *saved = std::exchange(frame_, &frame);
   Flow flow = run_body(f.decl->body);
-  Datum result = flow == Flow::error ? Datum{Poison{}} : frame.result;
+  bool cut = frame.result.none() && !f.library->file.skipped.empty(); // its return had a syntax error
+  Datum result = flow == Flow::error || cut ? Datum{Poison{}} : frame.result;
   if (flow != Flow::error && f.decl->typed_results && !result.poison()) {
     std::vector<Datum> items;
     auto *list = result.get<ListData *>();

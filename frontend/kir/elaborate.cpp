@@ -200,7 +200,8 @@ bool Elaborator::declare_arguments(const FuncDecl &decl, Function &f) {
 }
 
 void Elaborator::set_results(const FuncDecl &decl, Function &f, Datum result) {
-  if (result.poison())
+  // Where statements were left out for their syntax, the return may have been among them.
+  if (result.poison() || (result.none() && !main_->file.skipped.empty()))
     return;
   std::vector<Datum> items;
   if (auto *list = result.get<ListData *>())

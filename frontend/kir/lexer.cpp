@@ -102,7 +102,8 @@ private:
     else
       error(fmt::format("unexpected byte 0x{:02x}; names with other letters go in backticks", byte));
     // One report for a run of such bytes.
-    while (at_ < text_.size() && (static_cast<unsigned char>(text_[at_]) >= 0x7f || text_[at_] == c))
+    while (at_ < text_.size() && (static_cast<unsigned char>(text_[at_]) >= 0x7f || text_[at_] == c ||
+                                  (c == '#' && text_[at_] != '\n')))
       ++at_;
     return false;
   }

@@ -71,8 +71,8 @@ void Parser::end_statement() {
 void Parser::recover(size_t begin) {
   brackets_ = 0;
   int depth = 0;
-  for (bool first = true; peek().kind != TokenKind::end; first = false) {
-    if (depth == 0 && (at("}") || (peek().line_start && !first)))
+  while (peek().kind != TokenKind::end) {
+    if (depth == 0 && (at("}") || (peek().line_start && at_ > begin)))
       break;
     if (at("{"))
       ++depth;

@@ -130,8 +130,11 @@ Datum Elaborator::index_tensor(ValueId x, const Expr &e) {
       if (!step.is_const() || step.is_const(0))
         return error(kid.location, "a step is a number other than 0");
       bool up = step.as_const() > 0;
+      // Past the end counts as the end where the sizes are known; otherwise the op checks before a run.
       auto within = [&](const Dim &d) {
         Dim at = from_end(d);
+        if (!size.is_const() || !at.is_const())
+          return at;
         Dim lo = up ? Dim(0) : Dim(-1), hi = up ? size : size - Dim(1);
         return max(lo, min(at, hi));
       };

@@ -239,8 +239,12 @@ void Elaborator::elaborate_init() {
       for (const Dim &d : v.type.shape)
         dims.push_back(d.as_const());
       int64_t bytes = checked_bytes(v.type.dtype, dims).value_or(kLargest + 1);
-      random |= init.streams > 0 || (!one && bytes > 0);
       Variable &variable = module_.variables[i];
+      const Node *def = f.def(*id);
+      bool written_out = def && def->op == Op::constant;
+      random |= init.streams > 0 || (!one && !written_out);
+      if (written_out && !variable.initial.valid())
+        variable.initial = def->attrs.get_constant("value");
       if (one && bytes <= kLargest && !variable.initial.valid()) {
         Tensor t(v.type.dtype, dims);
         size_t width = size_t(dtype_bytes(v.type.dtype));
