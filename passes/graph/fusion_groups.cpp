@@ -327,7 +327,10 @@ void BlockFuser::fuse_reduction(int root) {
 // Ops that copy their operands take what computes these along: each element is read once.
 void BlockFuser::fuse_lower(int root) {
   std::set<int> members = {root};
-  grow_backward(members, [&](int p) { return is_scalar(p); });
+  grow_backward(members, [&](int p) {
+    const Node &n = node(p);
+    return is_scalar(p) || (n.op == Op::resize && n.attrs.get_string("mode") == "nearest");
+  });
   absorb_views(members, std::set<int>(members));
   add_group(Kind::lower, std::move(members));
 }

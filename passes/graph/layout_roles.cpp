@@ -147,7 +147,8 @@ void lower_wants(const Function &function, const Node &outer, const Node &root, 
   if (outer.op == Op::fusion && !std::all_of(outer.regions[0].nodes.begin(), outer.regions[0].nodes.end(),
                                              [&](NodeId id) {
                                                const Node &n = function.node(id);
-                                               return op_def(n.op).scalar || n.op == Op::constant || &n == &root;
+                                               return op_def(n.op).scalar || n.op == Op::constant ||
+                                                      n.op == Op::resize || &n == &root;
                                              }))
     return;
   bool keeps = false;
@@ -193,7 +194,8 @@ KernelWants kernel_wants(const Function &function, NodeId id, int64_t block) {
     if (is_pointwise(function, node)) {
       out.makes = Makes::inherits;
       set_all(out, Want::match);
-    } else if (node.op == Op::resize) {
+    } else if (node.op == Op::resize && function.type(node.operands[0]).rank() > 1 &&
+               function.type(node.operands[0]).shape[1] == function.type(node.results[0]).shape[1]) {
       out.makes = Makes::inherits;
       set_all(out, Want::match);
     } else {

@@ -163,11 +163,10 @@ const Rule kRules[] = {
      [](Match &m) {
        const Node *n = m.def(m.operand(0), Op::mul);
        auto a = n ? m.splat(n->operands[1]) : std::nullopt, c = m.splat(m.operand(1));
-       if (!a || !c || !m.is_float_result() || m.type(n->operands[0]) != m.type())
+       if (!a || !c || !m.is_float_result() || dtype_bits(m.type().dtype) < 32 || m.type(n->operands[0]) != m.type())
          return ValueId();
        return m.b(Op::mul, {n->operands[0], m.b.scalar(m.type().dtype, *a * *c)});
-     },
-     true},
+     }},
     {Op::clamp, "clamp(clamp(x)) = clamp(x)", merge_clamps},
     {Op::relu, "relu(clamp(x)) = clamp(x)", merge_clamps},
     {Op::clamp, "clamp(x, 0, inf) = relu(x)",

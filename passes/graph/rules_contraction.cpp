@@ -140,10 +140,45 @@ ValueId pad_into_conv(Match &m) {
   return m.b(Op::conv, operands, attrs);
 }
 
+// Whether a factor of x ends up in the weights of the contraction that makes it, by the other rules.
+bool scales_weights_above(Match &m, ValueId x) {
+  const Node *n = m.def(x);
+  while (n && (n->op == Op::reshape || n->op == Op::permute))
+    n = m.def(n->operands[0]);
+  return n && op_def(n->op).has(kContraction) && m.is_constant(n->operands[1]);
+}
+
+// dot(view(a * c), b) = dot(view(a), b) * c: an epilogue multiplies for free, a kernel of its own does not
+ValueId scale_after_dot(Match &m) {
+  if (m.operand_count() > 2 || !m.is_float_result() || dtype_bits(m.type().dtype) < 32)
+    return {};
+  for (int i = 0; i < 2; ++i) {
+    std::vector<Node> views;
+    ValueId at = m.operand(i);
+    for (const Node *n = m.def(at); n && is_view(*n) && views.size() < 8 && m.has_one_use(at); n = m.def(at)) {
+      views.push_back(*n);
+      at = n->operands[0];
+    }
+    const Node *mul = m.def(at, Op::mul);
+    auto c = mul && m.has_one_use(at) ? m.splat(mul->operands[1]) : std::nullopt;
+    if (!c || m.type(mul->operands[0]) != m.type(at) || scales_weights_above(m, mul->operands[0]))
+      continue;
+    ValueId x = mul->operands[0];
+    for (size_t v = views.size(); v-- > 0;)
+      x = m.b(views[v].op, {x}, views[v].attrs);
+    auto operands = m.node().operands;
+    operands[size_t(i)] = x;
+    ValueId y = m.b(Op::dot, operands, m.node().attrs);
+    return m.b(Op::mul, {y, m.b.scalar(m.type().dtype, *c)});
+  }
+  return {};
+}
+
 const Rule kRules[] = {
     {Op::add, "conv(x, w, b) + c = conv(x, w, b + c)", add_bias},
     {Op::mul, "conv(x, w, b) * c = conv(x, w * c, b * c)", scale_weights},
     {Op::dot, "dot(a, permute(b)) = dot(a, b), transposed", transpose_into_dot},
+    {Op::dot, "dot(a * c, b) = dot(a, b) * c", scale_after_dot},
     {Op::conv, "conv(pad(x)) = conv(x), padded", pad_into_conv},
 };
 

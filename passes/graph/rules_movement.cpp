@@ -38,6 +38,32 @@ ValueId permute_of_units(Match &m) {
   return reshape_to(m, m.operand(0), Shape(m.type().shape));
 }
 
+// permute(reshape(permute(x))) where the reshape only adds or drops dims of size 1: the reshape goes last
+ValueId permute_before_units(Match &m) {
+  const Node *view = m.def(m.operand(0), Op::reshape);
+  if (!view || !m.def(view->operands[0], Op::permute))
+    return {};
+  ValueId x = view->operands[0];
+  const Shape from = m.shape(x), to = m.shape(m.operand(0));
+  if (squeezed(from) != squeezed(to))
+    return {};
+  std::vector<int64_t> from_dims, rank_of(to.size()), order;
+  for (size_t d = 0; d < from.size(); ++d)
+    if (!from[d].is_const(1))
+      from_dims.push_back(int64_t(d));
+  int64_t next = 0;
+  for (size_t d = 0; d < to.size(); ++d)
+    rank_of[d] = to[d].is_const(1) ? -1 : next++;
+  for (int64_t d : normal_axes(m.node().attrs, "dims", to.size()))
+    if (rank_of[size_t(d)] >= 0)
+      order.push_back(rank_of[size_t(d)]);
+  std::vector<Dim> dims;
+  size_t taken = 0;
+  for (size_t d = 0; d < from.size(); ++d)
+    dims.push_back(from[d].is_const(1) ? int64_t(d) : from_dims[size_t(order[taken++])]);
+  return reshape_to(m, m.b(Op::permute, {x}, {{"dims", dims}}), Shape(m.type().shape));
+}
+
 ValueId whole_slice(Match &m) {
   const Attrs &attrs = m.node().attrs;
   for (const Dim &step : attrs.get_dims("steps"))
@@ -98,6 +124,7 @@ const Rule kRules[] = {
      }},
     {Op::permute, "permute of dims of size 1 = reshape", permute_of_units},
     {Op::permute, "permute(permute(x)) = permute(x)", permute_permute},
+    {Op::permute, "permute(reshape(permute(x))) = reshape(permute(x)) for dims of size 1", permute_before_units},
     {Op::broadcast_to, "broadcast_to(x) = x for the same shape", [](Match &m) { return m.same(m.operand(0)); }},
     {Op::slice, "x[:] = x", whole_slice},
     {Op::pad, "pad(x, 0) = x", pad_nothing},
