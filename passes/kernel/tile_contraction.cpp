@@ -11,48 +11,43 @@ public:
   Tiler(Kernel &kernel, const MachineDesc &machine)
       : kernel_(kernel), machine_(machine), names_(kernel), ranges_(kernel_ranges(kernel)) {}
 
-  bool run() { return body(kernel_.body); }
+  bool run() { return body(kernel_.body, true); }
 
 private:
-  bool body(std::vector<Stmt> &stmts) {
-    bool changed = split(stmts);
+  // `whole`: the statements are not inside a perfect nest that was looked at already.
+  bool body(std::vector<Stmt> &stmts, bool whole) {
+    bool changed = false;
     size_t mark = ranges_.size();
+    std::vector<Stmt> out;
     for (Stmt &s : stmts) {
-      if (is_loop(s, LoopKind::parallel) && try_tile(s)) {
+      bool nest = is_loop(s, LoopKind::parallel);
+      if (nest && try_tile(s)) {
         changed = true;
+        out.push_back(std::move(s));
+        continue;
+      }
+      std::vector<Stmt> parts;
+      if (nest && whole)
+        parts = split_at_borders(s, ranges_);
+      if (!parts.empty()) {
+        changed = true;
+        simplify_nests(parts);
+        body(parts, false);
+        for (Stmt &p : parts)
+          out.push_back(std::move(p));
         continue;
       }
       size_t inner = ranges_.size();
       if (s.is(Stmt::Kind::loop))
         push_loop(ranges_, s);
-      changed |= body(s.body);
-      changed |= body(s.other);
+      bool perfect = nest && s.body.size() == 1 && is_loop(s.body[0], LoopKind::parallel);
+      changed |= body(s.body, !perfect && whole);
+      changed |= body(s.other, whole);
       ranges_.truncate(inner);
-    }
-    ranges_.truncate(mark);
-    return changed;
-  }
-
-  // What is the same along the vector stays so: the ends of the innermost loop become nests of their own.
-  bool split(std::vector<Stmt> &stmts) {
-    bool changed = false;
-    std::vector<Stmt> out;
-    for (Stmt &s : stmts) {
-      std::vector<Stmt> parts;
-      if (is_loop(s, LoopKind::parallel) && !find_tile_nest(s, machine_, ranges_))
-        parts = split_at_borders(s, ranges_);
-      changed |= !parts.empty();
-      for (Stmt &p : parts)
-        out.push_back(std::move(p));
-      if (parts.empty())
-        out.push_back(std::move(s));
+      out.push_back(std::move(s));
     }
     stmts = std::move(out);
-    if (changed) {
-      DimRanges saved = ranges_;
-      simplify_nests(stmts);
-      ranges_ = saved;
-    }
+    ranges_.truncate(mark);
     return changed;
   }
 

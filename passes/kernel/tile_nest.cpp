@@ -223,15 +223,21 @@ struct Borders {
   int64_t lo = 0, hi = 0;
 };
 
-// Iterations in front and behind in which the bounds of the reductions differ from those in the middle;
-// nothing if there is no middle to speak of.
+// Iterations in front and behind of a middle in which the bounds of the reductions do not depend on the
+// loop and indices are linear in it; nothing if there is no middle to speak of.
 std::optional<Borders> find_borders(const std::vector<Stmt> &loops, const Stmt &loop, const BodyFacts &facts,
                                     const DimRanges &ranges) {
-  std::vector<Dim> dependent;
+  auto is_plain_bound = [&](const Dim &d) { return !d.depends_on(loop.name); };
+  auto is_plain_index = [&](const Dim &d) { return d.coefficient_of(loop.name).has_value(); };
+  std::vector<Dim> bounds, indices;
   for (const Dim &d : facts.bounds)
-    if (d.depends_on(loop.name))
-      dependent.push_back(d);
-  if (dependent.empty())
+    if (!is_plain_bound(d))
+      bounds.push_back(d);
+  for (const std::vector<Expr> *loads : {&facts.reduce_loads, &facts.other_loads})
+    for (const Expr &e : *loads)
+      if (!is_plain_index(e.index))
+        indices.push_back(e.index);
+  if (bounds.empty() && indices.empty())
     return Borders{};
   if (!loop.begin.is_const() || !loop.end.is_const())
     return std::nullopt;
@@ -243,8 +249,10 @@ std::optional<Borders> find_borders(const std::vector<Stmt> &loops, const Stmt &
   auto same_within = [&](int64_t lo, int64_t hi) {
     DimRanges r = outer;
     r.set(loop.name, {Dim(begin + lo), Dim(end - hi)});
-    return std::all_of(dependent.begin(), dependent.end(),
-                       [&](const Dim &d) { return !simplify(d, r).depends_on(loop.name); });
+    return std::all_of(bounds.begin(), bounds.end(),
+                       [&](const Dim &d) { return is_plain_bound(simplify(d, r)); }) &&
+           std::all_of(indices.begin(), indices.end(),
+                       [&](const Dim &d) { return is_plain_index(simplify(d, r)); });
   };
   for (int64_t sum = 1; sum <= 2 * kMaxBorder && sum < end - begin; ++sum)
     for (int64_t lo = std::max<int64_t>(0, sum - kMaxBorder); lo <= std::min(sum, kMaxBorder); ++lo)
@@ -349,7 +357,7 @@ std::vector<Stmt> split_at_borders(const Stmt &outermost, const DimRanges &range
   BodyFacts facts;
   read_body(nest.body, false, facts);
   const Stmt &inner = nest.loops.back();
-  if (!facts.well_formed || facts.stores.empty() || !any_depends(facts.bounds, inner.name) || inner.step != 1)
+  if (!facts.well_formed || facts.stores.empty() || inner.step != 1)
     return {};
   for (const Stmt &s : facts.stores) {
     auto step = s.index.coefficient_of(inner.name);
@@ -357,7 +365,7 @@ std::vector<Stmt> split_at_borders(const Stmt &outermost, const DimRanges &range
       return {};
   }
   auto borders = find_borders(nest.loops, inner, facts, ranges);
-  if (!borders)
+  if (!borders || (borders->lo == 0 && borders->hi == 0))
     return {};
   Dim lo = inner.begin + Dim(borders->lo), hi = inner.end - Dim(borders->hi);
   std::vector<Stmt> out;

@@ -33,8 +33,8 @@ struct TileNest {
 std::optional<TileNest> find_tile_nest(const Stmt &outermost, const MachineDesc &machine,
                                        const DimRanges &ranges);
 
-// A nest whose reductions have other bounds near both ends of the innermost loop (a window at the edge
-// of an image), as nests for the ends and one for the middle; empty if it is not such a nest.
+// A nest that is irregular near the ends of its innermost loop (a window at the edge of an image, padding
+// by reflection), as nests for the ends and one for the middle; empty if it is not such a nest.
 std::vector<Stmt> split_at_borders(const Stmt &outermost, const DimRanges &ranges);
 
 // `count` tiles of `size` rows or columns each, the first of which is at `first`.

@@ -276,6 +276,18 @@ Kernel blocked_copy(int64_t blocks, int64_t channels, int64_t h, int64_t w) {
   return out;
 }
 
+Kernel reflect_pad(int64_t channels, int64_t width, int64_t pad) {
+  Kernel out = start("reflect_pad", {});
+  buffer(out, "x", kF, channels * width, Access::in);
+  buffer(out, "y", kF, channels * (width + 2 * pad), Access::out);
+  Dim from_start = kiln::max(Dim(pad) - s("i"), s("i") - Dim(pad)); // |i - pad|
+  Dim last = width - 1;
+  Dim at = last - kiln::max(last - from_start, from_start - last);
+  out.body = {par("c", channels, {par("i", width + 2 * pad, {st("y", s("c") * Dim(width + 2 * pad) + s("i"),
+                                                                 ld("x", kF, at * Dim(channels) + s("c")))})})};
+  return out;
+}
+
 Kernel column_sum(Dim outer, Dim rows, Dim columns, Symbols dims) {
   Kernel out = start("column_sum", std::move(dims));
   buffer(out, "x", kF, outer * rows * columns, Access::in);

@@ -33,6 +33,8 @@ Kernel layer_norm(Dim rows, int64_t width, Symbols dims = {});
 Kernel instance_norm(int64_t blocks, int64_t channels, int64_t pixels);
 // The same order of loops, elementwise.
 Kernel blocked_copy(int64_t blocks, int64_t channels, int64_t h, int64_t w);
+// y[c, i] = x[i', c] with i' reflected at both ends.
+Kernel reflect_pad(int64_t channels, int64_t width, int64_t pad);
 Kernel column_sum(Dim outer, Dim rows, Dim columns, Symbols dims = {});
 Kernel row_sum(Dim rows, Dim width, DType dtype, BinaryOp op, Symbols dims = {});
 Kernel transpose(Dim rows, Dim columns, Symbols dims = {});

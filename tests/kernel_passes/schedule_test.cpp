@@ -128,6 +128,8 @@ TEST_CASE("rows") {
   check(naive::instance_norm(2, 7, 9));
   check(naive::blocked_copy(2, 16, 3, 5));
   check(naive::blocked_copy(2, 5, 3, 5));
+  check(naive::reflect_pad(16, 37, 3));
+  check(naive::reflect_pad(5, 8, 1));
 }
 TEST_CASE("sums") {
   check(naive::column_sum(2, 5, 37));

@@ -52,6 +52,8 @@ std::vector<Case> cases() {
   }
   conv("conv3_64_56", naive::conv({1, 64, 64, 56, 56, 3, 3, 1, 1, true, 1}));
   conv("conv3_128_28", naive::conv({1, 128, 128, 28, 28, 3, 3, 1, 1, true, 1}));
+  conv("conv3_128_56", naive::conv({1, 128, 128, 56, 56, 3, 3, 1, 1, true, 0}));
+  conv("conv3_64_128_112_s2", naive::conv({1, 64, 128, 112, 112, 3, 3, 2, 1, true, 0}));
   conv("conv3_256_14", naive::conv({1, 256, 256, 14, 14, 3, 3, 1, 1, true, 1}));
   conv("conv3_512_7", naive::conv({1, 512, 512, 7, 7, 3, 3, 1, 1, true, 1}));
   conv("conv3_64_56_clamped", naive::conv({1, 64, 64, 56, 56, 3, 3, 1, 1, false, 0}));
