@@ -31,6 +31,8 @@ public:
       choose_result(id);
     for (NodeId id : block_.nodes)
       gather_halos(id);
+    for (size_t i = block_.nodes.size(); i-- > 0;)
+      share_halos(block_.nodes[i]);
     set_layouts();
     merge_heads();
     for (size_t i = 0; i < block_.nodes.size(); ++i)
@@ -90,6 +92,7 @@ private:
 
   void choose_result(NodeId id);
   void gather_halos(NodeId id);
+  void share_halos(NodeId id);
   void set_layouts();
   void merge_heads();
   size_t adapt_operands(size_t position);
@@ -170,6 +173,30 @@ void BlockLayout::gather_halos(NodeId id) {
   Padding &halo = state_[v].halo[wants.operands[size_t(wants.padded)] == Want::blocked];
   grow(halo.lo, wants.padding.lo);
   grow(halo.hi, wants.padding.hi);
+}
+
+// The parts of a concat and its result get the same halo, so that parts can be written in place.
+void BlockLayout::share_halos(NodeId id) {
+  const Node &node = function_.node(id);
+  if (node.op != Op::concat || node.operands.empty())
+    return;
+  bool blocked = state_[node.results[0]].blocked;
+  auto can_share = [&](ValueId v) {
+    const State &state = state_[v];
+    return !state.fixed && state.blocked == blocked && (blocked || !state.exact);
+  };
+  std::vector<ValueId> all = node.operands;
+  all.push_back(node.results[0]);
+  int64_t axis = node.attrs.get_int("axis");
+  if ((axis != 1 && axis != 1 - function_.type(all[0]).rank()) || !std::all_of(all.begin(), all.end(), can_share))
+    return;
+  Padding most;
+  for (ValueId v : all) {
+    grow(most.lo, state_[v].halo[blocked].lo);
+    grow(most.hi, state_[v].halo[blocked].hi);
+  }
+  for (ValueId v : all)
+    state_[v].halo[blocked] = most;
 }
 
 Layout BlockLayout::layout_of(ValueId v, bool blocked) {

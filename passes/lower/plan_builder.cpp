@@ -301,6 +301,7 @@ void PlanBuilder::copy(int from, int to, std::vector<PlanStep> &steps, const Loc
 }
 
 bool PlanBuilder::walk(const Block &block, std::vector<PlanStep> &steps) {
+  join_parts(block);
   for (NodeId id : block.nodes)
     if (!function_.node(id).removed && !walk_node(id, steps))
       return false;
@@ -344,6 +345,10 @@ bool PlanBuilder::walk_node(NodeId id, std::vector<PlanStep> &steps) {
   }
   if (is_alias(function_, node) && !destination_.contains(node.results[0])) {
     buffers_[node.results[0]] = buffer_of(node.operands[0]);
+    return true;
+  }
+  if (!node.results.empty() && joined_.contains(node.results[0])) {
+    touch(buffer_of(node.results[0]));
     return true;
   }
   launch(id, steps);
@@ -390,10 +395,8 @@ void PlanBuilder::launch(NodeId id, std::vector<PlanStep> &steps) {
   PlanStep step;
   for (ValueId value : lowered.values) {
     bool result = std::find(node.results.begin(), node.results.end(), value) != node.results.end();
-    if (result && !buffers_.contains(value)) {
-      auto destination = destination_.find(value);
-      buffers_[value] = destination != destination_.end() ? destination->second : arena_buffer(value);
-    }
+    if (result && !buffers_.contains(value))
+      buffers_[value] = result_buffer(value);
     int buffer = buffer_of(value);
     touch(buffer);
     step.buffers.push_back(buffer);

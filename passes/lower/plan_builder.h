@@ -5,6 +5,7 @@
 #include "passes/lower/lower.h"
 
 #include <unordered_map>
+#include <unordered_set>
 
 namespace kiln {
 
@@ -48,6 +49,8 @@ private:
   int arena_buffer(ValueId value);
   int view(int parent, Dim extra, const TensorType &type, std::string name);
   int buffer_of(ValueId value); // of one that exists, or a constant
+  void join_parts(const Block &block);
+  int result_buffer(ValueId value);
   void touch(int buffer);
   // Lets the kernel that makes `value` write to `buffer`, if one does and the layout agrees.
   bool try_redirect(ValueId value, int buffer, const Block &block);
@@ -64,6 +67,8 @@ private:
   Plan *plan_ = nullptr;
   std::unordered_map<ValueId, int> buffers_;
   std::unordered_map<ValueId, int> destination_;
+  std::unordered_map<ValueId, std::pair<ValueId, Dim>> part_of_; // parts of concats, and where they lie in it
+  std::unordered_set<ValueId> joined_;                           // results of concats that are no kernel
   std::vector<int> parent_; // of views; -1 elsewhere
   std::vector<int> node_order_;
   int next_order_ = 0;
