@@ -171,6 +171,29 @@ std::string_view alias(const OpDef &def, std::string_view name) {
 
 } // namespace
 
+namespace {
+
+// Whether a call is in the op's own form: tensors by position, attributes by the schema's names. PyTorch's
+// forms (argmax(x, 1), sum(x, dim=1)) are for the prelude's function of the name, where there is one.
+bool is_op_form(const OpDef &def, const Args &args) {
+  for (const auto &[key, arg] : args.named)
+    if (std::none_of(def.attrs.begin(), def.attrs.end(), [&, k = std::string_view(key)](const AttrSpec &s) {
+          return s.name == k;
+        }))
+      return false;
+  for (const Arg &arg : args.positional) {
+    auto *list = arg.value.get<ListData *>();
+    bool tensors = list && def.max_operands < 0 && !(*list)->items.empty() && !(*list)->items[0].number();
+    bool number = arg.value.number() && def.has(kElementwise);
+    bool constant = arg.value.is<TensorRef>() || arg.value.is<VariableDatum *>() || arg.value.is<RefName>();
+    if (!constant && !tensors && !number && !arg.value.none())
+      return false;
+  }
+  return true;
+}
+
+} // namespace
+
 Result<Elaborator::OpArgs> Elaborator::match_op(Op op, const Args &args) {
   const OpDef &def = op_def(op);
   OpArgs out;
@@ -264,6 +287,9 @@ Datum Elaborator::call_op(Op op, const Args &args, const Location &where, const 
     return call_named("named_constant", args, where);
   if (!in_function(where))
     return {Poison{}};
+  bool own_form = frame_->library == prelude_ && fallback && frame_->name == fallback->decl->name;
+  if (fallback && !own_form && !is_op_form(def, args))
+    return call_function(*fallback, args, where);
   size_t errors = diagnostics_.error_count();
   auto matched = match_op(op, args);
   std::string message = matched ? "" : matched.error().message;
@@ -286,8 +312,8 @@ Datum Elaborator::call_op(Op op, const Args &args, const Location &where, const 
   }
   if (diagnostics_.error_count() != errors)
     return {Poison{}};
-  // max_pool(x, 2) is not the op's own form; the prelude may know what it means.
-  if (fallback && !(frame_->library == prelude_ && frame_->name == fallback->decl->name))
+  // pad(x, [1, 1]) is not the op's own form; the prelude may know what it means.
+  if (fallback && !own_form)
     return call_function(*fallback, args, where);
   if (!message.starts_with(def.name))
     message = std::string(def.name) + ": " + message;

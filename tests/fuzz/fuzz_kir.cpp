@@ -1,0 +1,33 @@
+// Programs from arbitrary bytes: loading gives a module or a diagnostic, and a module that loads prints as
+// one that loads again to the same.
+#include "frontend/kir/kir.h"
+
+#include <cstdio>
+#include <cstdlib>
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  using namespace kiln;
+  std::string_view text(reinterpret_cast<const char *>(data), size);
+  Module module;
+  Diagnostics diagnostics;
+  bool ok = load_kir("fuzz.kir", text, {}, module, diagnostics);
+  if (ok == diagnostics.has_errors())
+    std::abort();
+  if (!ok) {
+    diagnostics.render();
+    return 0;
+  }
+  verify(module, diagnostics);
+  KirOptions options;
+  options.strict_weights = false;
+  Module again;
+  Diagnostics more;
+  std::string printed = print_module(module, INT64_MAX);
+  bool reads = load_kir("again.kir", printed, options, again, more);
+  std::string difference = reads ? first_difference(module, again) : more.render();
+  if (!difference.empty() || diagnostics.has_errors()) {
+    std::fprintf(stderr, "%s\n%s\n%s\n", printed.c_str(), difference.c_str(), diagnostics.render().c_str());
+    std::abort();
+  }
+  return 0;
+}
