@@ -95,12 +95,9 @@ llvm::Value *KernelEmitter::emit_float_binary(BinaryOp op, llvm::Value *a, llvm:
     return b_.CreateFCmpOGT(a, b);
   case BinaryOp::ge:
     return b_.CreateFCmpOGE(a, b);
-  case BinaryOp::rem: { // a - trunc(a / b) * b, exact where the quotient is small
-    llvm::Value *q = b_.CreateUnaryIntrinsic(llvm::Intrinsic::trunc, b_.CreateFDiv(a, b));
-    return emit_fma(b_.CreateFNeg(q), b, a);
-  }
   default:
-    return fail("the operation " + std::string(binary_name(op)) + " on floats", a->getType());
+    return fail("the operation " + std::string(binary_name(op)) + " on floats was not expanded",
+                a->getType());
   }
 }
 
