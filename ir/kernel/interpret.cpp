@@ -13,7 +13,7 @@ using Lanes = std::vector<ScalarValue>;
 struct Memory {
   DType dtype = DType::f32;
   int lanes = 1;
-  int64_t size = 0; // in scalars
+  int64_t size = 0;           // in scalars
   std::byte *bytes = nullptr; // a parameter's memory
   Lanes values;               // a local buffer's
   std::vector<bool> written;
@@ -90,7 +90,8 @@ private:
     if (m.bytes)
       return read_scalar(m.dtype, m.bytes + at * dtype_bytes(m.dtype));
     if (!m.written[size_t(at)])
-      fail("'" + std::string(name.text()) + "[" + std::to_string(at) + "]' is read before it is written");
+      fail("'" + std::string(name.text()) + "[" + std::to_string(at) +
+           "]' is read before it is written");
     return m.values[size_t(at)];
   }
 
@@ -113,7 +114,8 @@ private:
     int64_t at = value(e.index), stride = value(e.stride);
     int64_t count = e.count ? value(*e.count) : e.lanes;
     for (int lane = 0; lane < e.lanes && lane < count && !stopped(); ++lane)
-      out[size_t(lane)] = read(e.name, *m, m->lanes == 1 ? at + lane * stride : at * m->lanes + lane);
+      out[size_t(lane)] =
+          read(e.name, *m, m->lanes == 1 ? at + lane * stride : at * m->lanes + lane);
     return out;
   }
 
@@ -125,7 +127,8 @@ private:
     if (!m || stopped())
       return;
     for (int lane = 0; lane < s.value.lanes && lane < count && !stopped(); ++lane)
-      write(s.name, *m, m->lanes == 1 ? at + lane * stride : at * m->lanes + lane, values[size_t(lane)]);
+      write(s.name, *m, m->lanes == 1 ? at + lane * stride : at * m->lanes + lane,
+            values[size_t(lane)]);
   }
 
   Lanes expr(const Expr &e) {

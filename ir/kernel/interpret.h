@@ -1,6 +1,6 @@
 // Runs a kernel as it is written, one lane at a time: what kernel IR means. The tests hold every
-// schedule and every target against it. Every access is checked, reads of local memory that was never
-// written are errors, and functions that are not primitive are evaluated in f64.
+// schedule and every target against it. Every access is checked, reads of local memory that was
+// never written are errors, and functions that are not primitive are evaluated in f64.
 #pragma once
 
 #include "ir/kernel/kernel.h"

@@ -1,13 +1,15 @@
-// Kernels as text. Every line says what a reader of it cannot see elsewhere: the dtype of a constant,
-// the lanes of a load, the type of a `let`; the types of everything else follow from their operands.
+// Kernels as text. Every line says what a reader of it cannot see elsewhere: the dtype of a
+// constant, the lanes of a load, the type of a `let`; the types of everything else follow from
+// their operands.
 //
-//   kernel  name(buffer: dtype[size] in|out|inout [constant], ...) dims(N, ...) [flops(F)] [bytes(B)] { ... }
-//   types   f32, or f32x16 for 16 lanes
-//   access  b[index]   b[index; x16]   b[index; x16, stride S, count C]
-//   exprs   f32x16(0.5)  index(i + 1)  name  gather(b, offsets)  add(x, y)  select(c, x, y)
+//   kernel  name(buffer: dtype[size] in|out|inout [constant], ...) dims(N, ...) [flops(F)]
+//   [bytes(B)] { ... } types   f32, or f32x16 for 16 lanes access  b[index]   b[index; x16]
+//   b[index; x16, stride S, count C] exprs   f32x16(0.5)  index(i + 1)  name  gather(b, offsets)
+//   add(x, y)  select(c, x, y)
 //           convert(f32, x)  bitcast(i32, x)  broadcast(x, 16)  iota(i64, 16)  fma(x, y, z)
 //           reduce(max, x)  extract(x, 3)  concat(x, y)  shuffle([0, 2], x, y)
-//   stmts   let v: f32x16 = e     alloc t: f32x16[24] reg     access = e     for i in b..e [step s] kind {}
+//   stmts   let v: f32x16 = e     alloc t: f32x16[24] reg     access = e     for i in b..e [step s]
+//   kind {}
 //           if e {} else {}   while e {}   barrier   prefetch access, level   assert e, trap
 #include "ir/kernel/kernel.h"
 
@@ -77,7 +79,8 @@ private:
   void stmt(const Stmt &s) {
     switch (s.kind) {
     case Stmt::Kind::let:
-      fmt::format_to(std::back_inserter(out_), "let {}: {} = ", s.name.text(), type_text(s.dtype, s.lanes));
+      fmt::format_to(std::back_inserter(out_), "let {}: {} = ", s.name.text(),
+                     type_text(s.dtype, s.lanes));
       expr(s.value);
       break;
     case Stmt::Kind::alloc:

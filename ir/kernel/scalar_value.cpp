@@ -143,9 +143,13 @@ double float_binary(BinaryOp op, double a, double b) {
   case BinaryOp::rem:
     return std::fmod(a, b);
   case BinaryOp::min:
-    return std::isnan(a) || std::isnan(b) ? std::numeric_limits<double>::quiet_NaN() : b < a ? b : a;
+    return std::isnan(a) || std::isnan(b) ? std::numeric_limits<double>::quiet_NaN()
+           : b < a                        ? b
+                                          : a;
   case BinaryOp::max:
-    return std::isnan(a) || std::isnan(b) ? std::numeric_limits<double>::quiet_NaN() : a < b ? b : a;
+    return std::isnan(a) || std::isnan(b) ? std::numeric_limits<double>::quiet_NaN()
+           : a < b                        ? b
+                                          : a;
   case BinaryOp::pow:
     return std::pow(a, b);
   default:

@@ -1,6 +1,6 @@
-// The rules of kernel IR that its constructors cannot see: every name is declared once and in scope,
-// loads and stores agree with their buffers, operands have the types the operation takes, loops are
-// nested as their kinds allow. Kernels may come from a file, so nesting is bounded too.
+// The rules of kernel IR that its constructors cannot see: every name is declared once and in
+// scope, loads and stores agree with their buffers, operands have the types the operation takes,
+// loops are nested as their kinds allow. Kernels may come from a file, so nesting is bounded too.
 #include "ir/kernel/kernel.h"
 
 #include <unordered_map>
@@ -33,7 +33,9 @@ bool is_vector_op(BinaryOp op) {
   }
 }
 
-bool is_half(DType d) { return compute_dtype(d) != d; }
+bool is_half(DType d) {
+  return compute_dtype(d) != d;
+}
 
 class Verifier {
 public:
@@ -48,8 +50,7 @@ public:
       KILN_RETURN_IF_ERROR(dim(b.size, "a buffer's size"));
     }
     for (const KernelBuffer &b : kernel_.buffers)
-      KILN_RETURN_IF_ERROR(
-          declare(b.name, {Declared::Kind::buffer, b.dtype, 1, b.access, false}));
+      KILN_RETURN_IF_ERROR(declare(b.name, {Declared::Kind::buffer, b.dtype, 1, b.access, false}));
     return body(kernel_.body, 0);
   }
 
@@ -136,7 +137,8 @@ private:
     case Expr::Kind::number:
       return expect(has_args(0), e, "a number takes no operands");
     case Expr::Kind::index:
-      KILN_RETURN_IF_ERROR(expect(e.dtype == DType::i64 && e.lanes == 1, e, "an index is an i64 scalar"));
+      KILN_RETURN_IF_ERROR(
+          expect(e.dtype == DType::i64 && e.lanes == 1, e, "an index is an i64 scalar"));
       return dim(e.index, "an index");
     case Expr::Kind::var: {
       const Declared *x = find(e.name);
@@ -157,11 +159,12 @@ private:
       return expect(b->dtype == e.dtype, e, "a gather has the dtype of its buffer");
     }
     case Expr::Kind::unary:
-      KILN_RETURN_IF_ERROR(expect(has_args(1) && same_lanes(), e, "a unary operation takes one operand"));
+      KILN_RETURN_IF_ERROR(
+          expect(has_args(1) && same_lanes(), e, "a unary operation takes one operand"));
       return unary(e);
     case Expr::Kind::binary:
-      KILN_RETURN_IF_ERROR(expect(has_args(2) && same_lanes() && e.args[0].dtype == e.args[1].dtype, e,
-                                  "a binary operation takes two operands of one type"));
+      KILN_RETURN_IF_ERROR(expect(has_args(2) && same_lanes() && e.args[0].dtype == e.args[1].dtype,
+                                  e, "a binary operation takes two operands of one type"));
       return binary(e);
     case Expr::Kind::select:
       return expect(has_args(3) && same_lanes() && e.args[0].dtype == DType::bool_ &&
@@ -170,7 +173,8 @@ private:
     case Expr::Kind::convert:
       return expect(has_args(1) && same_lanes(), e, "convert keeps the lanes");
     case Expr::Kind::bitcast:
-      return expect(has_args(1) && same_lanes() && dtype_bits(e.args[0].dtype) == dtype_bits(e.dtype),
+      return expect(has_args(1) && same_lanes() &&
+                        dtype_bits(e.args[0].dtype) == dtype_bits(e.dtype),
                     e, "bitcast keeps the width");
     case Expr::Kind::broadcast:
       return expect(has_args(1) && e.args[0].lanes == 1 && e.args[0].dtype == e.dtype, e,
@@ -356,6 +360,8 @@ private:
 
 } // namespace
 
-Status verify_kernel(const Kernel &kernel) { return Verifier(kernel).run(); }
+Status verify_kernel(const Kernel &kernel) {
+  return Verifier(kernel).run();
+}
 
 } // namespace kiln

@@ -1,11 +1,11 @@
 // for i in 0..A { for j in 0..B { x[i*B + j] } }  becomes  for ij in 0..A*B { x[ij] }
 //
-// The loop along which all results are contiguous goes innermost first: a block of channels that stands
-// in front of the pixels it belongs to would hide that they are one long row.
+// The loop along which all results are contiguous goes innermost first: a block of channels that
+// stands in front of the pixels it belongs to would hide that they are one long row.
 //
 // Long loops vectorise with shorter tails, split over threads evenly, and give contractions longer
-// rows. Two loops collapse where they are perfectly nested, of one kind (parallel or reduce), and every
-// index inside moves B times as far with i as with j.
+// rows. Two loops collapse where they are perfectly nested, of one kind (parallel or reduce), and
+// every index inside moves B times as far with i as with j.
 #include "passes/kernel/rewrite.h"
 #include "passes/kernel/schedule.h"
 
@@ -47,7 +47,8 @@ bool collapse(std::vector<Stmt> &body) {
   return changed;
 }
 
-bool stores_contiguously(const std::vector<Stmt> &body, const std::unordered_set<Symbol> &outer, Symbol loop) {
+bool stores_contiguously(const std::vector<Stmt> &body, const std::unordered_set<Symbol> &outer,
+                         Symbol loop) {
   bool stores = false, unit = true;
   visit_stmts(body, [&](const Stmt &s) {
     if (!s.is(Stmt::Kind::store) || !outer.count(s.name))

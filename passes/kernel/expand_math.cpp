@@ -34,7 +34,8 @@ private:
       e = (wide ? math_unary_f64(e.unary, x, b) : math_unary_f32(e.unary, x, b)).e;
     } else if (e.is(Expr::Kind::binary) && !is_primitive(e.binary)) {
       DType dtype = e.dtype;
-      MathValue x = cast(DType::f64, {std::move(e.args[0])}), y = cast(DType::f64, {std::move(e.args[1])});
+      MathValue x = cast(DType::f64, {std::move(e.args[0])}),
+                y = cast(DType::f64, {std::move(e.args[1])});
       MathValue r = e.binary == BinaryOp::pow ? math_pow_f64(x, y, b) : math_atan2_f64(x, y, b);
       e = cast(dtype, r).e;
     }
@@ -91,6 +92,8 @@ private:
 
 } // namespace
 
-bool expand_math(Kernel &kernel, const MachineDesc &) { return MathExpander(kernel).run(); }
+bool expand_math(Kernel &kernel, const MachineDesc &) {
+  return MathExpander(kernel).run();
+}
 
 } // namespace kiln

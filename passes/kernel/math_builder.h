@@ -1,5 +1,5 @@
-// A small language for writing functions over kernel IR: MathValue behaves as a number, `bind` names a
-// value that is used more than once. Everything works for any number of lanes.
+// A small language for writing functions over kernel IR: MathValue behaves as a number, `bind`
+// names a value that is used more than once. Everything works for any number of lanes.
 #pragma once
 
 #include "passes/kernel/rewrite.h"
@@ -34,8 +34,12 @@ private:
   std::vector<Stmt> &out_;
 };
 
-inline Expr like(const MathValue &v, double x) { return kb::constant(v.e.dtype, x, v.e.lanes); }
-inline MathValue bits(const MathValue &v, int64_t x) { return {kb::integer(v.e.dtype, x, v.e.lanes)}; }
+inline Expr like(const MathValue &v, double x) {
+  return kb::constant(v.e.dtype, x, v.e.lanes);
+}
+inline MathValue bits(const MathValue &v, int64_t x) {
+  return {kb::integer(v.e.dtype, x, v.e.lanes)};
+}
 
 #define KILN_MATH_OPERATOR(symbol, op)                                                             \
   inline MathValue operator symbol(const MathValue &a, const MathValue &b) {                       \
@@ -61,12 +65,24 @@ KILN_MATH_OPERATOR(<<, shl)
 KILN_MATH_OPERATOR(>>, shr)
 #undef KILN_MATH_OPERATOR
 
-inline MathValue operator-(const MathValue &a) { return {kb::unary(UnaryOp::neg, a.e)}; }
-inline MathValue fabs(const MathValue &a) { return {kb::unary(UnaryOp::abs, a.e)}; }
-inline MathValue fsqrt(const MathValue &a) { return {kb::unary(UnaryOp::sqrt, a.e)}; }
-inline MathValue fround(const MathValue &a) { return {kb::unary(UnaryOp::round, a.e)}; }
-inline MathValue ftrunc(const MathValue &a) { return {kb::unary(UnaryOp::trunc, a.e)}; }
-inline MathValue ffloor(const MathValue &a) { return {kb::unary(UnaryOp::floor, a.e)}; }
+inline MathValue operator-(const MathValue &a) {
+  return {kb::unary(UnaryOp::neg, a.e)};
+}
+inline MathValue fabs(const MathValue &a) {
+  return {kb::unary(UnaryOp::abs, a.e)};
+}
+inline MathValue fsqrt(const MathValue &a) {
+  return {kb::unary(UnaryOp::sqrt, a.e)};
+}
+inline MathValue fround(const MathValue &a) {
+  return {kb::unary(UnaryOp::round, a.e)};
+}
+inline MathValue ftrunc(const MathValue &a) {
+  return {kb::unary(UnaryOp::trunc, a.e)};
+}
+inline MathValue ffloor(const MathValue &a) {
+  return {kb::unary(UnaryOp::floor, a.e)};
+}
 inline MathValue choose(const MathValue &c, const MathValue &a, const MathValue &b) {
   return {kb::select(c.e, a.e, b.e)};
 }
@@ -85,12 +101,17 @@ inline MathValue fused(const MathValue &a, double b, const MathValue &c) {
 inline MathValue fused(const MathValue &a, double b, double c) {
   return {kb::fma(a.e, like(a, b), like(a, c))};
 }
-inline MathValue cast(DType dtype, const MathValue &a) { return {kb::convert(dtype, a.e)}; }
-inline MathValue as_bits(DType dtype, const MathValue &a) { return {kb::bitcast(dtype, a.e)}; }
+inline MathValue cast(DType dtype, const MathValue &a) {
+  return {kb::convert(dtype, a.e)};
+}
+inline MathValue as_bits(DType dtype, const MathValue &a) {
+  return {kb::bitcast(dtype, a.e)};
+}
 
 // c[0] + c[1] x + c[2] x^2 + ... by Horner's rule.
 MathValue polynomial(const MathValue &x, std::initializer_list<double> c);
-// The same in pairs, pairs of pairs, ... (Estrin): a few more operations, a much shorter chain of them.
+// The same in pairs, pairs of pairs, ... (Estrin): a few more operations, a much shorter chain of
+// them.
 MathValue polynomial_in_pairs(const MathValue &x, std::initializer_list<double> c, MathBuilder &b);
 
 constexpr double kMathInf = std::numeric_limits<double>::infinity();

@@ -1,6 +1,6 @@
-// Functions of f32. The ones that networks are made of (exp, log, tanh, erf, sigmoid) stay in f32; the
-// others are computed in f64, where a plain formula is exact enough. Coefficients are minimax fits
-// (Remez exchange) made for this file; error bounds are in math_bounds.def.
+// Functions of f32. The ones that networks are made of (exp, log, tanh, erf, sigmoid) stay in f32;
+// the others are computed in f64, where a plain formula is exact enough. Coefficients are minimax
+// fits (Remez exchange) made for this file; error bounds are in math_bounds.def.
 #include "passes/kernel/math_reduce.h"
 
 namespace kiln {
@@ -45,7 +45,8 @@ MathValue expm1_32_from(const MathValue &x, MathBuilder &b) {
   MathValue r2 = b.bind(p.r * p.r);
   MathValue em = b.bind(fused(exp_tail(p.r), r2, p.r));
   MathValue raw = as_bits(DType::i32, p.shifted);
-  MathValue half = b.bind(as_bits(DType::f32, (raw << bits(raw, 23)) + bits(raw, int64_t(126) << 23)));
+  MathValue half =
+      b.bind(as_bits(DType::f32, (raw << bits(raw, 23)) + bits(raw, int64_t(126) << 23)));
   MathValue y = fused(half, em, half - 0.5);
   return y + y;
 }
@@ -60,9 +61,12 @@ MathValue log32(MathValue x, MathBuilder &b) {
   MathValue m = as_bits(DType::f32, u - (k << bits(k, 23)));
   MathValue f = b.bind(m - 1.0);
   MathValue power = b.bind(cast(DType::f32, k) - choose(is_small, MathValue{like(x, 24)}, 0.0));
-  MathValue tail = polynomial_in_pairs(f, {0.333333126041010086, -0.250000095995299987, 0.200021186555103417,
-                                  -0.166679958436840956, 0.14219552422973446, -0.124055891521814591,
-                                  0.118881620583474396, -0.116756503139857152, 0.0674663908390498001}, b);
+  MathValue tail =
+      polynomial_in_pairs(f,
+                          {0.333333126041010086, -0.250000095995299987, 0.200021186555103417,
+                           -0.166679958436840956, 0.14219552422973446, -0.124055891521814591,
+                           0.118881620583474396, -0.116756503139857152, 0.0674663908390498001},
+                          b);
   MathValue f2 = b.bind(f * f);
   MathValue low = fused(power, kLn2Lo, fused(f2, -0.5, b.bind(f2 * f) * tail));
   MathValue y = fused(power, kLn2Hi, b.bind(low + f));
@@ -75,20 +79,23 @@ MathValue log32(MathValue x, MathBuilder &b) {
 MathValue tanh32(MathValue x, MathBuilder &b) {
   MathValue at = b.bind(clamped(x, -9.01, 9.01));
   MathValue z = b.bind(at * at);
-  MathValue p = polynomial(z, {0.9999999987020221, 0.136799319933790478, 0.00386834805957863094,
-                               0.0000280078153911933903, 3.05856707254169278e-8, -1.22037604124586595e-11});
-  MathValue q = polynomial(z, {1.0, 0.470132640633314131, 0.027245915457776273, 0.000393866501856499308,
-                               1.28738870528210433e-6});
+  MathValue p =
+      polynomial(z, {0.9999999987020221, 0.136799319933790478, 0.00386834805957863094,
+                     0.0000280078153911933903, 3.05856707254169278e-8, -1.22037604124586595e-11});
+  MathValue q = polynomial(z, {1.0, 0.470132640633314131, 0.027245915457776273,
+                               0.000393866501856499308, 1.28738870528210433e-6});
   return clamped(b.bind(at * p / q), -1, 1);
 }
 
 MathValue erf32(MathValue x, MathBuilder &b) {
   MathValue at = b.bind(clamped(x, -3.925, 3.925));
   MathValue z = b.bind(at * at);
-  MathValue p = polynomial(z, {1.12837914562790343, 0.190759520972741102, 0.0527866619603860474,
-                               0.00377845876245704156, 0.000284764665690359572, 2.04191830067347966e-6});
-  MathValue q = polynomial(z, {1.0, 0.50238894977512177, 0.114247104121185329, 0.0149951426287152485,
-                               0.00116490037313234866, 0.0000380012392808255677});
+  MathValue p =
+      polynomial(z, {1.12837914562790343, 0.190759520972741102, 0.0527866619603860474,
+                     0.00377845876245704156, 0.000284764665690359572, 2.04191830067347966e-6});
+  MathValue q =
+      polynomial(z, {1.0, 0.50238894977512177, 0.114247104121185329, 0.0149951426287152485,
+                     0.00116490037313234866, 0.0000380012392808255677});
   return clamped(b.bind(at * p / q), -1, 1);
 }
 
@@ -106,8 +113,10 @@ MathValue sigmoid32(MathValue x, MathBuilder &b) {
 MathValue sin_cos32(MathValue x, int turns, MathBuilder &b) {
   QuarterTurn t = reduce_quarter_turns(b.bind(cast(DType::f64, x)), b);
   MathValue r = b.bind(cast(DType::f32, t.angle)), z = b.bind(r * r);
-  MathValue s = polynomial(z, {-0.166666548734719139, 0.00833217354286277235, -0.000195166557704964797});
-  MathValue c = polynomial(z, {0.0416666467477913592, -0.0013887361450892934, 0.0000244377301700479213});
+  MathValue s =
+      polynomial(z, {-0.166666548734719139, 0.00833217354286277235, -0.000195166557704964797});
+  MathValue c =
+      polynomial(z, {0.0416666467477913592, -0.0013887361450892934, 0.0000244377301700479213});
   MathValue sine = fused(b.bind(z * r), 1, MathValue{like(r, 0)});
   sine = {kb::fma(sine.e, s.e, r.e)};
   MathValue cosine = fused(b.bind(z * z), 1, MathValue{like(r, 0)});

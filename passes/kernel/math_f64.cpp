@@ -1,5 +1,5 @@
-// Functions of f64, after the formulas of W. Kahan ("Branch Cuts for Complex Elementary Functions") and
-// J.-M. Muller ("Elementary Functions"); coefficients are minimax fits made for this file.
+// Functions of f64, after the formulas of W. Kahan ("Branch Cuts for Complex Elementary Functions")
+// and J.-M. Muller ("Elementary Functions"); coefficients are minimax fits made for this file.
 #include "passes/kernel/math_reduce.h"
 
 namespace kiln {
@@ -40,12 +40,15 @@ MathValue with_sign_of(const MathValue &a, const MathValue &s) {
 namespace {
 
 constexpr double kLog2e = 1.4426950408889634;
-constexpr double kLn2Hi = 0.6931471803691238, kLn2Lo = 1.9082149292705877e-10; // 32 bits and the rest
+constexpr double kLn2Hi = 0.6931471803691238,
+                 kLn2Lo = 1.9082149292705877e-10; // 32 bits and the rest
 constexpr double kLn2 = 0.69314718055994530942;
 constexpr double kRoundMagic = 6755399441055744; // 1.5 * 2^52
 constexpr double kPi = 3.14159265358979323846, kPiLow = 1.2246467991473531772e-16;
 
-MathValue number(const MathValue &x, double v) { return {like(x, v)}; }
+MathValue number(const MathValue &x, double v) {
+  return {like(x, v)};
+}
 
 struct ExpParts {
   MathValue shifted, r;
@@ -60,10 +63,13 @@ ExpParts split_exp(const MathValue &x, MathBuilder &b) {
 
 // (e^r - 1 - r) / r^2 for |r| <= ln2 / 2
 MathValue exp_tail(const MathValue &r, MathBuilder &b) {
-  return polynomial_in_pairs(r, {0.500000000000000004, 0.166666666666666835, 0.041666666666666092, 0.00833333333331698226,
-                        0.00138888888891163561, 0.000198412698965157256, 0.0000248015869257302751,
-                        2.7557234727270406e-6, 2.75575822702415422e-7, 2.51120846838248144e-8,
-                        2.08265865347463092e-9}, b);
+  return polynomial_in_pairs(r,
+                             {0.500000000000000004, 0.166666666666666835, 0.041666666666666092,
+                              0.00833333333331698226, 0.00138888888891163561,
+                              0.000198412698965157256, 0.0000248015869257302751,
+                              2.7557234727270406e-6, 2.75575822702415422e-7, 2.51120846838248144e-8,
+                              2.08265865347463092e-9},
+                             b);
 }
 
 MathValue exp64(const MathValue &x, MathBuilder &b) {
@@ -81,7 +87,8 @@ MathValue expm1_64(const MathValue &x, MathBuilder &b) {
   ExpParts p = split_exp(at, b);
   MathValue em = b.bind(MathValue{kb::fma((p.r * p.r).e, exp_tail(p.r, b).e, p.r.e)});
   MathValue raw = as_bits(DType::i64, p.shifted);
-  MathValue half = b.bind(as_bits(DType::f64, (raw << bits(raw, 52)) + bits(raw, int64_t(1022) << 52)));
+  MathValue half =
+      b.bind(as_bits(DType::f64, (raw << bits(raw, 52)) + bits(raw, int64_t(1022) << 52)));
   MathValue y = b.bind(fused(half, em, half - 0.5));
   return choose(x == 0.0, x, y + y);
 }
@@ -98,9 +105,11 @@ MathValue log64(const MathValue &x, MathBuilder &b, const MathValue *correction 
   MathValue power = b.bind(cast(DType::f64, k) - choose(is_small, number(x, 54), 0.0));
   // log(1 + f) = 2 atanh(s), s = f / (2 + f)
   MathValue s = b.bind(f / (f + 2.0)), z = b.bind(s * s);
-  MathValue tail = polynomial_in_pairs(z, {0.666666666666673538, 0.399999999994074814, 0.285714287441428003,
-                                  0.222221983783355103, 0.181835751727511162, 0.153137555754480045,
-                                  0.147990679399336448}, b);
+  MathValue tail = polynomial_in_pairs(
+      z,
+      {0.666666666666673538, 0.399999999994074814, 0.285714287441428003, 0.222221983783355103,
+       0.181835751727511162, 0.153137555754480045, 0.147990679399336448},
+      b);
   // f - (f^2/2 - s (f^2/2 + z tail))
   MathValue half = b.bind(f * f * 0.5);
   MathValue inner = b.bind(s * (half + z * tail));
@@ -126,12 +135,14 @@ MathValue log1p_64(const MathValue &x, MathBuilder &b) {
 MathValue sin_cos(const MathValue &x, int turns, MathBuilder &b, bool tangent = false) {
   QuarterTurn t = reduce_quarter_turns(x, b);
   MathValue r = t.angle, z = b.bind(r * r);
-  MathValue s = polynomial(z, {-0.166666666666666666, 0.0083333333333333227, -0.000198412698412549892,
-                               2.75573192141488668e-6, -2.50521049005426012e-8, 1.60583651935202805e-10,
-                               -7.57862550675333299e-13});
-  MathValue c = polynomial(z, {0.0416666666666666666, -0.0013888888888888874, 0.000024801587301571381,
-                               -2.7557319215325606e-7, 2.08767543546498057e-9, -1.14702919388047787e-11,
-                               4.73804822762852973e-14});
+  MathValue s =
+      polynomial(z, {-0.166666666666666666, 0.0083333333333333227, -0.000198412698412549892,
+                     2.75573192141488668e-6, -2.50521049005426012e-8, 1.60583651935202805e-10,
+                     -7.57862550675333299e-13});
+  MathValue c =
+      polynomial(z, {0.0416666666666666666, -0.0013888888888888874, 0.000024801587301571381,
+                     -2.7557319215325606e-7, 2.08767543546498057e-9, -1.14702919388047787e-11,
+                     4.73804822762852973e-14});
   MathValue sine = b.bind(MathValue{kb::fma((z * r).e, s.e, r.e)});
   MathValue cosine = b.bind(MathValue{kb::fma((z * z).e, c.e, fused(z, -0.5, 1.0).e)});
   MathValue q = b.bind(t.quarters + bits(t.quarters, turns));
@@ -151,10 +162,12 @@ MathValue atan64(const MathValue &x, MathBuilder &b) {
   MathValue top = choose(large, -1.0, choose(middle, a - 1.0, a));
   MathValue bottom = choose(large, a, choose(middle, a + 1.0, number(x, 1)));
   MathValue t = b.bind(top / bottom), z = b.bind(t * t);
-  MathValue p = polynomial_in_pairs(z, {-0.333333333333331964, 0.199999999999532382, -0.142857142801590103,
-                               0.111111107814658907, -0.0909089769704189703, 0.0769205907592336824,
-                               -0.0666309042514885671, 0.0584778525939962139, -0.0503881403703935921,
-                               0.0380515516435467851, -0.0178923855886825762}, b);
+  MathValue p = polynomial_in_pairs(
+      z,
+      {-0.333333333333331964, 0.199999999999532382, -0.142857142801590103, 0.111111107814658907,
+       -0.0909089769704189703, 0.0769205907592336824, -0.0666309042514885671, 0.0584778525939962139,
+       -0.0503881403703935921, 0.0380515516435467851, -0.0178923855886825762},
+      b);
   MathValue base = choose(large, kPi / 2, choose(middle, number(x, kPi / 4), 0.0));
   MathValue low = choose(large, kPiLow / 2, choose(middle, number(x, kPiLow / 4), 0.0));
   MathValue y = base + (MathValue{kb::fma((t * z).e, p.e, t.e)} + low);
@@ -202,18 +215,24 @@ MathValue atanh64(const MathValue &x, MathBuilder &b) {
 // erf: a series up to 1, then 1 - exp(-x^2) times a fit of exp(x^2) erfc(x) in t = (x-3)/(x+3).
 MathValue erf64(const MathValue &x, MathBuilder &b) {
   MathValue a = b.bind(clamped(fabs(x), 0, 6.2)), z = b.bind(a * a);
-  MathValue near = a * polynomial_in_pairs(z, {1.12837916709551257, -0.376126389031837476, 0.112837916709548575,
-                                      -0.0268661706450728942, 0.00522397762478085913, -0.000854832697874174153,
-                                      0.000120553310368819719, -0.0000149255935064524887,
-                                      1.64609728098545968e-6, -1.63500251457813047e-7, 1.46578793236894309e-8,
-                                      -1.13656639655295479e-9, 5.94525840400899376e-11}, b);
+  MathValue near =
+      a *
+      polynomial_in_pairs(z,
+                          {1.12837916709551257, -0.376126389031837476, 0.112837916709548575,
+                           -0.0268661706450728942, 0.00522397762478085913, -0.000854832697874174153,
+                           0.000120553310368819719, -0.0000149255935064524887,
+                           1.64609728098545968e-6, -1.63500251457813047e-7, 1.46578793236894309e-8,
+                           -1.13656639655295479e-9, 5.94525840400899376e-11},
+                          b);
   MathValue t = b.bind((a - 3.0) / (a + 3.0));
-  MathValue scaled = polynomial_in_pairs(t, {0.179001151181389947, -0.326233560043037428, 0.245603801712333492,
-                                    -0.150115936500729479, 0.0716658371976470585, -0.02439249932211495,
-                                    0.00426913634761033143, 0.000707746553767889266, -0.000597062240994138085,
-                                    0.0000452532394040361519, 0.0000640591349237919147,
-                                    -0.0000128399257582472603, -7.98384797778936768e-6,
-                                    2.01174064482382371e-6, 1.20396744171524154e-6, -5.61616445318087099e-8}, b);
+  MathValue scaled = polynomial_in_pairs(
+      t,
+      {0.179001151181389947, -0.326233560043037428, 0.245603801712333492, -0.150115936500729479,
+       0.0716658371976470585, -0.02439249932211495, 0.00426913634761033143, 0.000707746553767889266,
+       -0.000597062240994138085, 0.0000452532394040361519, 0.0000640591349237919147,
+       -0.0000128399257582472603, -7.98384797778936768e-6, 2.01174064482382371e-6,
+       1.20396744171524154e-6, -5.61616445318087099e-8},
+      b);
   MathValue far = 1.0 - b.bind(exp64(b.bind(-z), b)) * scaled;
   return with_sign_of(choose(a < 1.0, near, far), x);
 }
@@ -280,7 +299,8 @@ MathValue math_pow_f64(MathValue x, MathValue y, MathBuilder &b) {
   MathValue negative = b.bind(as_bits(DType::i64, x) < bits(as_bits(DType::i64, x), 0));
   r = b.bind(choose(negative & odd, -r, r));
   MathValue infinite_base = a == kMathInf;
-  MathValue broken = (x < 0.0) & (MathValue{kb::logical_not(whole.e)}) & (MathValue{kb::logical_not(infinite_base.e)});
+  MathValue broken = (x < 0.0) & (MathValue{kb::logical_not(whole.e)}) &
+                     (MathValue{kb::logical_not(infinite_base.e)});
   r = b.bind(choose(broken, kMathNan, r));
   // 1^y and x^0 are 1 whatever the other is, (-1)^inf too.
   MathValue one = (x == 1.0) | (y == 0.0) | ((a == 1.0) & (fabs(y) == kMathInf));

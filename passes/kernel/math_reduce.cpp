@@ -2,8 +2,8 @@
 //
 // Up to 2^20 the multiple of pi/2 is subtracted in three parts whose products are exact. Beyond, a
 // branch that ordinary data never takes multiplies the integer mantissa by a 192-bit window of 2/pi
-// (Payne and Hanek, "Radian reduction for trigonometric functions", 1983), which is exact enough for
-// every double.
+// (Payne and Hanek, "Radian reduction for trigonometric functions", 1983), which is exact enough
+// for every double.
 #include "passes/kernel/math_reduce.h"
 
 #include <array>
@@ -18,13 +18,11 @@ constexpr double kRoundMagic = 6755399441055744; // 1.5 * 2^52
 
 // 2/pi, 32 bits a word, after 64 zero bits, so that windows may begin in front of the point.
 constexpr std::array<uint32_t, 40> kTwoOverPiBits = {
-    0, 0,
-    0xa2f9836e, 0x4e441529, 0xfc2757d1, 0xf534ddc0, 0xdb629599, 0x3c439041, 0xfe5163ab,
-    0xdebbc561, 0xb7246e3a, 0x424dd2e0, 0x06492eea, 0x09d1921c, 0xfe1deb1c, 0xb129a73e,
-    0xe88235f5, 0x2ebb4484, 0xe99c7026, 0xb45f7e41, 0x3991d639, 0x835339f4, 0x9c845f8b,
-    0xbdf9283b, 0x1ff897ff, 0xde05980f, 0xef2f118b, 0x5a0a6d1f, 0x6d367ecf, 0x27cb09b7,
-    0x4f463f66, 0x9e5fea2d, 0x7527bac7, 0xebe5f17b, 0x3d0739f7, 0x8a5292ea, 0x6bfb5fb1,
-    0x1f8d5d08, 0x56033046, 0xfc7b6bab};
+    0,          0,          0xa2f9836e, 0x4e441529, 0xfc2757d1, 0xf534ddc0, 0xdb629599, 0x3c439041,
+    0xfe5163ab, 0xdebbc561, 0xb7246e3a, 0x424dd2e0, 0x06492eea, 0x09d1921c, 0xfe1deb1c, 0xb129a73e,
+    0xe88235f5, 0x2ebb4484, 0xe99c7026, 0xb45f7e41, 0x3991d639, 0x835339f4, 0x9c845f8b, 0xbdf9283b,
+    0x1ff897ff, 0xde05980f, 0xef2f118b, 0x5a0a6d1f, 0x6d367ecf, 0x27cb09b7, 0x4f463f66, 0x9e5fea2d,
+    0x7527bac7, 0xebe5f17b, 0x3d0739f7, 0x8a5292ea, 0x6bfb5fb1, 0x1f8d5d08, 0x56033046, 0xfc7b6bab};
 constexpr int kWindow = 6; // words
 
 struct Reduced {
@@ -34,16 +32,17 @@ struct Reduced {
 Reduced reduce_simple(const MathValue &x, MathBuilder &b) {
   MathValue shifted = b.bind(fused(x, kTwoOverPi, kRoundMagic));
   MathValue n = b.bind(shifted - kRoundMagic);
-  MathValue r = fused(n, -0x1.921fb54400000p+0, x);       // 33 bits of pi/2
-  r = fused(n, -0x1.0b4611a600000p-34, b.bind(r));     // 33 more
-  r = fused(n, -0x1.3198a2e037073p-69, b.bind(r));     // 53 more
+  MathValue r = fused(n, -0x1.921fb54400000p+0, x); // 33 bits of pi/2
+  r = fused(n, -0x1.0b4611a600000p-34, b.bind(r));  // 33 more
+  r = fused(n, -0x1.3198a2e037073p-69, b.bind(r));  // 53 more
   MathValue low = as_bits(DType::i64, shifted) & bits(as_bits(DType::i64, shifted), 3);
   return {b.bind(low), b.bind(r)};
 }
 
 Reduced reduce_any(const MathValue &x, MathBuilder &b) {
   Symbol table = b.names().fresh("two_over_pi");
-  b.out().push_back(kb::alloc(table, DType::u64, int64_t(kTwoOverPiBits.size()), 1, MemorySpace::stack));
+  b.out().push_back(
+      kb::alloc(table, DType::u64, int64_t(kTwoOverPiBits.size()), 1, MemorySpace::stack));
   for (size_t i = 0; i < kTwoOverPiBits.size(); ++i)
     b.out().push_back(kb::store(table, int64_t(i), kb::integer(DType::u64, kTwoOverPiBits[i])));
 
@@ -63,7 +62,8 @@ Reduced reduce_any(const MathValue &x, MathBuilder &b) {
   for (int i = 0; i <= kWindow; ++i)
     words.push_back(b.bind({kb::gather(table, DType::u64, (word + bits(word, i)).e)}));
   for (int i = 0; i < kWindow; ++i)
-    window.push_back(b.bind((((words[size_t(i)] << k(32)) | words[size_t(i) + 1]) >> shift) & k(0xffffffff)));
+    window.push_back(
+        b.bind((((words[size_t(i)] << k(32)) | words[size_t(i) + 1]) >> shift) & k(0xffffffff)));
 
   std::vector<MathValue> product(kWindow, k(0)), sum(kWindow, k(0));
   MathValue carry = k(0);

@@ -102,7 +102,8 @@ bool depends_on(const Expr &e, Symbol name) {
   if (e.is(Expr::Kind::var) && e.name == name)
     return true;
   if (e.is(Expr::Kind::index) || e.is(Expr::Kind::load))
-    if (e.index.depends_on(name) || e.stride.depends_on(name) || (e.count && e.count->depends_on(name)))
+    if (e.index.depends_on(name) || e.stride.depends_on(name) ||
+        (e.count && e.count->depends_on(name)))
       return true;
   for (const Expr &a : e.args)
     if (depends_on(a, name))
@@ -113,7 +114,8 @@ bool depends_on(const Expr &e, Symbol name) {
 bool depends_on(const std::vector<Stmt> &body, Symbol name) {
   bool found = false;
   visit_dims(body, [&](const Dim &d) { found = found || d.depends_on(name); });
-  visit_exprs(body, [&](const Expr &e) { found = found || (e.is(Expr::Kind::var) && e.name == name); });
+  visit_exprs(body,
+              [&](const Expr &e) { found = found || (e.is(Expr::Kind::var) && e.name == name); });
   return found;
 }
 
@@ -163,6 +165,8 @@ DimRanges kernel_ranges(const Kernel &kernel) {
   return out;
 }
 
-void push_loop(DimRanges &ranges, const Stmt &loop) { ranges.set(loop.name, {loop.begin, loop.end}); }
+void push_loop(DimRanges &ranges, const Stmt &loop) {
+  ranges.set(loop.name, {loop.begin, loop.end});
+}
 
 } // namespace kiln

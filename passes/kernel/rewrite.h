@@ -47,6 +47,8 @@ inline bool is_loop(const Stmt &s, LoopKind kind) {
   return s.is(Stmt::Kind::loop) && s.loop == kind;
 }
 // Iterations of a loop of step 1.
-inline Dim trip_count(const Stmt &loop) { return loop.end - loop.begin; }
+inline Dim trip_count(const Stmt &loop) {
+  return loop.end - loop.begin;
+}
 
 } // namespace kiln

@@ -1,7 +1,7 @@
 // From a naive loop nest, as lowering makes it, to the one a machine runs well. Each pass is a free
-// function that changes a kernel in place and says whether it did; schedule() is their order. What a
-// kernel computes never changes, except that reductions are summed in another (fixed) order; nothing
-// depends on the number of threads.
+// function that changes a kernel in place and says whether it did; schedule() is their order. What
+// a kernel computes never changes, except that reductions are summed in another (fixed) order;
+// nothing depends on the number of threads.
 #pragma once
 
 #include "codegen/machine.h"
@@ -10,7 +10,7 @@
 namespace kiln {
 
 struct ScheduleOptions {
-  bool tile = true;      // register tiles for contractions, windows and column reductions
+  bool tile = true; // register tiles for contractions, windows and column reductions
   bool vectorise = true;
   bool parallelise = true;
   bool expand_math = true;
@@ -24,7 +24,8 @@ void schedule(Kernel &kernel, const MachineDesc &machine, const ScheduleOptions 
 bool simplify_kernel(Kernel &kernel);
 // Two perfectly nested loops become one where every index allows it: x[i*N + j] over i, j is x[ij].
 bool collapse_loops(Kernel &kernel);
-// Register tiles: unroll and jam over rows and columns of an accumulator, vectors along the columns.
+// Register tiles: unroll and jam over rows and columns of an accumulator, vectors along the
+// columns.
 bool tile_contraction(Kernel &kernel, const MachineDesc &machine);
 // Elementwise nests that read along another loop than they write: squares transposed in registers.
 bool transpose_tiles(Kernel &kernel, const MachineDesc &machine);

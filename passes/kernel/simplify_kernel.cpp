@@ -1,6 +1,6 @@
-// Bounds and indices folded by what their symbols' ranges say, loops that run once or never, branches
-// whose condition is known, lets and local buffers that nothing reads. Run before the other passes, so
-// that they see plain bounds, and after them, to clean up.
+// Bounds and indices folded by what their symbols' ranges say, loops that run once or never,
+// branches whose condition is known, lets and local buffers that nothing reads. Run before the
+// other passes, so that they see plain bounds, and after them, to clean up.
 #include "passes/kernel/rewrite.h"
 #include "passes/kernel/schedule.h"
 
@@ -182,6 +182,8 @@ private:
 
 } // namespace
 
-bool simplify_kernel(Kernel &kernel) { return Simplifier(kernel).run(); }
+bool simplify_kernel(Kernel &kernel) {
+  return Simplifier(kernel).run();
+}
 
 } // namespace kiln

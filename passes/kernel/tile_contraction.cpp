@@ -1,5 +1,5 @@
-// Finds the nests that accumulate (matrix products, convolutions, windows, sums over outer axes) and
-// puts register tiles in their place. What has no tile form is left to vectorise.
+// Finds the nests that accumulate (matrix products, convolutions, windows, sums over outer axes)
+// and puts register tiles in their place. What has no tile form is left to vectorise.
 #include "passes/kernel/schedule.h"
 #include "passes/kernel/tile_nest.h"
 
@@ -85,6 +85,8 @@ private:
 
 } // namespace
 
-bool tile_contraction(Kernel &kernel, const MachineDesc &machine) { return Tiler(kernel, machine).run(); }
+bool tile_contraction(Kernel &kernel, const MachineDesc &machine) {
+  return Tiler(kernel, machine).run();
+}
 
 } // namespace kiln

@@ -1,7 +1,7 @@
-// Writes a tiled nest: loops over column groups and row tiles, and in each tile the original body with
-// every statement repeated for all rows and columns by `unroll` loops, accumulators grown to tiles of
-// vectors, operands that only depend on the column loaded once for all rows, and those that only depend
-// on the row once for all columns.
+// Writes a tiled nest: loops over column groups and row tiles, and in each tile the original body
+// with every statement repeated for all rows and columns by `unroll` loops, accumulators grown to
+// tiles of vectors, operands that only depend on the column loaded once for all rows, and those
+// that only depend on the row once for all columns.
 //
 //   alloc acc: f32x16[24] reg                                 6 rows x 4 panels
 //   for k in 0..K step 4 serial { for ku in 0..4 unroll {
@@ -29,7 +29,8 @@ struct Hoisted {
 
 class TileEmitter {
 public:
-  TileEmitter(const TileNest &nest, const TileShape &shape, const Kernel &kernel, const DimRanges &ranges, Names &names)
+  TileEmitter(const TileNest &nest, const TileShape &shape, const Kernel &kernel,
+              const DimRanges &ranges, Names &names)
       : nest_(nest), shape_(shape), kernel_(kernel), ranges_(ranges), names_(names) {
     for (const Stmt &l : nest_.loops)
       push_loop(ranges_, l);
@@ -78,7 +79,8 @@ private:
     int64_t width = shape_.packed_width;
     Dim base = vector.begin + Dim::symbol(group) * Dim(width);
     for (const Expr &e : nest_.packed) {
-      Symbol copy = names_.fresh("packed"), k = names_.fresh(along.name.text()), c = names_.fresh("c");
+      Symbol copy = names_.fresh("packed"), k = names_.fresh(along.name.text()),
+             c = names_.fresh("c");
       Dim to = Dim::symbol(k) * Dim(width) + Dim::symbol(c);
       Expr value = e;
       value.index = e.index.substitute([&](Symbol s) -> std::optional<Dim> {
@@ -89,7 +91,8 @@ private:
       Dim columns = kiln::min(Dim(width), vector.end - base);
       std::vector<Stmt> body = wrap(kb::store(copy, to, std::move(value)));
       body = wrap(kb::loop(c, 0, columns, LoopKind::parallel, std::move(body)));
-      out.push_back(kb::alloc(copy, e.dtype, trip_count(along).as_const() * width, 1, MemorySpace::stack));
+      out.push_back(
+          kb::alloc(copy, e.dtype, trip_count(along).as_const() * width, 1, MemorySpace::stack));
       out.push_back(kb::loop(k, 0, along.end, LoopKind::parallel, std::move(body)));
       Dim from = Dim::symbol(along.name) * Dim(width) + Dim::symbol(vector.name) - base;
       replace_loads(nest_.body, e, kb::load(copy, e.dtype, from));
@@ -120,7 +123,8 @@ private:
   }
 
   // The tiles of columns[at..], as a chain of ifs on the group's number.
-  bool columns_from(size_t at, Symbol group, const Dim &before, Symbol tile, std::vector<Stmt> &out) {
+  bool columns_from(size_t at, Symbol group, const Dim &before, Symbol tile,
+                    std::vector<Stmt> &out) {
     const TilePiece &piece = shape_.columns[at];
     column_ = piece;
     column_.first = piece.first + (Dim::symbol(group) - before) * Dim(piece.size);
@@ -135,7 +139,8 @@ private:
     Dim end = before + piece.count;
     if (!columns_from(at + 1, group, end, tile, rest))
       return false;
-    out = wrap(kb::if_(kb::lt(kb::index(Dim::symbol(group)), kb::index(end)), std::move(here), std::move(rest)));
+    out = wrap(kb::if_(kb::lt(kb::index(Dim::symbol(group)), kb::index(end)), std::move(here),
+                       std::move(rest)));
     return true;
   }
 
@@ -156,7 +161,8 @@ private:
     std::vector<Stmt> rest;
     if (!rows_from(at + 1, tile, end, rest))
       return false;
-    out = wrap(kb::if_(kb::lt(kb::index(Dim::symbol(tile)), kb::index(end)), std::move(here), std::move(rest)));
+    out = wrap(kb::if_(kb::lt(kb::index(Dim::symbol(tile)), kb::index(end)), std::move(here),
+                       std::move(rest)));
     return true;
   }
 
@@ -230,7 +236,8 @@ private:
   // Replaces the original loop variables by the tile's position and its unroll variables.
   void place(std::vector<Stmt> &body) {
     Symbol v = nest_.vector_loop().name;
-    Dim vector = nest_.panel ? Dim(0) : nest_.vector_loop().begin + column_.first * Dim(nest_.lanes);
+    Dim vector =
+        nest_.panel ? Dim(0) : nest_.vector_loop().begin + column_.first * Dim(nest_.lanes);
     if (!vector_var_.empty())
       vector += Dim::symbol(vector_var_) * Dim(nest_.lanes);
     Dim panel = column_.first;
@@ -289,7 +296,8 @@ private:
     for (size_t i = 0; i < body.size();) {
       const Stmt &s = body[i];
       if (s.is(Stmt::Kind::alloc)) {
-        out.push_back(kb::alloc(s.name, s.dtype, rows_.size * column_count(), nest_.lanes, MemorySpace::reg));
+        out.push_back(
+            kb::alloc(s.name, s.dtype, rows_.size * column_count(), nest_.lanes, MemorySpace::reg));
         context_.tiles[s.name] = TileSlot{tile_index()};
         ++i;
       } else if (s.is(Stmt::Kind::loop)) {
@@ -298,7 +306,8 @@ private:
         ++i;
       } else {
         size_t end = i;
-        while (end < body.size() && !body[end].is(Stmt::Kind::alloc) && !body[end].is(Stmt::Kind::loop))
+        while (end < body.size() && !body[end].is(Stmt::Kind::alloc) &&
+               !body[end].is(Stmt::Kind::loop))
           ++end;
         // A let is visible within its group only.
         for (size_t k = i; k < end; ++k)
@@ -356,14 +365,15 @@ private:
     std::vector<std::pair<int64_t, size_t>> keys;
     for (size_t i = 0; i < loops.size(); ++i) {
       for (const Stmt &other : loops)
-        sortable = sortable && !loops[i].begin.depends_on(other.name) && !loops[i].end.depends_on(other.name);
+        sortable = sortable && !loops[i].begin.depends_on(other.name) &&
+                   !loops[i].end.depends_on(other.name);
       auto stride = operand_stride(body, loops[i].name);
       sortable = sortable && stride;
       keys.emplace_back(-stride.value_or(0), i);
     }
     if (!sortable)
       return loops;
-    std::stable_sort(keys.begin(), keys.end(), [](auto &a, auto &b) { return a.first < b.first; });
+    std::sort(keys.begin(), keys.end()); // the larger stride first; as they were where equal
     std::vector<Stmt> sorted;
     for (auto &[key, i] : keys)
       sorted.push_back(loops[i]);
@@ -378,8 +388,8 @@ private:
     std::vector<Stmt> inner;
     Stmt probe = loops.back();
     probe.body = body;
-    bool ok = is_innermost(probe) ? innermost(loops.back(), body, inner)
-                                  : statements(body, true, inner);
+    bool ok =
+        is_innermost(probe) ? innermost(loops.back(), body, inner) : statements(body, true, inner);
     if (ok && !is_innermost(probe)) {
       Stmt l = loops.back();
       l.loop = LoopKind::serial;
@@ -426,7 +436,8 @@ private:
     Symbol kr = names_.fresh(loop.name.text());
     std::vector<Stmt> unrolled = wrap(kb::loop(ku, 0, kUnrollDepth, LoopKind::unroll,
                                                shifted(Dim::symbol(loop.name) + Dim::symbol(ku))));
-    out.push_back(kb::loop(loop.name, loop.begin, split, LoopKind::serial, std::move(unrolled), kUnrollDepth));
+    out.push_back(kb::loop(loop.name, loop.begin, split, LoopKind::serial, std::move(unrolled),
+                           kUnrollDepth));
     if (!(split == loop.end))
       out.push_back(kb::loop(kr, split, loop.end, LoopKind::serial, shifted(Dim::symbol(kr))));
     return true;
@@ -443,19 +454,22 @@ private:
     return varies || (nest_.row && depends_on(e, nest_.loops[*nest_.row].name));
   }
   bool varies_by_column(const Expr &e) const {
-    return depends_on(e, context_.var) || (nest_.panel && depends_on(e, nest_.loops[*nest_.panel].name));
+    return depends_on(e, context_.var) ||
+           (nest_.panel && depends_on(e, nest_.loops[*nest_.panel].name));
   }
   bool is_loaded_input(const Expr &e) const {
     bool loads = false, pure = true;
     visit_exprs(e, [&](const Expr &x) {
       bool memory = x.is(Expr::Kind::load) || x.is(Expr::Kind::gather);
       loads |= memory;
-      pure &= !(memory && (stored_.count(x.name) || context_.tiles.count(x.name))) && !x.is(Expr::Kind::var);
+      pure &= !(memory && (stored_.count(x.name) || context_.tiles.count(x.name))) &&
+              !x.is(Expr::Kind::var);
     });
     return loads && pure;
   }
 
-  static Symbol hoist(std::vector<Hoisted> &list, const Expr &e, std::string_view stem, Names &names) {
+  static Symbol hoist(std::vector<Hoisted> &list, const Expr &e, std::string_view stem,
+                      Names &names) {
     for (const Hoisted &h : list)
       if (h.value == e)
         return h.name;
@@ -488,7 +502,9 @@ private:
     Expr &v = s.value;
     if (!v.is(Expr::Kind::binary) || v.binary != BinaryOp::add)
       return;
-    auto is_mul = [](const Expr &e) { return e.is(Expr::Kind::binary) && e.binary == BinaryOp::mul; };
+    auto is_mul = [](const Expr &e) {
+      return e.is(Expr::Kind::binary) && e.binary == BinaryOp::mul;
+    };
     for (size_t i = 0; i < 2; ++i)
       if (is_mul(v.args[i]) && v.args[1 - i].is(Expr::Kind::load)) {
         v = kb::fma(v.args[i].args[0], v.args[i].args[1], v.args[1 - i]);
@@ -511,7 +527,8 @@ private:
       hoist_operands(s.value, columns, scalars);
     }
     for (const Hoisted &h : columns) {
-      out.push_back(kb::alloc(h.name, h.value.dtype, column_count(), nest_.lanes, MemorySpace::reg));
+      out.push_back(
+          kb::alloc(h.name, h.value.dtype, column_count(), nest_.lanes, MemorySpace::reg));
       append(out, over_columns(wrap(kb::store(h.name, column_index(), h.value))));
       if (in_reduce)
         prefetch(h.value, out);
@@ -531,7 +548,8 @@ private:
     const KernelBuffer *b = kernel_.find_buffer(e.name);
     if (!b || !b->constant || !e.index.depends_on(prefetch_loop_))
       return;
-    Dim ahead = e.index.substitute(prefetch_loop_, Dim::symbol(prefetch_loop_) + Dim(kPrefetchSteps));
+    Dim ahead =
+        e.index.substitute(prefetch_loop_, Dim::symbol(prefetch_loop_) + Dim(kPrefetchSteps));
     // One line holds the vectors of a panel; without panels every vector is taken to be a line.
     std::vector<Stmt> ask;
     if (nest_.panel) {

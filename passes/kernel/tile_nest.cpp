@@ -72,10 +72,12 @@ bool any_depends(const std::vector<Dim> &dims, Symbol name) {
   return std::any_of(dims.begin(), dims.end(), [&](const Dim &d) { return d.depends_on(name); });
 }
 
-bool plain_loop(const Stmt &s) { return s.step == 1; }
+bool plain_loop(const Stmt &s) {
+  return s.step == 1;
+}
 
-// The one reduction along which a strided operand can be copied: of constant length, and the only thing
-// besides outer loops that the operand depends on.
+// The one reduction along which a strided operand can be copied: of constant length, and the only
+// thing besides outer loops that the operand depends on.
 const Stmt *packing_loop(const Expr &e, const BodyFacts &facts) {
   const Stmt *found = nullptr;
   for (const Stmt &r : facts.reductions) {
@@ -134,7 +136,8 @@ bool suits_as_vector(TileNest &nest, size_t at, const BodyFacts &facts, VectorFo
   return used && (form == VectorForm::packed) == !nest.packed.empty();
 }
 
-// A reduction along which every operand is contiguous: partial sums in vectors are better than gathers.
+// A reduction along which every operand is contiguous: partial sums in vectors are better than
+// gathers.
 bool is_dot_product(const BodyFacts &facts) {
   for (const Stmt &r : facts.reductions) {
     auto trips = trip_count(r).try_const();
@@ -166,7 +169,9 @@ int64_t block_size(const Stmt &loop) {
   return 0;
 }
 
-bool is_vector_load(const Expr &e, Symbol vector) { return e.index.depends_on(vector); }
+bool is_vector_load(const Expr &e, Symbol vector) {
+  return e.index.depends_on(vector);
+}
 
 bool suits_as_panel(const TileNest &nest, size_t at, const BodyFacts &facts) {
   const Stmt &loop = nest.loops[at], &vector = nest.vector_loop();
@@ -223,10 +228,10 @@ struct Borders {
   int64_t lo = 0, hi = 0;
 };
 
-// Iterations in front and behind of a middle in which the bounds of the reductions do not depend on the
-// loop and indices are linear in it; nothing if there is no middle to speak of.
-std::optional<Borders> find_borders(const std::vector<Stmt> &loops, const Stmt &loop, const BodyFacts &facts,
-                                    const DimRanges &ranges) {
+// Iterations in front and behind of a middle in which the bounds of the reductions do not depend on
+// the loop and indices are linear in it; nothing if there is no middle to speak of.
+std::optional<Borders> find_borders(const std::vector<Stmt> &loops, const Stmt &loop,
+                                    const BodyFacts &facts, const DimRanges &ranges) {
   auto is_plain_bound = [&](const Dim &d) { return !d.depends_on(loop.name); };
   auto is_plain_index = [&](const Dim &d) { return d.coefficient_of(loop.name).has_value(); };
   std::vector<Dim> bounds, indices;
@@ -279,9 +284,10 @@ bool can_pack(const TileNest &nest) {
   return true;
 }
 
-// The other loops' parts, once the vector loop is chosen. False if an operand cannot be copied after all.
-bool choose_loops(TileNest &nest, size_t vector_at, const BodyFacts &facts, const MachineDesc &machine,
-                  const DimRanges &ranges) {
+// The other loops' parts, once the vector loop is chosen. False if an operand cannot be copied
+// after all.
+bool choose_loops(TileNest &nest, size_t vector_at, const BodyFacts &facts,
+                  const MachineDesc &machine, const DimRanges &ranges) {
   nest.vector = vector_at;
   nest.row.reset();
   nest.panel.reset();
@@ -301,7 +307,8 @@ bool choose_loops(TileNest &nest, size_t vector_at, const BodyFacts &facts, cons
         nest.panel = i;
   if (!nest.panel)
     nest.block = 0;
-  // Without a panel loop the vector loop's end may depend on an outer loop only if that stays a loop.
+  // Without a panel loop the vector loop's end may depend on an outer loop only if that stays a
+  // loop.
   for (size_t i = nest.loops.size(); i-- > 0;) {
     bool reuses = false;
     if (!suits_as_row(nest, i, facts, reuses))
@@ -369,12 +376,14 @@ std::vector<Stmt> split_at_borders(const Stmt &outermost, const DimRanges &range
     return {};
   Dim lo = inner.begin + Dim(borders->lo), hi = inner.end - Dim(borders->hi);
   std::vector<Stmt> out;
-  for (auto [begin, end] : {std::pair(inner.begin, lo), std::pair(lo, hi), std::pair(hi, inner.end)}) {
+  for (auto [begin, end] :
+       {std::pair(inner.begin, lo), std::pair(lo, hi), std::pair(hi, inner.end)}) {
     if (begin == end)
       continue;
     std::vector<Stmt> body{kb::loop(inner.name, begin, end, LoopKind::parallel, nest.body)};
     for (size_t i = nest.loops.size() - 1; i-- > 0;)
-      body = {kb::loop(nest.loops[i].name, nest.loops[i].begin, nest.loops[i].end, LoopKind::parallel, std::move(body))};
+      body = {kb::loop(nest.loops[i].name, nest.loops[i].begin, nest.loops[i].end,
+                       LoopKind::parallel, std::move(body))};
     out.push_back(std::move(body[0]));
   }
   return out;

@@ -1,7 +1,8 @@
-// A nest of parallel loops around an accumulation, taken apart: which loop becomes vector lanes, which
-// loops are jammed into rows and columns of a register tile, and in what pieces each is cut.
+// A nest of parallel loops around an accumulation, taken apart: which loop becomes vector lanes,
+// which loops are jammed into rows and columns of a register tile, and in what pieces each is cut.
 //
-//   for m parallel { for n.o parallel { for n.i in 0..16 parallel {      row m, panel n.o, vector n.i
+//   for m parallel { for n.o parallel { for n.i in 0..16 parallel {      row m, panel n.o, vector
+//   n.i
 //     acc = 0; for k reduce { acc += a[m, k] * b[n.o, k, n.i] }; c[m, n] = acc }}}
 #pragma once
 
@@ -16,11 +17,12 @@ struct TileNest {
   size_t vector = 0;
   std::optional<size_t> row, panel;
   int lanes = 1;
-  int64_t block = 0;       // trips of the vector loop at most; 0 if it is long or unknown
+  int64_t block = 0;               // trips of the vector loop at most; 0 if it is long or unknown
   bool has_scalar_operand = false; // a load in the reduction is the same in every column
   bool reuses_rows = false;        // a vector load in the reduction is the same in every row
   int accumulators = 1;
-  // Operands that lie across the vector loop, copied so that they lie along it: x[n*K + k] to p[k*W + n].
+  // Operands that lie across the vector loop, copied so that they lie along it: x[n*K + k] to p[k*W
+  // + n].
   std::vector<Expr> packed;
   std::optional<Stmt> packed_along; // the reduction (without body) along which they are copied
   // Rows in front and behind in which the bounds of the reduction differ from row to row.
@@ -33,8 +35,9 @@ struct TileNest {
 std::optional<TileNest> find_tile_nest(const Stmt &outermost, const MachineDesc &machine,
                                        const DimRanges &ranges);
 
-// A nest that is irregular near the ends of its innermost loop (a window at the edge of an image, padding
-// by reflection), as nests for the ends and one for the middle; empty if it is not such a nest.
+// A nest that is irregular near the ends of its innermost loop (a window at the edge of an image,
+// padding by reflection), as nests for the ends and one for the middle; empty if it is not such a
+// nest.
 std::vector<Stmt> split_at_borders(const Stmt &outermost, const DimRanges &ranges);
 
 // `count` tiles of `size` rows or columns each, the first of which is at `first`.

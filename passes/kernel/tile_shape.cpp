@@ -1,8 +1,8 @@
 // How large a register tile is, and how rows and columns are cut into tiles of nearly equal size.
 //
 // A tile of R rows and C vectors does R*C multiply-adds for R + C loads. R*C accumulators, C column
-// operands and one row operand must fit in the registers; fewer than latency * throughput accumulators
-// leave the multipliers idle; the last tiles of a row or column are part of the price.
+// operands and one row operand must fit in the registers; fewer than latency * throughput
+// accumulators leave the multipliers idle; the last tiles of a row or column are part of the price.
 #include "passes/kernel/tile_nest.h"
 
 #include <algorithm>
@@ -14,7 +14,8 @@ struct Cut {
   int64_t large = 1, large_count = 0, small_count = 0; // small tiles are one smaller
 };
 
-// n = large * large_count + (large - 1) * small_count with as few tiles of at most `size` as possible.
+// n = large * large_count + (large - 1) * small_count with as few tiles of at most `size` as
+// possible.
 Cut even_cut(int64_t n, int64_t size) {
   int64_t tiles = (n + size - 1) / size;
   if (tiles == 0)
@@ -59,7 +60,8 @@ void add_even(std::vector<TilePiece> &out, const Dim &first, int64_t n, int64_t 
   if (cut.large_count > 0)
     out.push_back({first, cut.large_count, cut.large, false, false});
   if (cut.small_count > 0)
-    out.push_back({first + Dim(cut.large * cut.large_count), cut.small_count, cut.large - 1, false, false});
+    out.push_back(
+        {first + Dim(cut.large * cut.large_count), cut.small_count, cut.large - 1, false, false});
 }
 
 // Whole tiles, then tiles of half the size, a quarter, ... for what is left.
@@ -136,7 +138,8 @@ TileShape choose_tile_shape(const TileNest &nest, const MachineDesc &machine) {
     if (!groups.is_const(0))
       shape.columns.push_back({0, groups, best_columns, false, false});
     if (!(groups == all))
-      shape.columns.push_back({groups * Dim(best_columns), all - groups, best_columns, true, false});
+      shape.columns.push_back(
+          {groups * Dim(best_columns), all - groups, best_columns, true, false});
     shape.packed_width = best_columns * nest.lanes;
   } else if (n_columns.is_const()) {
     int64_t n = n_columns.as_const();
@@ -162,7 +165,8 @@ TileShape choose_tile_shape(const TileNest &nest, const MachineDesc &machine) {
     Dim tiles = floordiv(whole, best_columns);
     shape.columns.push_back({0, tiles, best_columns, false, false});
     if (best_columns > 1)
-      shape.columns.push_back({tiles * Dim(best_columns), mod(whole, best_columns), 1, false, false});
+      shape.columns.push_back(
+          {tiles * Dim(best_columns), mod(whole, best_columns), 1, false, false});
     if (partial)
       shape.columns.push_back({whole, n_columns - whole, 1, true, false});
   }

@@ -84,7 +84,8 @@ std::optional<Square> find_square(const Stmt &outermost) {
 
 class Transposer {
 public:
-  Transposer(Kernel &kernel, const MachineDesc &machine) : kernel_(kernel), machine_(machine), names_(kernel) {}
+  Transposer(Kernel &kernel, const MachineDesc &machine)
+      : kernel_(kernel), machine_(machine), names_(kernel) {}
 
   bool run() { return body(kernel_.body); }
 
@@ -122,9 +123,12 @@ private:
 
     Symbol x = names_.fresh(across.name.text()), y = names_.fresh(inner.name.text());
     // Whole squares, and along each edge what is left; masks, or the loops as they were.
-    auto whole_x = floordiv(trip_count(across), lanes_), whole_y = floordiv(trip_count(inner), lanes_);
-    bool exact = mod(trip_count(across), lanes_).is_const(0) && mod(trip_count(inner), lanes_).is_const(0);
-    Dim base_x = across.begin + Dim::symbol(x) * Dim(lanes_), base_y = inner.begin + Dim::symbol(y) * Dim(lanes_);
+    auto whole_x = floordiv(trip_count(across), lanes_),
+         whole_y = floordiv(trip_count(inner), lanes_);
+    bool exact =
+        mod(trip_count(across), lanes_).is_const(0) && mod(trip_count(inner), lanes_).is_const(0);
+    Dim base_x = across.begin + Dim::symbol(x) * Dim(lanes_),
+        base_y = inner.begin + Dim::symbol(y) * Dim(lanes_);
     auto full = square(q, base_x, base_y, false);
     if (!full)
       return std::nullopt;
@@ -165,8 +169,10 @@ private:
   std::vector<Stmt> scalar_edge(const Square &q, const Dim &x, const Dim &y) {
     const Stmt &inner = q.loops.back(), &across = q.loops[q.across];
     std::vector<Stmt> out;
-    out.push_back(kb::loop(inner.name, y, kiln::min(y + Dim(lanes_), inner.end), LoopKind::serial, q.body));
-    Stmt outer = kb::loop(across.name, x, kiln::min(x + Dim(lanes_), across.end), LoopKind::serial, std::move(out));
+    out.push_back(
+        kb::loop(inner.name, y, kiln::min(y + Dim(lanes_), inner.end), LoopKind::serial, q.body));
+    Stmt outer = kb::loop(across.name, x, kiln::min(x + Dim(lanes_), across.end), LoopKind::serial,
+                          std::move(out));
     std::vector<Stmt> one;
     one.push_back(std::move(outer));
     rename_declarations(one, names_);
@@ -187,7 +193,8 @@ private:
     return e;
   }
 
-  std::optional<std::vector<Stmt>> square(const Square &q, const Dim &x, const Dim &y, bool masked) {
+  std::optional<std::vector<Stmt>> square(const Square &q, const Dim &x, const Dim &y,
+                                          bool masked) {
     const Stmt &inner = q.loops.back(), &across = q.loops[q.across];
     std::vector<Stmt> out;
     std::vector<Stmt> stores = q.body;
@@ -286,6 +293,8 @@ private:
 
 } // namespace
 
-bool transpose_tiles(Kernel &kernel, const MachineDesc &machine) { return Transposer(kernel, machine).run(); }
+bool transpose_tiles(Kernel &kernel, const MachineDesc &machine) {
+  return Transposer(kernel, machine).run();
+}
 
 } // namespace kiln

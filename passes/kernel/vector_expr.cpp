@@ -27,7 +27,8 @@ bool is_uniform(const Expr &e, const VectorContext &c) {
 
 Expr lane_mask(const VectorContext &c) {
   return kb::lt(kb::iota(DType::i32, c.lanes),
-                kb::broadcast(kb::convert(DType::i32, kb::min(kb::index(*c.count), kb::integer(DType::i64, c.lanes))),
+                kb::broadcast(kb::convert(DType::i32, kb::min(kb::index(*c.count),
+                                                              kb::integer(DType::i64, c.lanes))),
                               c.lanes));
 }
 

@@ -8,17 +8,18 @@
 
 namespace kiln {
 
-// The element of a tile of vectors that stands for an element of a local buffer of scalars: the one at
-// `index`, or at the access's own index.
+// The element of a tile of vectors that stands for an element of a local buffer of scalars: the one
+// at `index`, or at the access's own index.
 struct TileSlot {
   Dim index;
   bool own_index = false;
 };
 
 struct VectorContext {
-  Symbol var;               // lane i is the iteration var + i
+  Symbol var; // lane i is the iteration var + i
   int lanes = 1;
-  std::optional<Dim> count; // iterations that exist, if fewer than `lanes` may; masks loads and stores
+  std::optional<Dim>
+      count; // iterations that exist, if fewer than `lanes` may; masks loads and stores
   // Names bound inside the loop whose values differ from lane to lane.
   std::unordered_set<Symbol> vector_lets;
   // Local buffers that became tiles of vectors.

@@ -1,7 +1,7 @@
 // Vectors along the innermost loops that no register tile took.
 //
-// A parallel loop runs `lanes` iterations at once; the rest of it is one masked vector where masks are
-// cheap, else shorter vectors and single elements. A reduction keeps several vectors of partial
+// A parallel loop runs `lanes` iterations at once; the rest of it is one masked vector where masks
+// are cheap, else shorter vectors and single elements. A reduction keeps several vectors of partial
 // results, combined in a fixed order at the end:
 //
 //   for r in 0..R reduce { m[0] = max(m[0], x[r]) }
@@ -43,7 +43,9 @@ std::optional<Expr> neutral(BinaryOp op, DType d) {
   }
   int bits = dtype_bits(d);
   int64_t lowest = is_signed_int(d) ? int64_t(~uint64_t(0) << (bits - 1)) : 0;
-  int64_t highest = is_signed_int(d) ? ~lowest : bits == 64 ? -1 : int64_t((uint64_t(1) << bits) - 1);
+  int64_t highest = is_signed_int(d) ? ~lowest
+                    : bits == 64     ? -1
+                                     : int64_t((uint64_t(1) << bits) - 1);
   switch (op) {
   case BinaryOp::add:
     return kb::integer(d, 0);
@@ -95,7 +97,8 @@ private:
       }
       if (now) {
         changed_ = true;
-        out.insert(out.end(), std::make_move_iterator(now->begin()), std::make_move_iterator(now->end()));
+        out.insert(out.end(), std::make_move_iterator(now->begin()),
+                   std::make_move_iterator(now->end()));
         continue;
       }
       body(s.body);
@@ -168,7 +171,8 @@ private:
     std::vector<Stmt> out;
     Dim trips = trip_count(loop);
     Dim split = loop.begin + floordiv(trips, lanes) * Dim(lanes);
-    out.push_back(kb::loop(loop.name, loop.begin, split, LoopKind::parallel, std::move(*whole), lanes));
+    out.push_back(
+        kb::loop(loop.name, loop.begin, split, LoopKind::parallel, std::move(*whole), lanes));
     if (split == loop.end)
       return out;
     if (machine_.has_masks) {
@@ -182,7 +186,8 @@ private:
     for (int half = lanes / 2; rest && half >= 2; half /= 2) {
       if (!(*rest & half))
         continue;
-      out.push_back(copy_loop(loop, split, split + Dim(half), half, *vector_body(loop, half, false)));
+      out.push_back(
+          copy_loop(loop, split, split + Dim(half), half, *vector_body(loop, half, false)));
       split += Dim(half);
     }
     if (!(split == loop.end))
@@ -190,7 +195,8 @@ private:
     return out;
   }
 
-  Stmt copy_loop(const Stmt &loop, const Dim &begin, const Dim &end, int step, std::vector<Stmt> body_) {
+  Stmt copy_loop(const Stmt &loop, const Dim &begin, const Dim &end, int step,
+                 std::vector<Stmt> body_) {
     std::vector<Stmt> one;
     one.push_back(kb::loop(loop.name, begin, end, loop.loop, std::move(body_), step));
     rename_declarations(one, names_);
@@ -199,8 +205,8 @@ private:
 
   // --- whole columns ----------------------------------------------------------------------------
 
-  // A parallel loop along which everything is contiguous, loops and local buffers inside it: each lane
-  // runs the whole body. (Normalisation over the pixels of a block of channels.)
+  // A parallel loop along which everything is contiguous, loops and local buffers inside it: each
+  // lane runs the whole body. (Normalisation over the pixels of a block of channels.)
   std::optional<std::vector<Stmt>> columns(const Stmt &loop) {
     bool contiguous = true, found = false;
     std::unordered_set<Symbol> local;
@@ -299,10 +305,13 @@ private:
       return std::nullopt;
     for (size_t i = 0; i < 2; ++i) {
       const Expr &self = s.value.args[i], &term = s.value.args[1 - i];
-      if (!self.is(Expr::Kind::load) || self.name != s.name || !neutral(s.value.binary, s.value.dtype))
+      if (!self.is(Expr::Kind::load) || self.name != s.name ||
+          !neutral(s.value.binary, s.value.dtype))
         continue;
       bool clean = true;
-      visit_exprs(term, [&](const Expr &e) { clean = clean && !(e.is(Expr::Kind::load) && scalars_.count(e.name) && e.name == s.name); });
+      visit_exprs(term, [&](const Expr &e) {
+        clean = clean && !(e.is(Expr::Kind::load) && scalars_.count(e.name) && e.name == s.name);
+      });
       if (clean)
         return Accumulation{s.name, s.value.dtype, s.value.binary, term};
     }
@@ -351,21 +360,25 @@ private:
     for (const Accumulation &a : sums)
       for (const Accumulation &b : sums) {
         bool reads = false;
-        visit_exprs(a.term, [&](const Expr &e) { reads = reads || (e.is(Expr::Kind::load) && e.name == b.buffer); });
+        visit_exprs(a.term, [&](const Expr &e) {
+          reads = reads || (e.is(Expr::Kind::load) && e.name == b.buffer);
+        });
         if (reads)
           return std::nullopt;
       }
 
     Dim trips = trip_count(loop);
     auto known = trips.try_const();
-    int unroll = known && *known < 2 * kAccumulators * lanes ? (*known >= 4 * lanes ? 2 : 1) : kAccumulators;
+    int unroll =
+        known && *known < 2 * kAccumulators * lanes ? (*known >= 4 * lanes ? 2 : 1) : kAccumulators;
     Symbol u = names_.fresh("u");
     std::vector<Symbol> tiles;
     for (const Accumulation &a : sums)
       tiles.push_back(names_.fresh(a.buffer.text()));
 
     // The steps of one vector into slot `slot`.
-    auto step = [&](const Dim &at, const Dim &slot, bool masked) -> std::optional<std::vector<Stmt>> {
+    auto step = [&](const Dim &at, const Dim &slot,
+                    bool masked) -> std::optional<std::vector<Stmt>> {
       return reduction_step(loop, sums, tiles, lanes, at, slot, masked);
     };
     Dim width = Dim(int64_t(unroll) * lanes), var = Dim::symbol(loop.name);
@@ -406,12 +419,14 @@ private:
       fill.push_back(kb::store(tiles[i], Dim::symbol(u), std::move(start)));
       out.push_back(copy_unroll(u, unroll, std::move(fill)));
     }
-    out.insert(out.end(), std::make_move_iterator(inner.begin()), std::make_move_iterator(inner.end()));
+    out.insert(out.end(), std::make_move_iterator(inner.begin()),
+               std::make_move_iterator(inner.end()));
     for (size_t i = 0; i < sums.size(); ++i) {
       const Accumulation &a = sums[i];
       Expr all = combined(tiles[i], a, lanes, 0, unroll);
-      out.push_back(kb::store(a.buffer, 0, kb::binary(a.op, kb::load(a.buffer, a.dtype, 0),
-                                                       kb::reduce(a.op, std::move(all)))));
+      out.push_back(kb::store(
+          a.buffer, 0,
+          kb::binary(a.op, kb::load(a.buffer, a.dtype, 0), kb::reduce(a.op, std::move(all)))));
     }
     return out;
   }
@@ -420,10 +435,12 @@ private:
     if (end - begin == 1)
       return kb::load(tile, a.dtype, begin, lanes);
     int middle = (begin + end) / 2;
-    return kb::binary(a.op, combined(tile, a, lanes, begin, middle), combined(tile, a, lanes, middle, end));
+    return kb::binary(a.op, combined(tile, a, lanes, begin, middle),
+                      combined(tile, a, lanes, middle, end));
   }
 
-  Stmt copy_serial(Symbol var, const Dim &begin, const Dim &end, int64_t step, std::vector<Stmt> body_) {
+  Stmt copy_serial(Symbol var, const Dim &begin, const Dim &end, int64_t step,
+                   std::vector<Stmt> body_) {
     std::vector<Stmt> one;
     one.push_back(kb::loop(var, begin, end, LoopKind::serial, std::move(body_), step));
     rename_declarations(one, names_);
@@ -436,7 +453,8 @@ private:
     return std::move(one[0]);
   }
 
-  std::optional<std::vector<Stmt>> reduction_step(const Stmt &loop, const std::vector<Accumulation> &sums,
+  std::optional<std::vector<Stmt>> reduction_step(const Stmt &loop,
+                                                  const std::vector<Accumulation> &sums,
                                                   const std::vector<Symbol> &tiles, int lanes,
                                                   const Dim &at, const Dim &slot, bool masked) {
     VectorContext context;
@@ -485,6 +503,8 @@ private:
 
 } // namespace
 
-bool vectorise(Kernel &kernel, const MachineDesc &machine) { return Vectoriser(kernel, machine).run(); }
+bool vectorise(Kernel &kernel, const MachineDesc &machine) {
+  return Vectoriser(kernel, machine).run();
+}
 
 } // namespace kiln

@@ -67,19 +67,23 @@ double ulps(T got, long double want) {
   if (std::isnan(want) || std::isnan(got))
     return std::isnan(want) == std::isnan(got) ? 0 : 1e30;
   if (std::isinf(rounded) || std::isinf(got))
-    return rounded == got ? 0 : std::isinf(rounded) && std::fabs(got) == std::numeric_limits<T>::max() ? 1 : 1e30;
+    return rounded == got                                                           ? 0
+           : std::isinf(rounded) && std::fabs(got) == std::numeric_limits<T>::max() ? 1
+                                                                                    : 1e30;
   T tiny = std::numeric_limits<T>::min();
   if (std::fabs(rounded) <= tiny && std::fabs(got) <= tiny)
     return 0;
   T a = std::fabs(rounded);
-  long double unit = (long double)(std::nextafter(a, std::numeric_limits<T>::infinity())) - (long double)(a);
+  long double unit =
+      (long double)(std::nextafter(a, std::numeric_limits<T>::infinity())) - (long double)(a);
   return double(std::fabs((long double)(got)-want) / unit);
 }
 
 Kernel function_kernel(UnaryOp op, DType dtype, int64_t n) {
   Kernel k;
   k.name = unary_name(op);
-  k.buffers = {{Symbol("x"), dtype, n, Access::in, false}, {Symbol("y"), dtype, n, Access::out, false}};
+  k.buffers = {{Symbol("x"), dtype, n, Access::in, false},
+               {Symbol("y"), dtype, n, Access::out, false}};
   Dim i = Dim::symbol("i");
   k.body = {kb::loop(Symbol("i"), 0, n, LoopKind::parallel,
                      {kb::store(Symbol("y"), i, kb::unary(op, kb::load(Symbol("x"), dtype, i)))})};
@@ -103,9 +107,11 @@ std::vector<double> inputs_of(double) {
 template <typename T>
 bool measure(UnaryOp op, DType dtype, double bound, bool report) {
   std::vector<T> x = inputs_of(T());
-  for (T v : {T(0), T(-0.0), T(1), T(-1), std::numeric_limits<T>::infinity(), -std::numeric_limits<T>::infinity(),
-              std::numeric_limits<T>::quiet_NaN(), std::numeric_limits<T>::min(), std::numeric_limits<T>::denorm_min(),
-              std::numeric_limits<T>::max(), T(88.5), T(-87.2), T(709.5), T(0.5), T(1e-8), T(11), T(1048576), T(2e6)})
+  for (T v : {T(0), T(-0.0), T(1), T(-1), std::numeric_limits<T>::infinity(),
+              -std::numeric_limits<T>::infinity(), std::numeric_limits<T>::quiet_NaN(),
+              std::numeric_limits<T>::min(), std::numeric_limits<T>::denorm_min(),
+              std::numeric_limits<T>::max(), T(88.5), T(-87.2), T(709.5), T(0.5), T(1e-8), T(11),
+              T(1048576), T(2e6)})
     x.push_back(v);
   std::mt19937 random(5);
   std::uniform_real_distribution<double> near(-1.2, 1.2), wide(-100, 100);
@@ -114,12 +120,16 @@ bool measure(UnaryOp op, DType dtype, double bound, bool report) {
   Kernel k = function_kernel(op, dtype, int64_t(x.size()));
   schedule(k, *find_machine("x86-64-v4"));
   bool clean = true;
-  visit_exprs(k.body, [&](const Expr &e) { clean = clean && !(e.is(Expr::Kind::unary) && !is_primitive(e.unary)); });
+  visit_exprs(k.body, [&](const Expr &e) {
+    clean = clean && !(e.is(Expr::Kind::unary) && !is_primitive(e.unary));
+  });
   std::vector<T> y(x.size());
-  std::vector<std::span<std::byte>> views{std::as_writable_bytes(std::span(x)), std::as_writable_bytes(std::span(y))};
+  std::vector<std::span<std::byte>> views{std::as_writable_bytes(std::span(x)),
+                                          std::as_writable_bytes(std::span(y))};
   auto status = interpret_kernel(k, views, {});
   if (!status.ok() || !clean) {
-    std::printf("%s: %s\n", k.name.c_str(), status.ok() ? "not expanded" : status.error().message.c_str());
+    std::printf("%s: %s\n", k.name.c_str(),
+                status.ok() ? "not expanded" : status.error().message.c_str());
     return false;
   }
   double worst = 0;
@@ -131,8 +141,9 @@ bool measure(UnaryOp op, DType dtype, double bound, bool report) {
     }
   bool ok = worst <= bound;
   if (report || !ok)
-    std::printf("%-8s %s  %8.3g ulp (bound %g) at x = %.17g: %.17g, exactly %.17Lg\n", k.name.c_str(),
-                std::string(dtype_name(dtype)).c_str(), worst, bound, double(x[at]), double(y[at]), exact(op, x[at]));
+    std::printf("%-8s %s  %8.3g ulp (bound %g) at x = %.17g: %.17g, exactly %.17Lg\n",
+                k.name.c_str(), std::string(dtype_name(dtype)).c_str(), worst, bound, double(x[at]),
+                double(y[at]), exact(op, x[at]));
   return ok;
 }
 
@@ -140,8 +151,10 @@ bool measure(UnaryOp op, DType dtype, double bound, bool report) {
 template <typename T>
 bool measure_binary(BinaryOp op, DType dtype, double bound, bool report) {
   constexpr T kInf = std::numeric_limits<T>::infinity();
-  std::vector<T> corners{0, T(-0.0), 1, -1, 2, -2, T(0.5), T(-0.5), 3, -3, T(1.5), T(-2.5), kInf, -kInf,
-                         std::numeric_limits<T>::quiet_NaN(), T(1e-3), 100};
+  std::vector<T> corners{0,       T(-0.0), 1,       -1,    2,
+                         -2,      T(0.5),  T(-0.5), 3,     -3,
+                         T(1.5),  T(-2.5), kInf,    -kInf, std::numeric_limits<T>::quiet_NaN(),
+                         T(1e-3), 100};
   std::vector<T> a, b;
   for (T p : corners)
     for (T q : corners) {
@@ -157,21 +170,28 @@ bool measure_binary(BinaryOp op, DType dtype, double bound, bool report) {
   Kernel k;
   int64_t n = int64_t(a.size());
   k.name = binary_name(op);
-  k.buffers = {{Symbol("a"), dtype, n, Access::in, false}, {Symbol("b"), dtype, n, Access::in, false},
+  k.buffers = {{Symbol("a"), dtype, n, Access::in, false},
+               {Symbol("b"), dtype, n, Access::in, false},
                {Symbol("y"), dtype, n, Access::out, false}};
   Dim i = Dim::symbol("i");
   k.body = {kb::loop(Symbol("i"), 0, n, LoopKind::parallel,
-                     {kb::store(Symbol("y"), i, kb::binary(op, kb::load(Symbol("a"), dtype, i), kb::load(Symbol("b"), dtype, i)))})};
+                     {kb::store(Symbol("y"), i,
+                                kb::binary(op, kb::load(Symbol("a"), dtype, i),
+                                           kb::load(Symbol("b"), dtype, i)))})};
   schedule(k, *find_machine("x86-64-v4"));
   std::vector<T> y(a.size());
-  std::vector<std::span<std::byte>> views{std::as_writable_bytes(std::span(a)), std::as_writable_bytes(std::span(b)),
+  std::vector<std::span<std::byte>> views{std::as_writable_bytes(std::span(a)),
+                                          std::as_writable_bytes(std::span(b)),
                                           std::as_writable_bytes(std::span(y))};
   auto status = interpret_kernel(k, views, {});
   if (!status.ok())
     return false;
   double worst = 0;
   size_t at = 0;
-  auto want = [&](size_t j) { return op == BinaryOp::pow ? std::pow((long double)(a[j]), (long double)(b[j])) : std::atan2((long double)(a[j]), (long double)(b[j])); };
+  auto want = [&](size_t j) {
+    return op == BinaryOp::pow ? std::pow((long double)(a[j]), (long double)(b[j]))
+                               : std::atan2((long double)(a[j]), (long double)(b[j]));
+  };
   for (size_t j = 0; j < a.size(); ++j)
     if (double e = ulps(y[j], want(j)); e > worst) {
       worst = e;
@@ -179,8 +199,9 @@ bool measure_binary(BinaryOp op, DType dtype, double bound, bool report) {
     }
   bool ok = worst <= bound;
   if (report || !ok)
-    std::printf("%-8s %s  %8.3g ulp (bound %g) at %.17g, %.17g: %.17g, exactly %.17Lg\n", k.name.c_str(),
-                std::string(dtype_name(dtype)).c_str(), worst, bound, double(a[at]), double(b[at]), double(y[at]), want(at));
+    std::printf("%-8s %s  %8.3g ulp (bound %g) at %.17g, %.17g: %.17g, exactly %.17Lg\n",
+                k.name.c_str(), std::string(dtype_name(dtype)).c_str(), worst, bound, double(a[at]),
+                double(b[at]), double(y[at]), want(at));
   return ok;
 }
 

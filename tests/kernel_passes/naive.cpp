@@ -10,7 +10,9 @@ using namespace kb;
 constexpr double kInf = std::numeric_limits<double>::infinity();
 constexpr DType kF = DType::f32;
 
-Dim s(std::string_view name) { return Dim::symbol(name); }
+Dim s(std::string_view name) {
+  return Dim::symbol(name);
+}
 
 Kernel start(const char *name, Symbols dims) {
   Kernel k;
@@ -19,7 +21,8 @@ Kernel start(const char *name, Symbols dims) {
   return k;
 }
 
-void buffer(Kernel &k, const char *name, DType dtype, Dim size, Access access, bool constant = false) {
+void buffer(Kernel &k, const char *name, DType dtype, Dim size, Access access,
+            bool constant = false) {
   k.buffers.push_back({Symbol(name), dtype, std::move(size), access, constant});
 }
 
@@ -29,11 +32,19 @@ Stmt par(std::string_view v, const Dim &end, std::vector<Stmt> body) {
 Stmt red(std::string_view v, const Dim &begin, const Dim &end, std::vector<Stmt> body) {
   return loop(Symbol(v), begin, end, LoopKind::reduce, std::move(body));
 }
-Stmt red(std::string_view v, const Dim &end, std::vector<Stmt> body) { return red(v, 0, end, std::move(body)); }
+Stmt red(std::string_view v, const Dim &end, std::vector<Stmt> body) {
+  return red(v, 0, end, std::move(body));
+}
 
-Expr ld(std::string_view b, DType d, const Dim &at) { return load(Symbol(b), d, at); }
-Stmt st(std::string_view b, const Dim &at, Expr e) { return store(Symbol(b), at, std::move(e)); }
-Stmt reg(std::string_view n, DType d = kF) { return alloc(Symbol(n), d, 1, 1, MemorySpace::reg); }
+Expr ld(std::string_view b, DType d, const Dim &at) {
+  return load(Symbol(b), d, at);
+}
+Stmt st(std::string_view b, const Dim &at, Expr e) {
+  return store(Symbol(b), at, std::move(e));
+}
+Stmt reg(std::string_view n, DType d = kF) {
+  return alloc(Symbol(n), d, 1, 1, MemorySpace::reg);
+}
 Expr relu(Expr e) {
   DType d = e.dtype;
   return max(std::move(e), constant(d, 0));
@@ -54,10 +65,14 @@ Kernel matmul(Dim m, Dim n, Dim k, bool panels, DType dtype, Symbols dims) {
   buffer(out, "c", dtype, m * n, Access::out);
   Dim column = panels ? s("no") * Dim(16) + s("ni") : s("n");
   Dim at_b = panels ? (s("no") * k + s("k")) * Dim(16) + s("ni") : s("k") * n + s("n");
-  Expr term = mul(convert(c, ld("a", dtype, s("m") * k + s("k"))), convert(c, ld("b", dtype, at_b)));
-  std::vector<Stmt> body{reg("acc", c), st("acc", 0, constant(c, 0)), red("k", k, {accumulate("acc", term)}),
-                         st("c", s("m") * n + column, convert(dtype, relu(add(ld("acc", c, 0), ld("bias", c, column)))))};
-  Stmt columns = panels ? par("no", ceildiv(n, 16), {par("ni", kiln::min(Dim(16), n - s("no") * Dim(16)), body)})
+  Expr term =
+      mul(convert(c, ld("a", dtype, s("m") * k + s("k"))), convert(c, ld("b", dtype, at_b)));
+  std::vector<Stmt> body{reg("acc", c), st("acc", 0, constant(c, 0)),
+                         red("k", k, {accumulate("acc", term)}),
+                         st("c", s("m") * n + column,
+                            convert(dtype, relu(add(ld("acc", c, 0), ld("bias", c, column)))))};
+  Stmt columns = panels ? par("no", ceildiv(n, 16),
+                              {par("ni", kiln::min(Dim(16), n - s("no") * Dim(16)), body)})
                         : par("n", n, body);
   out.body = {par("m", m, {columns})};
   out.flops = Dim(2) * m * n * k;
@@ -71,7 +86,9 @@ Kernel matmul_transposed(Dim batch, Dim m, Dim n, Dim k, Symbols dims) {
   buffer(out, "c", kF, batch * m * n, Access::out);
   Dim row = s("b") * m + s("m"), column = s("b") * n + s("n");
   std::vector<Stmt> body{reg("acc"), st("acc", 0, number(kF, 0)),
-                         red("k", k, {accumulate("acc", mul(ld("a", kF, row * k + s("k")), ld("t", kF, column * k + s("k"))))}),
+                         red("k", k,
+                             {accumulate("acc", mul(ld("a", kF, row * k + s("k")),
+                                                    ld("t", kF, column * k + s("k"))))}),
                          st("c", row * n + s("n"), ld("acc", kF, 0))};
   out.body = {par("b", batch, {par("m", m, {par("n", n, body)})})};
   out.flops = Dim(2) * batch * m * n * k;
@@ -114,13 +131,25 @@ Kernel conv(const ConvShape &c) {
   buffer(out, "w", kF, ocb * icb * c.kh * c.kw * 256, Access::in, true);
   buffer(out, "bias", kF, c.oc, Access::in, true);
   buffer(out, "y", kF, c.n * ocb * ohp * owp * 16, c.out_halo ? Access::inout : Access::out);
-  Dim at_x = (((s("n") * Dim(icb) + s("ico")) * Dim(w.hp) + w.row) * Dim(w.wp) + w.column) * Dim(16) + s("ici");
-  Dim at_w = ((((s("oco") * Dim(icb) + s("ico")) * Dim(c.kh) + s("kh")) * Dim(c.kw) + s("kw")) * Dim(16) + s("ici")) * Dim(16) + s("oci");
-  Dim at_y = (((s("n") * Dim(ocb) + s("oco")) * Dim(ohp) + s("oh") + Dim(c.out_halo)) * Dim(owp) + s("ow") + Dim(c.out_halo)) * Dim(16) + s("oci");
-  Stmt taps = red("kh", w.kh0, w.kh1, {red("kw", w.kw0, w.kw1, {accumulate("acc", mul(ld("x", kF, at_x), ld("w", kF, at_w)))})});
-  std::vector<Stmt> body{reg("acc"), st("acc", 0, ld("bias", kF, s("oco") * Dim(16) + s("oci"))),
-                         red("ico", icb, {red("ici", kiln::min(Dim(16), Dim(c.ic) - s("ico") * Dim(16)), {taps})}),
-                         st("y", at_y, relu(ld("acc", kF, 0)))};
+  Dim at_x =
+      (((s("n") * Dim(icb) + s("ico")) * Dim(w.hp) + w.row) * Dim(w.wp) + w.column) * Dim(16) +
+      s("ici");
+  Dim at_w =
+      ((((s("oco") * Dim(icb) + s("ico")) * Dim(c.kh) + s("kh")) * Dim(c.kw) + s("kw")) * Dim(16) +
+       s("ici")) *
+          Dim(16) +
+      s("oci");
+  Dim at_y = (((s("n") * Dim(ocb) + s("oco")) * Dim(ohp) + s("oh") + Dim(c.out_halo)) * Dim(owp) +
+              s("ow") + Dim(c.out_halo)) *
+                 Dim(16) +
+             s("oci");
+  Stmt taps = red(
+      "kh", w.kh0, w.kh1,
+      {red("kw", w.kw0, w.kw1, {accumulate("acc", mul(ld("x", kF, at_x), ld("w", kF, at_w)))})});
+  std::vector<Stmt> body{
+      reg("acc"), st("acc", 0, ld("bias", kF, s("oco") * Dim(16) + s("oci"))),
+      red("ico", icb, {red("ici", kiln::min(Dim(16), Dim(c.ic) - s("ico") * Dim(16)), {taps})}),
+      st("y", at_y, relu(ld("acc", kF, 0)))};
   Stmt channels = par("oci", kiln::min(Dim(16), Dim(c.oc) - s("oco") * Dim(16)), body);
   out.body = {par("n", c.n, {par("oco", ocb, {par("oh", oh, {par("ow", ow, {channels})})})})};
   out.flops = Dim(2 * c.n * c.oc * oh * ow * c.ic * c.kh * c.kw);
@@ -135,11 +164,18 @@ Kernel first_conv(const ConvShape &c) {
   buffer(out, "w", kF, ocb * c.kh * c.kw * c.ic * 16, Access::in, true);
   buffer(out, "y", kF, c.n * ocb * oh * ow * 16, Access::out);
   Dim at_x = ((s("n") * Dim(c.ic) + s("c")) * Dim(w.hp) + w.row) * Dim(w.wp) + w.column;
-  Dim at_w = (((s("oco") * Dim(c.kh) + s("kh")) * Dim(c.kw) + s("kw")) * Dim(c.ic) + s("c")) * Dim(16) + s("oci");
-  Dim at_y = (((s("n") * Dim(ocb) + s("oco")) * Dim(oh) + s("oh")) * Dim(ow) + s("ow")) * Dim(16) + s("oci");
-  Stmt taps = red("kh", w.kh0, w.kh1, {red("kw", w.kw0, w.kw1, {accumulate("acc", mul(ld("x", kF, at_x), ld("w", kF, at_w)))})});
-  std::vector<Stmt> body{reg("acc"), st("acc", 0, number(kF, 0)), red("c", c.ic, {taps}), st("y", at_y, ld("acc", kF, 0))};
-  out.body = {par("n", c.n, {par("oco", ocb, {par("oh", oh, {par("ow", ow, {par("oci", 16, body)})})})})};
+  Dim at_w =
+      (((s("oco") * Dim(c.kh) + s("kh")) * Dim(c.kw) + s("kw")) * Dim(c.ic) + s("c")) * Dim(16) +
+      s("oci");
+  Dim at_y = (((s("n") * Dim(ocb) + s("oco")) * Dim(oh) + s("oh")) * Dim(ow) + s("ow")) * Dim(16) +
+             s("oci");
+  Stmt taps = red(
+      "kh", w.kh0, w.kh1,
+      {red("kw", w.kw0, w.kw1, {accumulate("acc", mul(ld("x", kF, at_x), ld("w", kF, at_w)))})});
+  std::vector<Stmt> body{reg("acc"), st("acc", 0, number(kF, 0)), red("c", c.ic, {taps}),
+                         st("y", at_y, ld("acc", kF, 0))};
+  out.body = {
+      par("n", c.n, {par("oco", ocb, {par("oh", oh, {par("ow", ow, {par("oci", 16, body)})})})})};
   out.flops = Dim(2 * c.n * ocb * 16 * oh * ow * c.ic * c.kh * c.kw);
   return out;
 }
@@ -154,8 +190,11 @@ Kernel planar_conv(const ConvShape &c) {
   Dim at_x = ((s("n") * Dim(c.ic) + s("c")) * Dim(w.hp) + w.row) * Dim(w.wp) + w.column;
   Dim at_w = ((s("oc") * Dim(c.ic) + s("c")) * Dim(c.kh) + s("kh")) * Dim(c.kw) + s("kw");
   Dim at_y = ((s("n") * Dim(c.oc) + s("oc")) * Dim(oh) + s("oh")) * Dim(ow) + s("ow");
-  Stmt taps = red("kh", w.kh0, w.kh1, {red("kw", w.kw0, w.kw1, {accumulate("acc", mul(ld("x", kF, at_x), ld("w", kF, at_w)))})});
-  std::vector<Stmt> body{reg("acc"), st("acc", 0, number(kF, 0)), red("c", c.ic, {taps}), st("y", at_y, ld("acc", kF, 0))};
+  Stmt taps = red(
+      "kh", w.kh0, w.kh1,
+      {red("kw", w.kw0, w.kw1, {accumulate("acc", mul(ld("x", kF, at_x), ld("w", kF, at_w)))})});
+  std::vector<Stmt> body{reg("acc"), st("acc", 0, number(kF, 0)), red("c", c.ic, {taps}),
+                         st("y", at_y, ld("acc", kF, 0))};
   out.body = {par("n", c.n, {par("oc", c.oc, {par("oh", oh, {par("ow", ow, body)})})})};
   out.flops = Dim(2 * c.n * c.oc * oh * ow * c.ic * c.kh * c.kw);
   return out;
@@ -170,13 +209,17 @@ Kernel channelwise(const ConvShape &c, bool pool) {
   buffer(out, "x", kF, c.n * cb * w.hp * w.wp * 16, Access::in);
   buffer(out, "w", kF, cb * c.kh * c.kw * 16, Access::in, true);
   buffer(out, "y", kF, c.n * cb * oh * ow * 16, Access::out);
-  Dim at_x = (((s("n") * Dim(cb) + s("co")) * Dim(w.hp) + w.row) * Dim(w.wp) + w.column) * Dim(16) + s("ci");
+  Dim at_x = (((s("n") * Dim(cb) + s("co")) * Dim(w.hp) + w.row) * Dim(w.wp) + w.column) * Dim(16) +
+             s("ci");
   Dim at_w = ((s("co") * Dim(c.kh) + s("kh")) * Dim(c.kw) + s("kw")) * Dim(16) + s("ci");
-  Dim at_y = (((s("n") * Dim(cb) + s("co")) * Dim(oh) + s("oh")) * Dim(ow) + s("ow")) * Dim(16) + s("ci");
+  Dim at_y =
+      (((s("n") * Dim(cb) + s("co")) * Dim(oh) + s("oh")) * Dim(ow) + s("ow")) * Dim(16) + s("ci");
   Expr x = ld("x", kF, at_x);
-  Stmt tap = pool ? accumulate("acc", x, BinaryOp::max) : accumulate("acc", mul(x, ld("w", kF, at_w)));
+  Stmt tap =
+      pool ? accumulate("acc", x, BinaryOp::max) : accumulate("acc", mul(x, ld("w", kF, at_w)));
   std::vector<Stmt> body{reg("acc"), st("acc", 0, number(kF, pool ? -kInf : 0)),
-                         red("kh", w.kh0, w.kh1, {red("kw", w.kw0, w.kw1, {tap})}), st("y", at_y, ld("acc", kF, 0))};
+                         red("kh", w.kh0, w.kh1, {red("kw", w.kw0, w.kw1, {tap})}),
+                         st("y", at_y, ld("acc", kF, 0))};
   Stmt channels = par("ci", kiln::min(Dim(16), Dim(c.ic) - s("co") * Dim(16)), body);
   out.body = {par("n", c.n, {par("co", cb, {par("oh", oh, {par("ow", ow, {channels})})})})};
   out.flops = Dim(2 * c.n * c.ic * oh * ow * c.kh * c.kw);
@@ -185,8 +228,12 @@ Kernel channelwise(const ConvShape &c, bool pool) {
 
 } // namespace
 
-Kernel depthwise(const ConvShape &c) { return channelwise(c, false); }
-Kernel max_pool(const ConvShape &c) { return channelwise(c, true); }
+Kernel depthwise(const ConvShape &c) {
+  return channelwise(c, false);
+}
+Kernel max_pool(const ConvShape &c) {
+  return channelwise(c, true);
+}
 
 Kernel elementwise(std::vector<Dim> shape, UnaryOp op, DType dtype, Symbols dims) {
   Kernel out = start("elementwise", std::move(dims));
@@ -221,13 +268,14 @@ Kernel softmax(Dim rows, int64_t width, Symbols dims) {
   buffer(out, "y", kF, rows * Dim(width), Access::out);
   Dim base = s("row") * Dim(width);
   Expr shifted = sub(ld("x", kF, base + s("r1")), ld("m", kF, 0));
-  out.body = {par("row", rows,
-                  {reg("m"), st("m", 0, number(kF, -kInf)),
-                   red("r", width, {accumulate("m", ld("x", kF, base + s("r")), BinaryOp::max)}),
-                   alloc(Symbol("e"), kF, width, 1, MemorySpace::stack),
-                   par("r1", width, {st("e", s("r1"), unary(UnaryOp::exp, shifted))}),
-                   reg("t"), st("t", 0, number(kF, 0)), red("r2", width, {accumulate("t", ld("e", kF, s("r2")))}),
-                   par("r3", width, {st("y", base + s("r3"), div(ld("e", kF, s("r3")), ld("t", kF, 0)))})})};
+  out.body = {par(
+      "row", rows,
+      {reg("m"), st("m", 0, number(kF, -kInf)),
+       red("r", width, {accumulate("m", ld("x", kF, base + s("r")), BinaryOp::max)}),
+       alloc(Symbol("e"), kF, width, 1, MemorySpace::stack),
+       par("r1", width, {st("e", s("r1"), unary(UnaryOp::exp, shifted))}), reg("t"),
+       st("t", 0, number(kF, 0)), red("r2", width, {accumulate("t", ld("e", kF, s("r2")))}),
+       par("r3", width, {st("y", base + s("r3"), div(ld("e", kF, s("r3")), ld("t", kF, 0)))})})};
   return out;
 }
 
@@ -241,11 +289,13 @@ Kernel layer_norm(Dim rows, int64_t width, Symbols dims) {
   Expr inverse = number(kF, 1.0 / double(width)), mean = var(Symbol("mean"), kF);
   Expr d = sub(ld("x", kF, base + s("r1")), mean), d3 = sub(ld("x", kF, base + s("r3")), mean);
   Expr deviation = unary(UnaryOp::sqrt, add(mul(ld("v", kF, 0), inverse), number(kF, 1e-5)));
-  Expr y = add(mul(mul(d3, var(Symbol("inv"), kF)), ld("scale", kF, s("r3"))), ld("shift", kF, s("r3")));
+  Expr y =
+      add(mul(mul(d3, var(Symbol("inv"), kF)), ld("scale", kF, s("r3"))), ld("shift", kF, s("r3")));
   out.body = {par("row", rows,
-                  {reg("m"), st("m", 0, number(kF, 0)), red("r", width, {accumulate("m", ld("x", kF, base + s("r")))}),
-                   let(Symbol("mean"), mul(ld("m", kF, 0), inverse)),
-                   reg("v"), st("v", 0, number(kF, 0)), red("r1", width, {accumulate("v", mul(d, d))}),
+                  {reg("m"), st("m", 0, number(kF, 0)),
+                   red("r", width, {accumulate("m", ld("x", kF, base + s("r")))}),
+                   let(Symbol("mean"), mul(ld("m", kF, 0), inverse)), reg("v"),
+                   st("v", 0, number(kF, 0)), red("r1", width, {accumulate("v", mul(d, d))}),
                    let(Symbol("inv"), div(number(kF, 1), deviation)),
                    par("r3", width, {st("y", base + s("r3"), y)})})};
   return out;
@@ -255,13 +305,21 @@ Kernel instance_norm(int64_t blocks, int64_t channels, int64_t pixels) {
   Kernel out = start("instance_norm", {});
   buffer(out, "x", kF, blocks * pixels * channels, Access::in);
   buffer(out, "y", kF, blocks * pixels * channels, Access::out);
-  auto x = [&](const char *p) { return ld("x", kF, (s("b") * Dim(pixels) + s(p)) * Dim(channels) + s("c")); };
+  auto x = [&](const char *p) {
+    return ld("x", kF, (s("b") * Dim(pixels) + s(p)) * Dim(channels) + s("c"));
+  };
   Expr inverse = number(kF, 1.0 / double(pixels)), mean = mul(ld("m", kF, 0), inverse);
-  Expr d = sub(x("p1"), mean), deviation = unary(UnaryOp::sqrt, add(mul(ld("v", kF, 0), inverse), number(kF, 1e-5)));
-  std::vector<Stmt> body{reg("m"), st("m", 0, number(kF, 0)), red("p", pixels, {accumulate("m", x("p"))}),
-                         reg("v"), st("v", 0, number(kF, 0)), red("p1", pixels, {accumulate("v", mul(d, d))}),
-                         par("p2", pixels, {st("y", (s("b") * Dim(pixels) + s("p2")) * Dim(channels) + s("c"),
-                                               div(sub(x("p2"), mean), deviation))})};
+  Expr d = sub(x("p1"), mean),
+       deviation = unary(UnaryOp::sqrt, add(mul(ld("v", kF, 0), inverse), number(kF, 1e-5)));
+  std::vector<Stmt> body{reg("m"),
+                         st("m", 0, number(kF, 0)),
+                         red("p", pixels, {accumulate("m", x("p"))}),
+                         reg("v"),
+                         st("v", 0, number(kF, 0)),
+                         red("p1", pixels, {accumulate("v", mul(d, d))}),
+                         par("p2", pixels,
+                             {st("y", (s("b") * Dim(pixels) + s("p2")) * Dim(channels) + s("c"),
+                                 div(sub(x("p2"), mean), deviation))})};
   out.body = {par("b", blocks, {par("c", channels, body)})};
   return out;
 }
@@ -283,8 +341,10 @@ Kernel reflect_pad(int64_t channels, int64_t width, int64_t pad) {
   Dim from_start = kiln::max(Dim(pad) - s("i"), s("i") - Dim(pad)); // |i - pad|
   Dim last = width - 1;
   Dim at = last - kiln::max(last - from_start, from_start - last);
-  out.body = {par("c", channels, {par("i", width + 2 * pad, {st("y", s("c") * Dim(width + 2 * pad) + s("i"),
-                                                                 ld("x", kF, at * Dim(channels) + s("c")))})})};
+  out.body = {par("c", channels,
+                  {par("i", width + 2 * pad,
+                       {st("y", s("c") * Dim(width + 2 * pad) + s("i"),
+                           ld("x", kF, at * Dim(channels) + s("c")))})})};
   return out;
 }
 
@@ -293,7 +353,8 @@ Kernel column_sum(Dim outer, Dim rows, Dim columns, Symbols dims) {
   buffer(out, "x", kF, outer * rows * columns, Access::in);
   buffer(out, "y", kF, outer * columns, Access::out);
   Expr x = ld("x", kF, (s("o") * rows + s("r")) * columns + s("c"));
-  std::vector<Stmt> body{reg("acc"), st("acc", 0, number(kF, 0)), red("r", rows, {accumulate("acc", x)}),
+  std::vector<Stmt> body{reg("acc"), st("acc", 0, number(kF, 0)),
+                         red("r", rows, {accumulate("acc", x)}),
                          st("y", s("o") * columns + s("c"), ld("acc", kF, 0))};
   out.body = {par("o", outer, {par("c", columns, body)})};
   return out;
@@ -304,9 +365,10 @@ Kernel row_sum(Dim rows, Dim width, DType d, BinaryOp op, Symbols dims) {
   buffer(out, "x", d, rows * width, Access::in);
   buffer(out, "start", d, rows, Access::in);
   buffer(out, "y", d, rows, Access::out);
-  std::vector<Stmt> body{reg("acc", d), st("acc", 0, ld("start", d, s("o"))),
-                         red("r", width, {accumulate("acc", ld("x", d, s("o") * width + s("r")), op)}),
-                         st("y", s("o"), ld("acc", d, 0))};
+  std::vector<Stmt> body{
+      reg("acc", d), st("acc", 0, ld("start", d, s("o"))),
+      red("r", width, {accumulate("acc", ld("x", d, s("o") * width + s("r")), op)}),
+      st("y", s("o"), ld("acc", d, 0))};
   out.body = {par("o", rows, body)};
   return out;
 }
@@ -315,7 +377,9 @@ Kernel transpose(Dim rows, Dim columns, Symbols dims) {
   Kernel out = start("transpose", std::move(dims));
   buffer(out, "x", kF, rows * columns, Access::in);
   buffer(out, "y", kF, rows * columns, Access::out);
-  out.body = {par("c", columns, {par("r", rows, {st("y", s("c") * rows + s("r"), ld("x", kF, s("r") * columns + s("c")))})})};
+  out.body = {par(
+      "c", columns,
+      {par("r", rows, {st("y", s("c") * rows + s("r"), ld("x", kF, s("r") * columns + s("c")))})})};
   return out;
 }
 
@@ -327,9 +391,11 @@ Kernel embedding(Dim ids, int64_t table, int64_t width, Symbols dims) {
   buffer(out, "y", kF, ids * Dim(width), Access::out);
   Expr row = var(Symbol("row"), kI);
   Expr valid = logical_and(le(integer(kI, 0), row), lt(row, integer(kI, table)));
-  out.body = {par("i", ids,
-                  {let(Symbol("row"), ld("ids", kI, s("i"))), assert_(valid, 2),
-                   par("j", width, {st("y", s("i") * Dim(width) + s("j"), ld("w", kF, s("row") * Dim(width) + s("j")))})})};
+  out.body = {par(
+      "i", ids,
+      {let(Symbol("row"), ld("ids", kI, s("i"))), assert_(valid, 2),
+       par("j", width,
+           {st("y", s("i") * Dim(width) + s("j"), ld("w", kF, s("row") * Dim(width) + s("j")))})})};
   return out;
 }
 

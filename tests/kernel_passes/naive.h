@@ -1,4 +1,5 @@
-// Naive kernels in the forms that lowering makes, for the tests and benchmarks of the kernel passes.
+// Naive kernels in the forms that lowering makes, for the tests and benchmarks of the kernel
+// passes.
 #pragma once
 
 #include "ir/kernel/build.h"
@@ -23,8 +24,8 @@ Kernel conv(const ConvShape &s);       // NCHWc16, any ic and oc
 Kernel first_conv(const ConvShape &s); // x planar with halo, w [O/16][KH][KW][IC][16]
 // x, w and y planar, with halo; for few output channels.
 Kernel planar_conv(const ConvShape &s);
-Kernel depthwise(const ConvShape &s);  // of ic channels, NCHWc16
-Kernel max_pool(const ConvShape &s);   // the same
+Kernel depthwise(const ConvShape &s); // of ic channels, NCHWc16
+Kernel max_pool(const ConvShape &s);  // the same
 Kernel elementwise(std::vector<Dim> shape, UnaryOp op, DType dtype = DType::f32, Symbols dims = {});
 Kernel gelu(Dim n, Symbols dims = {});
 Kernel softmax(Dim rows, int64_t width, Symbols dims = {});

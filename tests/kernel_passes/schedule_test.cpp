@@ -1,4 +1,5 @@
-// Scheduled kernels compute what naive ones do, on every machine, for shapes with and without tails.
+// Scheduled kernels compute what naive ones do, on every machine, for shapes with and without
+// tails.
 #define CATCH_CONFIG_MAIN
 #include <catch2/catch.hpp>
 
@@ -25,7 +26,8 @@ void compare(const Kernel &k, const naive::Run &expected, const naive::Run &got,
     DType d = k.buffers[b].dtype;
     int64_t n = int64_t(got.buffers[b].size()) / dtype_bytes(d);
     for (int64_t i = 0; i < n; ++i) {
-      double x = naive::number_at(d, expected.buffers[b], i), y = naive::number_at(d, got.buffers[b], i);
+      double x = naive::number_at(d, expected.buffers[b], i),
+             y = naive::number_at(d, got.buffers[b], i);
       bool same = x == y || (std::isnan(x) && std::isnan(y)) ||
                   std::fabs(x - y) <= tolerance * std::max(1.0, std::fabs(x));
       if (!same)
@@ -34,7 +36,8 @@ void compare(const Kernel &k, const naive::Run &expected, const naive::Run &got,
   }
 }
 
-void check(const Kernel &kernel, const std::vector<int64_t> &dims = {}, Expectation expectation = {}) {
+void check(const Kernel &kernel, const std::vector<int64_t> &dims = {},
+           Expectation expectation = {}) {
   Status status = verify_kernel(kernel);
   INFO(print_kernel(kernel));
   REQUIRE((status.ok() ? "" : status.error().message) == "");
@@ -53,19 +56,30 @@ void check(const Kernel &kernel, const std::vector<int64_t> &dims = {}, Expectat
   }
 }
 
-Symbol sym(const char *s) { return Symbol(s); }
-Dim dim(const char *s) { return Dim::symbol(s); }
+Symbol sym(const char *s) {
+  return Symbol(s);
+}
+Dim dim(const char *s) {
+  return Dim::symbol(s);
+}
 
 } // namespace
 
 TEST_CASE("matmul with packed weights") {
-  for (auto [m, n, k] : {std::tuple(1, 16, 3), {1, 40, 9}, {5, 10, 4}, {13, 33, 17}, {14, 64, 8}, {7, 130, 5}, {29, 3, 6}})
+  for (auto [m, n, k] : {std::tuple(1, 16, 3),
+                         {1, 40, 9},
+                         {5, 10, 4},
+                         {13, 33, 17},
+                         {14, 64, 8},
+                         {7, 130, 5},
+                         {29, 3, 6}})
     check(naive::matmul(m, n, k, true));
   check(naive::matmul(0, 16, 4, true), {}, {0, false});
   check(naive::matmul(3, 16, 0, true), {}, {0, false});
 }
 TEST_CASE("matmul of activations") {
-  for (auto [m, n, k] : {std::tuple(1, 16, 3), {5, 10, 4}, {13, 33, 17}, {14, 64, 8}, {7, 130, 5}, {29, 3, 6}})
+  for (auto [m, n, k] :
+       {std::tuple(1, 16, 3), {5, 10, 4}, {13, 33, 17}, {14, 64, 8}, {7, 130, 5}, {29, 3, 6}})
     check(naive::matmul(m, n, k, false));
 }
 TEST_CASE("matmul with symbolic dims") {
@@ -73,11 +87,14 @@ TEST_CASE("matmul with symbolic dims") {
     for (int64_t m : {0, 1, 5, 11, 17})
       for (int64_t n : {1, 16, 37, 70}) {
         check(naive::matmul(dim("M"), n, 5, panels, DType::f32, {sym("M")}), {m}, {1e-5, n > 1});
-        check(naive::matmul(dim("M"), dim("N"), dim("K"), panels, DType::f32, {sym("M"), sym("N"), sym("K")}), {m, n, 6});
+        check(naive::matmul(dim("M"), dim("N"), dim("K"), panels, DType::f32,
+                            {sym("M"), sym("N"), sym("K")}),
+              {m, n, 6});
       }
 }
 TEST_CASE("matmul of other dtypes") {
-  for (DType d : {DType::f64, DType::i32, DType::i8, DType::f16, DType::bf16, DType::i64, DType::u8})
+  for (DType d :
+       {DType::f64, DType::i32, DType::i8, DType::f16, DType::bf16, DType::i64, DType::u8})
     for (bool panels : {false, true})
       check(naive::matmul(7, 37, 9, panels, d), {}, {1e-2, true});
 }
@@ -133,7 +150,8 @@ TEST_CASE("rows") {
 }
 TEST_CASE("sums") {
   check(naive::column_sum(2, 5, 37));
-  check(naive::column_sum(dim("A"), dim("B"), dim("C"), {sym("A"), sym("B"), sym("C")}), {2, 3, 70});
+  check(naive::column_sum(dim("A"), dim("B"), dim("C"), {sym("A"), sym("B"), sym("C")}),
+        {2, 3, 70});
   for (DType d : {DType::f32, DType::f64, DType::i32, DType::u8, DType::i8})
     for (BinaryOp op : {BinaryOp::add, BinaryOp::max, BinaryOp::min, BinaryOp::mul})
       check(naive::row_sum(3, 75, d, op), {}, {1e-4, true});

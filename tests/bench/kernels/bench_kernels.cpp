@@ -1,5 +1,5 @@
-// How fast scheduled kernels run on one thread of this machine, beside the multiply-add peak measured
-// in the same rounds.
+// How fast scheduled kernels run on one thread of this machine, beside the multiply-add peak
+// measured in the same rounds.
 //
 //   bench_kernels [--machine x86-64-v3] [--asm | --text] [name ...]
 #include "passes/kernel/schedule.h"
@@ -24,8 +24,9 @@ struct Case {
   double elements = 0;
 };
 
-
-Kernel chain(UnaryOp op, int64_t n) { return naive::elementwise({n}, op); }
+Kernel chain(UnaryOp op, int64_t n) {
+  return naive::elementwise({n}, op);
+}
 
 std::vector<Case> cases() {
   std::vector<Case> out;
@@ -36,7 +37,9 @@ std::vector<Case> cases() {
     double flops = double(*k.flops.try_const());
     out.push_back({name, std::move(k), flops, 0});
   };
-  auto rows = [&](const char *name, Kernel k, double n) { out.push_back({name, std::move(k), 0, n}); };
+  auto rows = [&](const char *name, Kernel k, double n) {
+    out.push_back({name, std::move(k), 0, n});
+  };
   gemm("mm_128x768x768", 128, 768, 768);
   gemm("mm_128x3072x768", 128, 3072, 768);
   gemm("mm_128x768x3072", 128, 768, 3072);
@@ -73,7 +76,8 @@ std::vector<Case> cases() {
   rows("softmax_1536x128", naive::softmax(1536, 128), 1536 * 128);
   rows("layernorm_128x768", naive::layer_norm(128, 768), 128 * 768);
   rows("gelu_98304", naive::gelu(98304), 98304);
-  for (UnaryOp op : {UnaryOp::exp, UnaryOp::tanh, UnaryOp::erf, UnaryOp::sigmoid, UnaryOp::log, UnaryOp::sin, UnaryOp::sqrt, UnaryOp::neg})
+  for (UnaryOp op : {UnaryOp::exp, UnaryOp::tanh, UnaryOp::erf, UnaryOp::sigmoid, UnaryOp::log,
+                     UnaryOp::sin, UnaryOp::sqrt, UnaryOp::neg})
     rows(std::string(unary_name(op)).data() ? unary_name(op).data() : "", chain(op, 4096), 4096);
   rows("row_sum_128x4096", naive::row_sum(128, 4096, DType::f32, BinaryOp::add), 128 * 4096);
   rows("column_sum_4096x128", naive::column_sum(1, 4096, 128), 128 * 4096);
@@ -87,15 +91,20 @@ Kernel peak_kernel(const MachineDesc &m, int64_t rounds) {
   Symbol acc("acc"), i("i"), u("u"), r("r");
   Kernel k;
   k.name = "peak";
-  k.buffers = {{Symbol("x"), DType::f32, lanes, Access::in, false}, {Symbol("y"), DType::f32, lanes * tiles, Access::out, false}};
-  Expr x = kb::load(Symbol("x"), DType::f32, 0, lanes), a = kb::load(acc, DType::f32, Dim::symbol(u), lanes);
+  k.buffers = {{Symbol("x"), DType::f32, lanes, Access::in, false},
+               {Symbol("y"), DType::f32, lanes * tiles, Access::out, false}};
+  Expr x = kb::load(Symbol("x"), DType::f32, 0, lanes),
+       a = kb::load(acc, DType::f32, Dim::symbol(u), lanes);
   k.body = {kb::alloc(acc, DType::f32, tiles, lanes, MemorySpace::reg),
             kb::loop(u, 0, tiles, LoopKind::unroll, {kb::store(acc, Dim::symbol(u), x)}),
             kb::let(Symbol("v"), x),
             kb::loop(r, 0, rounds, LoopKind::serial,
                      {kb::loop(u, 0, tiles, LoopKind::unroll,
-                               {kb::store(acc, Dim::symbol(u), kb::fma(a, kb::var(Symbol("v"), DType::f32, lanes), kb::var(Symbol("v"), DType::f32, lanes)))})}),
-            kb::loop(u, 0, tiles, LoopKind::unroll, {kb::store(Symbol("y"), Dim::symbol(u) * Dim(lanes), a)})};
+                               {kb::store(acc, Dim::symbol(u),
+                                          kb::fma(a, kb::var(Symbol("v"), DType::f32, lanes),
+                                                  kb::var(Symbol("v"), DType::f32, lanes)))})}),
+            kb::loop(u, 0, tiles, LoopKind::unroll,
+                     {kb::store(Symbol("y"), Dim::symbol(u) * Dim(lanes), a)})};
   return k;
 }
 
@@ -156,7 +165,9 @@ int main(int argc, char **argv) {
   }
   Memory peak_memory(peak);
   for (const Case &c : cases()) {
-    if (!only.empty() && std::none_of(only.begin(), only.end(), [&](const std::string &s) { return std::string(c.name).find(s) != std::string::npos; }))
+    if (!only.empty() && std::none_of(only.begin(), only.end(), [&](const std::string &s) {
+          return std::string(c.name).find(s) != std::string::npos;
+        }))
       continue;
     if (as_text) {
       Kernel k = c.kernel;
@@ -184,16 +195,19 @@ int main(int argc, char **argv) {
       double t = seconds_of([&] {
                    for (int i = 0; i < repeats; ++i)
                      code.run(memory.pointers);
-                 }) / repeats;
+                 }) /
+                 repeats;
       best = std::min(best, t);
       total += t;
     }
     double peak_rate = peak_flops / best_peak;
     if (c.flops > 0)
-      std::printf("%-22s %9.1f us (mean %9.1f)  %6.1f GF  %5.1f %% of %.1f\n", c.name, best * 1e6, total / kRounds * 1e6,
-                  c.flops / best * 1e-9, 100 * c.flops / best / peak_rate, peak_rate * 1e-9);
+      std::printf("%-22s %9.1f us (mean %9.1f)  %6.1f GF  %5.1f %% of %.1f\n", c.name, best * 1e6,
+                  total / kRounds * 1e6, c.flops / best * 1e-9, 100 * c.flops / best / peak_rate,
+                  peak_rate * 1e-9);
     else
-      std::printf("%-22s %9.2f us (mean %9.2f)  %6.3f ns an element\n", c.name, best * 1e6, total / kRounds * 1e6, best * 1e9 / c.elements);
+      std::printf("%-22s %9.2f us (mean %9.2f)  %6.3f ns an element\n", c.name, best * 1e6,
+                  total / kRounds * 1e6, best * 1e9 / c.elements);
     std::fflush(stdout);
   }
   return 0;

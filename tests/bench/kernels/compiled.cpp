@@ -7,7 +7,8 @@
 namespace kiln::bench {
 namespace {
 
-void parallel_for(void *, int64_t n, void (*body)(void *closure, int64_t begin, int64_t end), void *closure) {
+void parallel_for(void *, int64_t n, void (*body)(void *closure, int64_t begin, int64_t end),
+                  void *closure) {
   body(closure, 0, n);
 }
 
@@ -53,8 +54,8 @@ void Compiled::compile(const Kernel &kernel, const MachineDesc &machine) {
   }
   elf_ = std::move(image->elf);
   KilnError error{};
-  if (rt::map_image(reinterpret_cast<const uint8_t *>(elf_.data()), elf_.size(), -1, 0, machine.name.c_str(), 1,
-                    "bench", &image_, &error) != 0)
+  if (rt::map_image(reinterpret_cast<const uint8_t *>(elf_.data()), elf_.size(), -1, 0,
+                    machine.name.c_str(), 1, "bench", &image_, &error) != 0)
     error_ = error.message;
 }
 
@@ -65,7 +66,8 @@ Compiled::Compiled(const Kernel &naive, const MachineDesc &machine, std::vector<
   compile(k, machine);
 }
 
-Compiled Compiled::as_written(const Kernel &kernel, const MachineDesc &machine, std::vector<int64_t> dims) {
+Compiled Compiled::as_written(const Kernel &kernel, const MachineDesc &machine,
+                              std::vector<int64_t> dims) {
   Compiled out;
   out.dims_ = std::move(dims);
   out.compile(kernel, machine);

@@ -1,4 +1,5 @@
-// A scheduled kernel as native code in this process, called with one pointer for each of its buffers.
+// A scheduled kernel as native code in this process, called with one pointer for each of its
+// buffers.
 #pragma once
 
 #include "codegen/machine.h"
@@ -12,7 +13,8 @@ public:
   // Schedules and compiles; empty and `error` set if that fails.
   Compiled(const Kernel &naive, const MachineDesc &machine, std::vector<int64_t> dims = {});
   // A kernel that is scheduled already.
-  static Compiled as_written(const Kernel &kernel, const MachineDesc &machine, std::vector<int64_t> dims = {});
+  static Compiled as_written(const Kernel &kernel, const MachineDesc &machine,
+                             std::vector<int64_t> dims = {});
   Compiled(Compiled &&other) noexcept;
   ~Compiled();
 

@@ -1,5 +1,5 @@
-// Scheduled and compiled kernels give what the interpreter gives for the naive ones, on every level of
-// the instruction set that this processor runs.
+// Scheduled and compiled kernels give what the interpreter gives for the naive ones, on every level
+// of the instruction set that this processor runs.
 #include "tests/bench/kernels/compiled.h"
 #include "tests/kernel_passes/naive.h"
 #include "tests/kernel_passes/run.h"
@@ -19,21 +19,32 @@ struct Case {
   double tolerance = 2e-5;
 };
 
-Dim dim(const char *s) { return Dim::symbol(s); }
-Symbol sym(const char *s) { return Symbol(s); }
+Dim dim(const char *s) {
+  return Dim::symbol(s);
+}
+Symbol sym(const char *s) {
+  return Symbol(s);
+}
 
 std::vector<Case> cases() {
   std::vector<Case> out;
   for (bool panels : {false, true}) {
-    for (auto [m, n, k] : {std::tuple(1, 40, 9), {13, 33, 17}, {14, 64, 8}, {7, 130, 5}, {29, 3, 6}, {64, 96, 70}})
+    for (auto [m, n, k] :
+         {std::tuple(1, 40, 9), {13, 33, 17}, {14, 64, 8}, {7, 130, 5}, {29, 3, 6}, {64, 96, 70}})
       out.push_back({naive::matmul(m, n, k, panels), {}});
     for (int64_t m : {1, 5, 17})
-      out.push_back({naive::matmul(dim("M"), dim("N"), dim("K"), panels, DType::f32, {sym("M"), sym("N"), sym("K")}), {m, 37, 6}});
-    for (DType d : {DType::f64, DType::i32, DType::i8, DType::f16, DType::bf16, DType::i64, DType::u8})
-      out.push_back({naive::matmul(7, 37, 9, panels, d), {}, d == DType::f16 || d == DType::bf16 ? 2e-2 : 1e-5});
+      out.push_back({naive::matmul(dim("M"), dim("N"), dim("K"), panels, DType::f32,
+                                   {sym("M"), sym("N"), sym("K")}),
+                     {m, 37, 6}});
+    for (DType d :
+         {DType::f64, DType::i32, DType::i8, DType::f16, DType::bf16, DType::i64, DType::u8})
+      out.push_back({naive::matmul(7, 37, 9, panels, d),
+                     {},
+                     d == DType::f16 || d == DType::bf16 ? 2e-2 : 1e-5});
   }
   out.push_back({naive::matmul_transposed(2, 5, 7, 33), {}});
-  out.push_back({naive::matmul_transposed(dim("B"), 20, dim("N"), 64, {sym("B"), sym("N")}), {2, 75}});
+  out.push_back(
+      {naive::matmul_transposed(dim("B"), 20, dim("N"), 64, {sym("B"), sym("N")}), {2, 75}});
   out.push_back({naive::conv({1, 16, 32, 7, 7, 3, 3, 1, 1, true, 0}), {}});
   out.push_back({naive::conv({2, 20, 40, 6, 5, 3, 3, 2, 1, true, 1}), {}});
   out.push_back({naive::conv({1, 16, 64, 5, 19, 3, 3, 1, 1, false, 0}), {}});
@@ -44,8 +55,9 @@ std::vector<Case> cases() {
   out.push_back({naive::max_pool({1, 32, 32, 9, 17, 3, 3, 2, 1, false, 0}), {}});
   for (DType d : {DType::f32, DType::f64, DType::f16, DType::bf16, DType::i32, DType::i8})
     out.push_back({naive::elementwise({3, 37}, UnaryOp::neg, d), {}});
-  for (UnaryOp op : {UnaryOp::exp, UnaryOp::expm1, UnaryOp::tanh, UnaryOp::erf, UnaryOp::sigmoid, UnaryOp::sin,
-                     UnaryOp::cos, UnaryOp::atan, UnaryOp::sinh, UnaryOp::asinh, UnaryOp::floor, UnaryOp::round})
+  for (UnaryOp op :
+       {UnaryOp::exp, UnaryOp::expm1, UnaryOp::tanh, UnaryOp::erf, UnaryOp::sigmoid, UnaryOp::sin,
+        UnaryOp::cos, UnaryOp::atan, UnaryOp::sinh, UnaryOp::asinh, UnaryOp::floor, UnaryOp::round})
     for (DType d : {DType::f32, DType::f64})
       out.push_back({naive::elementwise({150}, op, d), {}});
   out.push_back({naive::gelu(77), {}});
@@ -99,11 +111,13 @@ bool check(const Case &c, const MachineDesc &machine) {
     if (!buffers[b].empty())
       std::memcpy(buffers[b].data(), pointers[b], buffers[b].size());
     for (int64_t i = 0; i < int64_t(buffers[b].size()) / dtype_bytes(d); ++i) {
-      double x = naive::number_at(d, expected.buffers[b], i), y = naive::number_at(d, buffers[b], i);
-      bool same = x == y || (std::isnan(x) && std::isnan(y)) || std::fabs(x - y) <= c.tolerance * std::max(1.0, std::fabs(x));
+      double x = naive::number_at(d, expected.buffers[b], i),
+             y = naive::number_at(d, buffers[b], i);
+      bool same = x == y || (std::isnan(x) && std::isnan(y)) ||
+                  std::fabs(x - y) <= c.tolerance * std::max(1.0, std::fabs(x));
       if (!same && expected.trap == 0)
-        return fail(std::string(c.kernel.buffers[b].name.text()) + "[" + std::to_string(i) + "] = " +
-                    std::to_string(y) + ", expected " + std::to_string(x));
+        return fail(std::string(c.kernel.buffers[b].name.text()) + "[" + std::to_string(i) +
+                    "] = " + std::to_string(y) + ", expected " + std::to_string(x));
     }
   }
   return true;
