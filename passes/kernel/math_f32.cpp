@@ -137,7 +137,7 @@ MathValue math_unary_f32(UnaryOp op, MathValue x, MathBuilder &b) {
   case UnaryOp::exp:
     return exp32(x, b);
   case UnaryOp::expm1:
-    return choose(x == 0.0, x, expm1_32_from(x, b));
+    return choose(fabs(x) < 0x1p-25, x, expm1_32_from(x, b));
   case UnaryOp::log:
     return log32(x, b);
   case UnaryOp::tanh:

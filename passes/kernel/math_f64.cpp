@@ -90,7 +90,7 @@ MathValue expm1_64(const MathValue &x, MathBuilder &b) {
   MathValue half =
       b.bind(as_bits(DType::f64, (raw << bits(raw, 52)) + bits(raw, int64_t(1022) << 52)));
   MathValue y = b.bind(fused(half, em, half - 0.5));
-  return choose(x == 0.0, x, y + y);
+  return choose(fabs(x) < 0x1p-54, x, y + y);
 }
 
 // log(m 2^k), with `low` added to the logarithm.
