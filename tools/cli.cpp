@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <iostream>
+#include <thread>
 
 namespace kiln {
 
@@ -36,9 +37,9 @@ Result<OptLevel> parse_level(const std::string &level) {
 }
 
 int report(const Diagnostics &diagnostics, bool json) {
-  if (json)
+  if (json && !diagnostics.all().empty())
     std::cerr << diagnostics.render_json() << "\n";
-  else
+  else if (!json)
     std::cerr << diagnostics.render();
   return diagnostics.has_errors() ? kBadInput : kFine;
 }
@@ -67,6 +68,26 @@ bool compile_in_memory(Module &module, const CompileOptions &options, Compiled &
   package.bytes = {static_cast<const std::byte *>(memory.get()), bytes.size()};
   package.owner = std::move(memory);
   return true;
+}
+
+int open_session(const ModelOptions &model, const SessionOptions &options, OptLevel level, Opened &opened) {
+  bool package = is_package(model.path);
+  if (!package) {
+    Diagnostics diagnostics;
+    CompileOptions compile;
+    compile.machines = {host_machine()};
+    compile.level = level;
+    compile.jobs = int(std::max(1u, std::thread::hardware_concurrency()));
+    bool fine = load_model(model, opened.module, diagnostics) &&
+                compile_in_memory(opened.module, compile, opened.compiled, opened.package, diagnostics);
+    if (int code = report(diagnostics, model.json); code != kFine || !fine)
+      return kBadInput;
+  }
+  auto session = package ? Session::open(model.path, options) : Session::open(opened.package.bytes, options);
+  if (!session)
+    return report(session.error(), model.json);
+  opened.session.emplace(std::move(*session));
+  return kFine;
 }
 
 } // namespace kiln

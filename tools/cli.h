@@ -3,6 +3,7 @@
 
 #include "codegen/compile.h"
 #include "ir/graph.h"
+#include "tools/session.h"
 
 #include <CLI/CLI.hpp>
 
@@ -32,6 +33,9 @@ bool is_package(const std::string &path); // by its first bytes
 // Reads .kir, .onnx or standard input ("-", .kir). Reports to `diagnostics`.
 bool load_model(const ModelOptions &options, Module &module, Diagnostics &diagnostics);
 
+// The sizes of --dim N=4, without those that only bound.
+Result<std::map<std::string, int64_t>> fixed_dims(const ModelOptions &options);
+
 // "host", "x86-64-v3", ...; an error lists the known ones.
 Result<std::vector<MachineDesc>> parse_targets(const std::vector<std::string> &names);
 Result<OptLevel> parse_level(const std::string &level); // "0", "1", "2"
@@ -59,9 +63,22 @@ struct PackageBytes {
 bool compile_in_memory(Module &module, const CompileOptions &options, Compiled &compiled,
                        PackageBytes &package, Diagnostics &diagnostics);
 
+// A package's entry ready to run, or a model file's compiled in memory for this machine.
+struct Opened {
+  Module module;
+  Compiled compiled;
+  PackageBytes package;
+  std::optional<Session> session;
+};
+// Reports what went wrong; the exit code.
+int open_session(const ModelOptions &model, const SessionOptions &options, OptLevel level, Opened &opened);
+
 // One file a verb.
 void add_compile(CLI::App &app, int &exit_code);
 void add_run(CLI::App &app, int &exit_code);
 void add_bench(CLI::App &app, int &exit_code);
+void add_inspect(CLI::App &app, int &exit_code);
+void add_check(CLI::App &app, int &exit_code);
+void add_opt(CLI::App &app, int &exit_code);
 
 } // namespace kiln

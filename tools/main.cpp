@@ -13,6 +13,9 @@ int main(int argc, char **argv) {
     kiln::add_compile(app, exit_code);
     kiln::add_run(app, exit_code);
     kiln::add_bench(app, exit_code);
+    kiln::add_inspect(app, exit_code);
+    kiln::add_check(app, exit_code);
+    kiln::add_opt(app, exit_code);
     app.parse(argc, argv);
   } catch (const CLI::ParseError &error) {
     return app.exit(error) == 0 ? kiln::kFine : kiln::kBadUsage;

@@ -128,8 +128,8 @@ bool load_kir_file(const ModelOptions &options, const DimChoices &dims, Module &
 void ModelOptions::add_to(CLI::App &app, bool with_path) {
   if (with_path)
     app.add_option("model", path, "a .kir or .onnx file, or a package where the verb takes one")->required();
-  app.add_option("--dim", dims, "N=4 fixes a symbolic size, N=1..64 bounds it")->expected(1)->allow_extra_args(false);
-  app.add_option("--shape", shapes, "INPUT=1x3x224x224 fixes an input's shape")->expected(1)->allow_extra_args(false);
+  app.add_option("--dim", dims, "N=4 fixes a symbolic size, N=1..64 bounds it")->allow_extra_args(false);
+  app.add_option("--shape", shapes, "INPUT=1x3x224x224 fixes an input's shape")->allow_extra_args(false);
   app.add_option("--weights", weights, ".npz or .safetensors with the values of a .kir model's parameters");
   app.add_flag("--json", json, "reports as JSON");
 }
@@ -168,6 +168,13 @@ bool load_model(const ModelOptions &options, Module &module, Diagnostics &diagno
   if (module.name.empty())
     module.name = options.path == "-" ? "model" : std::filesystem::path(options.path).stem().string();
   return fine && !diagnostics.has_errors();
+}
+
+Result<std::map<std::string, int64_t>> fixed_dims(const ModelOptions &options) {
+  auto dims = parse_dims(options);
+  if (!dims)
+    return dims.error();
+  return dims->fixed;
 }
 
 } // namespace kiln

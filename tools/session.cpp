@@ -1,5 +1,8 @@
 #include "tools/session.h"
 
+#include "runtime/context.h"
+#include "tools/cli.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -137,6 +140,44 @@ const char *Session::target() const {
   return info.target;
 }
 
+Status Session::fill_inputs(std::vector<std::pair<std::string, Tensor>> &given,
+                            const std::map<std::string, int64_t> &dims, std::string &made) const {
+  const State &s = *state_;
+  std::vector<int64_t> sizes(s.info.symbol_count);
+  KilnSymbolInfo symbol{};
+  for (uint32_t i = 0; i < sizes.size(); ++i) {
+    api().symbol_info(s.module, s.entry, i, &symbol);
+    auto chosen = dims.find(symbol.name);
+    sizes[i] = chosen != dims.end() ? chosen->second : std::max<int64_t>(symbol.min, 1);
+  }
+  auto given_as = [&](const char *name) {
+    return std::find_if(given.begin(), given.end(), [&](const auto &g) { return g.first == name; });
+  };
+  KilnValueInfo info{};
+  for (uint32_t i = 0; i < s.info.input_count; ++i) {
+    api().input_info(s.module, s.entry, i, &info);
+    auto it = given_as(info.name);
+    for (uint32_t d = 0; it != given.end() && d < info.rank && d < uint32_t(it->second.rank()); ++d)
+      if (info.dims[d].symbol >= 0)
+        sizes[size_t(info.dims[d].symbol)] = it->second.dims()[d];
+  }
+  for (uint32_t i = 0; i < s.info.input_count; ++i) {
+    api().input_info(s.module, s.entry, i, &info);
+    if (given_as(info.name) != given.end())
+      continue;
+    std::vector<int64_t> shape;
+    for (uint32_t d = 0; d < info.rank; ++d)
+      shape.push_back(info.dims[d].symbol >= 0 ? sizes[size_t(info.dims[d].symbol)] : info.dims[d].value);
+    auto dtype = dtype_from_code(int(info.dtype));
+    auto bytes = dtype ? checked_bytes(*dtype, shape) : std::nullopt;
+    if (!bytes || *bytes > int64_t(8) << 30)
+      return Error{fmt::format("no random values for the input '{}': {}; give it with --input", info.name, value_text(info))};
+    given.emplace_back(info.name, random_tensor(info.name, *dtype, shape));
+    made += fmt::format("{}{}: {}", made.empty() ? "" : ", ", info.name, given.back().second.type().text());
+  }
+  return Unit{};
+}
+
 Status Session::bind(std::vector<std::pair<std::string, Tensor>> inputs) {
   State &s = *state_;
   std::vector<std::string> names = input_names();
@@ -235,7 +276,27 @@ std::vector<KilnKernelInfo> Session::kernels() const {
   return out;
 }
 
-int64_t Session::arena_bytes() const { return int64_t(state_->memory_bytes); }
+int64_t Session::arena_bytes() const { return state_->context ? int64_t(state_->context->arena_size) : -1; }
+
+uint32_t Session::entry() const { return state_->entry; }
+
+const std::byte *Session::arena() const {
+  return reinterpret_cast<const std::byte *>(state_->context->frame.arena);
+}
+
+const std::byte *Session::argument(int index) const {
+  return static_cast<const std::byte *>(state_->context->frame.args[index]);
+}
+
+std::vector<std::pair<std::string, int64_t>> Session::dims() const {
+  std::vector<std::pair<std::string, int64_t>> out;
+  KilnSymbolInfo symbol{};
+  for (uint32_t i = 0; i < state_->info.symbol_count; ++i) {
+    api().symbol_info(state_->module, state_->entry, i, &symbol);
+    out.emplace_back(symbol.name, state_->context->dims[i]);
+  }
+  return out;
+}
 
 const KilnModule *Session::module() const { return state_->module; }
 

@@ -5,6 +5,7 @@
 
 #include <kiln/kiln.h>
 
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -34,6 +35,10 @@ public:
   std::string input_text(const std::string &name) const;
   const char *target() const;
 
+  // Random values for the inputs that `given` lacks; symbolic dims take `dims`, the shapes of given
+  // inputs, or the least size the model declares, 1 at least. `made` gets their names and types.
+  Status fill_inputs(std::vector<std::pair<std::string, Tensor>> &given, const std::map<std::string, int64_t> &dims,
+                     std::string &made) const;
   // Inputs by name; all must be given, no others. Sizes the context and makes the outputs.
   Status bind(std::vector<std::pair<std::string, Tensor>> inputs);
   Status run();
@@ -43,6 +48,12 @@ public:
   std::vector<KilnKernelInfo> kernels() const;
   int64_t arena_bytes() const; // of the bound shapes: what the context holds beside its own record
   const KilnModule *module() const;
+  uint32_t entry() const;
+  // Where the arena and the bound arguments (inputs, then outputs) lie, for who looks at values between
+  // kernels.
+  const std::byte *arena() const;
+  const std::byte *argument(int index) const;
+  std::vector<std::pair<std::string, int64_t>> dims() const; // values of the symbolic dims
 
 private:
   Session();

@@ -21,6 +21,7 @@ struct BenchVerb {
   std::vector<std::string> inputs;
   SessionOptions session;
   double seconds = 2;
+  std::string level = "2";
   bool slices = false, profile = false;
 };
 
@@ -59,6 +60,16 @@ struct Profile {
   }
 };
 
+// What the kernel would wait for if it ran at the machine's limits: arithmetic, or memory (of which a
+// kernel whose data lies in a cache can take more than the limit). Far from both it is neither: calls,
+// latency, work that is no multiply-add.
+const char *bound_by(const KilnKernelInfo &kernel, double ms, double peak_gflops, double peak_gbps) {
+  double compute = kernel.flops / peak_gflops * 1e-6, memory = kernel.bytes / peak_gbps * 1e-6;
+  if (std::max(compute, memory) < 0.1 * ms)
+    return "overhead";
+  return compute >= memory ? "compute" : "memory";
+}
+
 // Per kernel: median over the runs of the time it took in a run (all its launches in a loop together).
 Status profile_kernels(Session &session, const BenchVerb &verb) {
   std::vector<KilnKernelInfo> kernels = session.kernels();
@@ -96,24 +107,26 @@ Status profile_kernels(Session &session, const BenchVerb &verb) {
                              peak, bytes_peak, total);
     for (size_t k = 0; k < kernels.size(); ++k)
       std::cout << fmt::format("{}{{\"name\": {}, \"node\": {}, \"ms\": {:.6f}, \"share\": {:.4f}, \"gflops\": {:.2f}, "
-                               "\"gbps\": {:.2f}}}",
+                               "\"gbps\": {:.2f}, \"bound_by\": \"{}\"}}",
                                k ? ", " : "", json_quote(kernels[k].name), json_quote(kernels[k].node), medians[k],
                                medians[k] / total, kernels[k].flops / medians[k] * 1e-6,
-                               kernels[k].bytes / medians[k] * 1e-6);
+                               kernels[k].bytes / medians[k] * 1e-6,
+                               bound_by(kernels[k], medians[k], peak, bytes_peak));
     std::cout << "]}\n";
     return Unit{};
   }
   std::cout << fmt::format("FMA peak {:.1f} GFLOP/s ({} thread(s)), read bandwidth {:.1f} GB/s, measured between the runs\n",
                            peak, verb.session.threads, bytes_peak);
-  std::cout << fmt::format("{:>9} {:>6} {:>9} {:>6} {:>8} {:>6}  kernel\n", "ms", "share", "GFLOP/s", "%peak", "GB/s", "%read");
+  std::cout << fmt::format("{:>9} {:>6} {:>9} {:>6} {:>8} {:>6}  {:<9} kernel\n", "ms", "share", "GFLOP/s", "%peak", "GB/s", "%read", "bound by");
   std::vector<size_t> order(kernels.size());
   std::iota(order.begin(), order.end(), size_t(0));
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return medians[a] > medians[b]; });
   for (size_t k : order) {
     double gflops = kernels[k].flops / medians[k] * 1e-6, gbps = kernels[k].bytes / medians[k] * 1e-6;
-    std::cout << fmt::format("{:9.4f} {:5.1f}% {:9.2f} {:5.1f}% {:8.2f} {:5.1f}%  {}\n", medians[k],
+    std::cout << fmt::format("{:9.4f} {:5.1f}% {:9.2f} {:5.1f}% {:8.2f} {:5.1f}%  {:<9} {}\n", medians[k],
                              100 * medians[k] / total, gflops, 100 * gflops / peak, gbps,
-                             100 * gbps / bytes_peak, kernels[k].name);
+                             100 * gbps / bytes_peak, bound_by(kernels[k], medians[k], peak, bytes_peak),
+                             kernels[k].name);
   }
   std::cout << fmt::format("{:9.4f} ms in {} kernels\n", total, kernels.size());
   return Unit{};
@@ -124,22 +137,20 @@ int bench(const BenchVerb &verb) {
   auto inputs = parse_inputs(verb.inputs);
   if (!inputs)
     return fail(inputs.error());
-  Diagnostics diagnostics;
-  PackageBytes package;
-  Compiled compiled;
-  Module module;
-  if (!is_package(verb.model.path)) {
-    CompileOptions compile;
-    compile.machines = {host_machine()};
-    if (!load_model(verb.model, module, diagnostics) ||
-        !compile_in_memory(module, compile, compiled, package, diagnostics))
-      return report(diagnostics, verb.model.json);
-  }
+  auto dims = fixed_dims(verb.model);
+  auto level = parse_level(verb.level);
+  if (!dims || !level)
+    return report(dims ? level.error() : dims.error(), verb.model.json), kBadUsage;
+  Opened opened;
   auto start = Clock::now();
-  auto session = package.bytes.empty() ? Session::open(verb.model.path, verb.session)
-                                       : Session::open(package.bytes, verb.session);
-  if (!session)
-    return fail(session.error());
+  if (int code = open_session(verb.model, verb.session, *level, opened); code != kFine)
+    return code;
+  Session *session = &*opened.session;
+  std::string made;
+  if (auto status = session->fill_inputs(*inputs, *dims, made); !status)
+    return fail(status.error());
+  if (!made.empty())
+    std::cerr << "kiln: note: random values for " << made << "\n";
   if (auto status = session->bind(std::move(*inputs)); !status)
     return fail(status.error());
   auto loaded = Clock::now();
@@ -192,9 +203,10 @@ void add_bench(CLI::App &app, int &exit_code) {
   auto verb = std::make_shared<BenchVerb>();
   CLI::App *sub = app.add_subcommand("bench", "Time a package or a model");
   verb->model.add_to(*sub);
-  sub->add_option("-i,--input", verb->inputs, "NAME=@FILE.npy or NAME=2x2xf32=1,2,3,4")->expected(1)->allow_extra_args(false);
+  sub->add_option("-i,--input", verb->inputs, "NAME=@FILE.npy or NAME=2x2xf32=1,2,3,4")->allow_extra_args(false);
   sub->add_option("--entry", verb->session.entry, "which exported function (default: the first)");
   sub->add_option("--threads", verb->session.threads, "threads to run on")->check(CLI::Range(1, 1024));
+  sub->add_option("-O", verb->level, "0, 1 or 2, where a model is compiled");
   sub->add_option("--target", verb->session.target, "code section of the package to use");
   sub->add_option("--seconds", verb->seconds, "how long to measure")->check(CLI::Range(0.0, 3600.0));
   sub->add_flag("--slices", verb->slices, "run one slice for each line of standard input (seconds), one line of JSON each");

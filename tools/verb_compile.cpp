@@ -147,7 +147,7 @@ void add_compile(CLI::App &app, int &exit_code) {
   verb->model.add_to(*sub);
   sub->add_option("-o,--output", verb->output, "the file to write (default: MODEL.kiln; - for standard output)");
   sub->add_option("--target", verb->targets, "host, x86-64-v2, x86-64-v3, x86-64-v4, aarch64; may be repeated")
-      ->expected(1)->allow_extra_args(false);
+      ->allow_extra_args(false);
   sub->add_option("--emit", verb->emit, "package, graph, kernels, llvm or asm")
       ->check(CLI::IsMember({"package", "graph", "kernels", "llvm", "asm"}));
   sub->add_option("-O", verb->level, "0: one kernel an op; 1: fused; 2: with layouts (default)");

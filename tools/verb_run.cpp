@@ -47,23 +47,6 @@ Status print_top(const std::string &name, const Tensor &tensor, const RunOptions
   return Unit{};
 }
 
-Result<Session> open_session(const RunOptions &options, PackageBytes &package, Diagnostics &diagnostics) {
-  if (is_package(options.model.path))
-    return Session::open(options.model.path, options.session);
-  Module module;
-  Compiled compiled;
-  CompileOptions compile;
-  compile.machines = {host_machine()};
-  auto level = parse_level(options.level);
-  if (!level)
-    return level.error();
-  compile.level = *level;
-  if (!load_model(options.model, module, diagnostics) ||
-      !compile_in_memory(module, compile, compiled, package, diagnostics))
-    return Error{""};
-  return Session::open(package.bytes, options.session);
-}
-
 int run(const RunOptions &options) {
   auto inputs = parse_inputs(options.inputs);
   if (!inputs)
@@ -75,12 +58,13 @@ int run(const RunOptions &options) {
       return report(Error{fmt::format("--output {}: write NAME=@FILE.npy", text)}, options.model.json);
     sinks.emplace_back(text.substr(0, at), text.substr(at + 2));
   }
-  Diagnostics diagnostics;
-  PackageBytes package;
-  auto session = open_session(options, package, diagnostics);
-  if (!session)
-    return diagnostics.has_errors() ? report(diagnostics, options.model.json)
-                                    : report(session.error(), options.model.json);
+  auto level = parse_level(options.level);
+  if (!level)
+    return report(level.error(), options.model.json), kBadUsage;
+  Opened opened;
+  if (int code = open_session(options.model, options.session, *level, opened); code != kFine)
+    return code;
+  Session *session = &*opened.session;
   auto names = session->output_names();
   for (const auto &[name, file] : sinks)
     if (std::find(names.begin(), names.end(), name) == names.end())
@@ -117,8 +101,8 @@ void add_run(CLI::App &app, int &exit_code) {
   auto options = std::make_shared<RunOptions>();
   CLI::App *verb = app.add_subcommand("run", "Run a package, or compile a model in memory and run it");
   options->model.add_to(*verb);
-  verb->add_option("-i,--input", options->inputs, "NAME=@FILE.npy or NAME=2x2xf32=1,2,3,4")->expected(1)->allow_extra_args(false);
-  verb->add_option("-o,--output", options->outputs, "NAME=@FILE.npy; without any, outputs are printed")->expected(1)->allow_extra_args(false);
+  verb->add_option("-i,--input", options->inputs, "NAME=@FILE.npy or NAME=2x2xf32=1,2,3,4")->allow_extra_args(false);
+  verb->add_option("-o,--output", options->outputs, "NAME=@FILE.npy; without any, outputs are printed")->allow_extra_args(false);
   verb->add_option("--entry", options->session.entry, "which exported function (default: the first)");
   verb->add_option("--threads", options->session.threads, "threads to run on")->check(CLI::Range(1, 1024));
   verb->add_option("--target", options->session.target, "code section of the package to use");
