@@ -5,49 +5,51 @@
 #include <cstdint>
 #include <vector>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#else
+#include <arm_neon.h>
+#endif
+
 namespace kiln {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
 // 12 independent chains hide the latency of any FMA unit of today (4 or 5 cycles, 2 a cycle). The empty
-// asm keeps the accumulators in registers and the loop as it is written.
-template <typename Vector>
-__attribute__((always_inline)) inline float fma_loop(int64_t rounds, Vector a, Vector b) {
-  Vector acc[12] = {};
-  for (int64_t i = 0; i < rounds; ++i) {
-#pragma GCC unroll 12
-    for (int k = 0; k < 12; ++k) {
-      acc[k] = acc[k] * a + b;
-#if defined(__x86_64__)
-      asm volatile("" : "+v"(acc[k]));
-#else
-      asm volatile("" : "+w"(acc[k]));
-#endif
-    }
-  }
-  Vector sum = {};
-  for (const Vector &v : acc)
-    sum += v;
-  return sum[0];
-}
-
-typedef float Float4 __attribute__((vector_size(16)));
+// asm keeps the accumulators in registers and the loop as it is written. A macro, since a function that
+// is inlined would need each function's target.
+#define KILN_FMA_LOOP(Vector, fma, set, keep)                                                      \
+  Vector acc[12], a = set(0.5f), b = set(1.0f);                                                    \
+  for (Vector &v : acc)                                                                            \
+    v = set(0.0f);                                                                                 \
+  for (int64_t i = 0; i < rounds; ++i) {                                                           \
+    _Pragma("GCC unroll 12") for (int k = 0; k < 12; ++k) {                                        \
+      acc[k] = fma(acc[k], a, b);                                                                  \
+      asm volatile("" : keep(acc[k]));                                                             \
+    }                                                                                              \
+  }                                                                                                \
+  for (int k = 1; k < 12; ++k)                                                                     \
+    acc[0] = acc[0] + acc[k];                                                                      \
+  return acc[0][0];
 
 #if defined(__x86_64__)
-typedef float Float8 __attribute__((vector_size(32)));
-typedef float Float16 __attribute__((vector_size(64)));
-
-__attribute__((target("avx512f,fma"), noinline)) float loop512(int64_t rounds) {
-  return fma_loop<Float16>(rounds, Float16{} + 0.5f, Float16{} + 1.0f);
+__attribute__((target("avx512f"), noinline)) float loop512(int64_t rounds) {
+  KILN_FMA_LOOP(__m512, _mm512_fmadd_ps, _mm512_set1_ps, "+v")
 }
 __attribute__((target("avx2,fma"), noinline)) float loop256(int64_t rounds) {
-  return fma_loop<Float8>(rounds, Float8{} + 0.5f, Float8{} + 1.0f);
+  KILN_FMA_LOOP(__m256, _mm256_fmadd_ps, _mm256_set1_ps, "+x")
+}
+__m128 multiply_add(__m128 x, __m128 y, __m128 z) { return x * y + z; }
+__attribute__((noinline)) float loop128(int64_t rounds) {
+  KILN_FMA_LOOP(__m128, multiply_add, _mm_set1_ps, "+x")
+}
+#else
+float32x4_t multiply_add(float32x4_t x, float32x4_t y, float32x4_t z) { return vfmaq_f32(z, x, y); }
+__attribute__((noinline)) float loop128(int64_t rounds) {
+  KILN_FMA_LOOP(float32x4_t, multiply_add, vdupq_n_f32, "+w")
 }
 #endif
-__attribute__((noinline)) float loop128(int64_t rounds) {
-  return fma_loop<Float4>(rounds, Float4{} + 0.5f, Float4{} + 1.0f);
-}
 
 volatile float sink;
 
