@@ -10,7 +10,7 @@ namespace kiln {
 namespace {
 
 constexpr size_t kMaxMembers = 96;   // of a group: bounds the size of a kernel
-constexpr size_t kMaxVisited = 4096; // units searched for a cycle before a group is given up
+constexpr size_t kMaxVisited = 512;  // units searched for a cycle before a group is given up
 
 } // namespace
 
@@ -56,6 +56,7 @@ void BlockFuser::index_block() {
   effects_after_.resize(count);
   escapes_.resize(count);
   inputs_.resize(count);
+  seen_.resize(count);
   group_.assign(count, -1);
   index_.resize(count);
   int last_effect = -1;
@@ -103,37 +104,36 @@ size_t BlockFuser::output_count(const std::set<int> &members) const {
 }
 
 // Whether nothing outside that follows a member leads back to one. Groups count as one node each.
-bool BlockFuser::is_convex(const std::set<int> &members) const {
-  std::vector<int> work;
-  std::set<int> seen;
-  auto follow = [&](int p) {
-    for (const auto *next : {&users_[size_t(p)], &effects_after_[size_t(p)]})
-      for (int u : *next) {
-        if (members.contains(u) || seen.contains(u))
-          continue;
-        if (group_[size_t(u)] < 0) {
-          seen.insert(u), work.push_back(u);
-        } else {
-          for (int m : groups_[size_t(group_[size_t(u)])].members)
-            if (seen.insert(m).second)
-              work.push_back(m);
-        }
-      }
-  };
+bool BlockFuser::is_convex(const std::set<int> &members) {
+  ++epoch_;
   for (int p : members)
-    follow(p);
-  while (!work.empty()) {
-    if (seen.size() > kMaxVisited)
+    seen_[size_t(p)] = epoch_;
+  std::vector<int> work(members.begin(), members.end());
+  size_t visited = 0;
+  auto visit = [&](int p) {
+    if (seen_[size_t(p)] == epoch_)
+      return;
+    seen_[size_t(p)] = epoch_;
+    work.push_back(p);
+    ++visited;
+  };
+  for (size_t i = 0; i < work.size(); ++i) {
+    for (const auto *next : {&users_[size_t(work[i])], &effects_after_[size_t(work[i])]})
+      for (int u : *next) {
+        if (members.contains(u)) {
+          if (i >= members.size())
+            return false;
+          continue;
+        }
+        if (group_[size_t(u)] < 0)
+          visit(u);
+        else
+          for (int m : groups_[size_t(group_[size_t(u)])].members)
+            if (!members.contains(m))
+              visit(m);
+      }
+    if (visited > kMaxVisited)
       return false;
-    int p = work.back();
-    work.pop_back();
-    for (int u : users_[size_t(p)])
-      if (members.contains(u))
-        return false;
-    for (int u : effects_after_[size_t(p)])
-      if (members.contains(u))
-        return false;
-    follow(p);
   }
   return true;
 }

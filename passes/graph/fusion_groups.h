@@ -43,7 +43,7 @@ private:
   bool is_output(int p, const std::set<int> &members) const;
   size_t output_count(const std::set<int> &members) const;
   bool used_only_in(int p, const std::set<int> &members) const;
-  bool is_convex(const std::set<int> &members) const;
+  bool is_convex(const std::set<int> &members);
   bool is_unit_reshape(int p) const;
   void index_block();
   int add_group(Kind kind, std::set<int> members);
@@ -82,6 +82,8 @@ private:
   std::vector<int> group_;             // by position; -1: none
   std::vector<Group> groups_;
   std::vector<std::pair<ValueId, ValueId>> replaced_;
+  std::vector<int> seen_; // by position: the search that met it last
+  int epoch_ = 0;
   std::vector<std::optional<std::vector<Dim>>> index_; // by position, in an elementwise group
 };
 
