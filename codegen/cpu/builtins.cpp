@@ -55,9 +55,7 @@ public:
   }
 
 private:
-  llvm::BasicBlock *new_block() {
-    return llvm::BasicBlock::Create(b_.getContext(), "", function_);
-  }
+  llvm::BasicBlock *new_block() { return llvm::BasicBlock::Create(b_.getContext(), "", function_); }
   llvm::Value *at(llvm::Value *base, llvm::Value *offset) {
     return b_.CreateGEP(b_.getInt8Ty(), base, offset);
   }

@@ -33,14 +33,18 @@ std::string identifier(std::string_view text) {
   return out;
 }
 
-std::string kernel_link_name(size_t index) { return "kernel." + std::to_string(index); }
+std::string kernel_link_name(size_t index) {
+  return "kernel." + std::to_string(index);
+}
 
 uint16_t elf_machine(const MachineDesc &machine) {
   return llvm::StringRef(machine.triple).starts_with("aarch64") ? llvm::ELF::EM_AARCH64
                                                                 : llvm::ELF::EM_X86_64;
 }
 
-EmitOptions emit_options(const CpuOptions &options) { return {options.denormals_keep}; }
+EmitOptions emit_options(const CpuOptions &options) {
+  return {options.denormals_keep};
+}
 
 Status check_kernels(const Program &program, const std::vector<Kernel> &kernels) {
   if (kernels.size() != program.kernels.size())

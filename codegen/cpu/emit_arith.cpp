@@ -1,8 +1,8 @@
-// Arithmetic with the meanings of ir/kernel/scalar_ops.def. Nothing here depends on LLVM's undefined or
-// poison results: every input of every operation gives the documented value at every opt level.
+// Arithmetic with the meanings of ir/kernel/scalar_ops.def. Nothing here depends on LLVM's
+// undefined or poison results: every input of every operation gives the documented value at every
+// opt level.
 #include "codegen/cpu/kernel_emitter.h"
 #include "codegen/cpu/types.h"
-
 
 namespace kiln::cpu {
 namespace {
@@ -32,9 +32,8 @@ llvm::Value *KernelEmitter::emit_unary(const Expr &e, llvm::Value *a) {
   case UnaryOp::abs:
     if (floating)
       return b_.CreateUnaryIntrinsic(llvm::Intrinsic::fabs, a);
-    return is_signed_int(dtype)
-               ? b_.CreateBinaryIntrinsic(llvm::Intrinsic::abs, a, b_.getFalse())
-               : a;
+    return is_signed_int(dtype) ? b_.CreateBinaryIntrinsic(llvm::Intrinsic::abs, a, b_.getFalse())
+                                : a;
   case UnaryOp::ceil:
     return rounding(llvm::Intrinsic::ceil);
   case UnaryOp::floor:
@@ -101,12 +100,12 @@ llvm::Value *KernelEmitter::emit_float_binary(BinaryOp op, llvm::Value *a, llvm:
   }
 }
 
-// NaN if either is. On x86 minps and maxps return their second operand where one is NaN; what is left
-// to repair is a NaN in the first, which a constant never is.
+// NaN if either is. On x86 minps and maxps return their second operand where one is NaN; what is
+// left to repair is a NaN in the first, which a constant never is.
 llvm::Value *KernelEmitter::emit_float_extremum(bool maximum, llvm::Value *a, llvm::Value *b) {
   if (!llvm::StringRef(machine_.triple).starts_with("x86_64"))
-    return b_.CreateBinaryIntrinsic(
-        maximum ? llvm::Intrinsic::maximum : llvm::Intrinsic::minimum, a, b);
+    return b_.CreateBinaryIntrinsic(maximum ? llvm::Intrinsic::maximum : llvm::Intrinsic::minimum,
+                                    a, b);
   if (is_never_nan(b))
     std::swap(a, b);
   llvm::Value *first = maximum ? b_.CreateFCmpOGT(a, b) : b_.CreateFCmpOLT(a, b);

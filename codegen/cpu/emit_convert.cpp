@@ -1,7 +1,7 @@
-// Conversions by the language's rules: float to int saturates and NaN becomes 0, int to narrower int
-// wraps, anything to bool is != 0, f16 and bf16 round to nearest even (from f64 and integers through
-// f32). f16 uses the machine's instructions where it has them and integer arithmetic elsewhere, with
-// the results of ir/dtype.h; no library is called.
+// Conversions by the language's rules: float to int saturates and NaN becomes 0, int to narrower
+// int wraps, anything to bool is != 0, f16 and bf16 round to nearest even (from f64 and integers
+// through f32). f16 uses the machine's instructions where it has them and integer arithmetic
+// elsewhere, with the results of ir/dtype.h; no library is called.
 #include "codegen/cpu/kernel_emitter.h"
 #include "codegen/cpu/types.h"
 
@@ -40,7 +40,8 @@ llvm::Value *KernelEmitter::float_to_int(llvm::Value *a, DType to, int lanes) {
   llvm::Type *from = a->getType(), *type = value_type(context_, to, lanes);
   auto as_float = [&](const llvm::APInt &number, bool &exact) {
     llvm::APFloat f(from->getScalarType()->getFltSemantics());
-    exact = f.convertFromAPInt(number, is_signed, llvm::APFloat::rmTowardZero) == llvm::APFloat::opOK;
+    exact =
+        f.convertFromAPInt(number, is_signed, llvm::APFloat::rmTowardZero) == llvm::APFloat::opOK;
     return llvm::ConstantFP::get(from, f);
   };
   bool exact = true;

@@ -1,5 +1,5 @@
-// Dims as i64 arithmetic. Names bound to constants (expanded loops, folded lets) fold into the constant
-// part; variable parts are remembered for as long as their block dominates.
+// Dims as i64 arithmetic. Names bound to constants (expanded loops, folded lets) fold into the
+// constant part; variable parts are remembered for as long as their block dominates.
 #include "codegen/cpu/kernel_emitter.h"
 
 #include <algorithm>
@@ -33,7 +33,8 @@ KernelEmitter::Linear KernelEmitter::emit_linear(const Dim &dim) {
     for (const DimAtom &factor : term.factors) {
       Linear atom = emit_atom(factor);
       if (!atom.variable) {
-        overflow |= __builtin_mul_overflow(product.coefficient, atom.constant, &product.coefficient);
+        overflow |=
+            __builtin_mul_overflow(product.coefficient, atom.constant, &product.coefficient);
       } else {
         llvm::Value *value = atom.variable;
         if (atom.constant != 0)

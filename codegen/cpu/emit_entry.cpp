@@ -46,9 +46,7 @@ private:
     return b_.CreateLoad(type, b_.CreateConstInBoundsGEP1_64(b_.getInt8Ty(), base, offset));
   }
   llvm::Value *load_ptr(size_t offset) { return b_.CreateLoad(b_.getPtrTy(), field(offset)); }
-  llvm::BasicBlock *new_block() {
-    return llvm::BasicBlock::Create(b_.getContext(), "", function_);
-  }
+  llvm::BasicBlock *new_block() { return llvm::BasicBlock::Create(b_.getContext(), "", function_); }
 
   void load_regions() {
     services_ = load_ptr(offsetof(KilnFrame, services));
@@ -147,8 +145,7 @@ private:
     llvm::BasicBlock *call = new_block(), *after = new_block();
     b_.CreateCondBr(has_hook_, call, after);
     b_.SetInsertPoint(call);
-    auto *type =
-        llvm::FunctionType::get(b_.getVoidTy(), {b_.getPtrTy(), b_.getInt32Ty()}, false);
+    auto *type = llvm::FunctionType::get(b_.getVoidTy(), {b_.getPtrTy(), b_.getInt32Ty()}, false);
     b_.CreateCall(type, hook_, {services_self_, position});
     b_.CreateBr(after);
     b_.SetInsertPoint(after);
@@ -213,8 +210,7 @@ private:
 llvm::Function *make_entry(llvm::Module &module, const EntryContext &context,
                            const std::string &name, std::vector<llvm::Type *> params) {
   auto *type = llvm::FunctionType::get(llvm::Type::getInt32Ty(module.getContext()), params, false);
-  auto *function =
-      llvm::Function::Create(type, llvm::GlobalValue::ExternalLinkage, name, module);
+  auto *function = llvm::Function::Create(type, llvm::GlobalValue::ExternalLinkage, name, module);
   set_function_attributes(*function, context.machine, context.options);
   function->setDSOLocal(true);
   return function;
@@ -237,7 +233,8 @@ Result<llvm::Function *> emit_run(llvm::Module &module, const EntryContext &cont
   return function;
 }
 
-// A size that overflows, or is negative, becomes an arena of INT64_MAX bytes, which no caller grants.
+// A size that overflows, or is negative, becomes an arena of INT64_MAX bytes, which no caller
+// grants.
 Result<llvm::Function *> emit_plan(llvm::Module &module, const EntryContext &context,
                                    const Plan &plan, const std::string &name) {
   auto *ptr = llvm::PointerType::get(module.getContext(), 0);

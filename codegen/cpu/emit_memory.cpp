@@ -1,8 +1,8 @@
 // Loads and stores: plain, strided, counted, gathered.
 //
-// A count becomes a mask where the machine has cheap ones. Elsewhere a test picks the whole vector, or
-// a loop over the lanes that go through a small slot on the stack: the test costs nothing next to the
-// access, and tails are short.
+// A count becomes a mask where the machine has cheap ones. Elsewhere a test picks the whole vector,
+// or a loop over the lanes that go through a small slot on the stack: the test costs nothing next
+// to the access, and tails are short.
 #include "codegen/cpu/kernel_emitter.h"
 #include "codegen/cpu/types.h"
 
@@ -71,9 +71,9 @@ llvm::Value *KernelEmitter::emit_gather(const Expr &e) {
   llvm::Align alignment(std::min<uint64_t>(buffer.alignment, uint64_t(dtype_bytes(e.dtype))));
   llvm::Value *address = b_.CreateGEP(element, buffer.value, offsets);
   llvm::Type *memory = memory_type(context_, e.dtype, e.lanes);
-  llvm::Value *value = e.lanes == 1 ? static_cast<llvm::Value *>(
-                                          b_.CreateAlignedLoad(memory, address, alignment))
-                                    : b_.CreateMaskedGather(memory, address, alignment);
+  llvm::Value *value =
+      e.lanes == 1 ? static_cast<llvm::Value *>(b_.CreateAlignedLoad(memory, address, alignment))
+                   : b_.CreateMaskedGather(memory, address, alignment);
   return from_memory(b_, value, e.dtype, e.lanes);
 }
 
@@ -87,8 +87,8 @@ llvm::Value *KernelEmitter::lane_addresses(const Place &place, int lanes, const 
   std::vector<llvm::Constant *> iota;
   for (int i = 0; i < lanes; ++i)
     iota.push_back(b_.getInt64(uint64_t(i)));
-  llvm::Value *offsets = b_.CreateMul(llvm::ConstantVector::get(iota),
-                                      b_.CreateVectorSplat(unsigned(lanes), bytes));
+  llvm::Value *offsets =
+      b_.CreateMul(llvm::ConstantVector::get(iota), b_.CreateVectorSplat(unsigned(lanes), bytes));
   return b_.CreateGEP(b_.getInt8Ty(), place.address, offsets);
 }
 
@@ -115,8 +115,8 @@ llvm::Value *KernelEmitter::load_full(const Place &place, DType dtype, int lanes
   return b_.CreateMaskedGather(type, lane_addresses(place, lanes, stride), alignment);
 }
 
-// Vectors that together cover the elements from the first lane's to the last one's and not one more,
-// and a shuffle for each after the first.
+// Vectors that together cover the elements from the first lane's to the last one's and not one
+// more, and a shuffle for each after the first.
 llvm::Value *KernelEmitter::load_deinterleaved(const Place &place, llvm::Type *type, int lanes,
                                                int stride) {
   llvm::Value *out = nullptr;
@@ -164,9 +164,8 @@ llvm::Value *KernelEmitter::lane_mask(llvm::Value *count, int lanes, int element
   std::vector<llvm::Constant *> iota;
   for (int i = 0; i < lanes; ++i)
     iota.push_back(llvm::ConstantInt::get(type, uint64_t(i)));
-  return b_.CreateICmpULT(
-      llvm::ConstantVector::get(iota),
-      b_.CreateVectorSplat(unsigned(lanes), b_.CreateTrunc(clamped, type)));
+  return b_.CreateICmpULT(llvm::ConstantVector::get(iota),
+                          b_.CreateVectorSplat(unsigned(lanes), b_.CreateTrunc(clamped, type)));
 }
 
 void KernelEmitter::emit_lane_loop(llvm::Value *count,
@@ -220,8 +219,7 @@ llvm::Value *KernelEmitter::load_counted(const Place &place, DType dtype, int la
     b_.CreateStore(zero, slot);
     llvm::Value *bytes = b_.CreateMul(step, b_.getInt64(uint64_t(place.element_bytes)));
     emit_lane_loop(n, [&](llvm::Value *lane) {
-      llvm::Value *from =
-          b_.CreateGEP(b_.getInt8Ty(), place.address, b_.CreateMul(lane, bytes));
+      llvm::Value *from = b_.CreateGEP(b_.getInt8Ty(), place.address, b_.CreateMul(lane, bytes));
       b_.CreateStore(b_.CreateAlignedLoad(element, from, alignment),
                      b_.CreateGEP(element, slot, lane));
     });

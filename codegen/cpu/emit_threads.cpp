@@ -4,7 +4,8 @@
 //   void shim(ptr closure, i64 begin, i64 end)          loads the captured values and calls work
 //
 // and, in the kernel, a closure on the stack and a call of services->parallel_for. The work has the
-// captured pointers as parameters, not as loads, to keep what is known of them (noalias, alignment).
+// captured pointers as parameters, not as loads, to keep what is known of them (noalias,
+// alignment).
 #include "codegen/cpu/kernel_emitter.h"
 #include "codegen/cpu/types.h"
 #include "runtime/entry_abi.h"
@@ -52,7 +53,8 @@ private:
 } // namespace
 
 void KernelEmitter::emit_threads(const Stmt &s) {
-  if (threads_loops_ > 0 && function_->hasInternalLinkage()) { // nested: the outer one has the threads
+  if (threads_loops_ > 0 &&
+      function_->hasInternalLinkage()) { // nested: the outer one has the threads
     emit_rolled(s);
     return;
   }
@@ -72,10 +74,10 @@ void KernelEmitter::emit_threads(const Stmt &s) {
 
   llvm::Value *begin = emit_dim(s.begin), *end = emit_dim(s.end);
   llvm::Value *span = b_.CreateNSWSub(end, begin);
-  llvm::Value *trips =
-      s.step == 1 ? span
-                  : b_.CreateSDiv(b_.CreateNSWAdd(span, b_.getInt64(uint64_t(s.step - 1))),
-                                  b_.getInt64(uint64_t(s.step)));
+  llvm::Value *trips = s.step == 1
+                           ? span
+                           : b_.CreateSDiv(b_.CreateNSWAdd(span, b_.getInt64(uint64_t(s.step - 1))),
+                                           b_.getInt64(uint64_t(s.step)));
   std::vector<llvm::Type *> fields{b_.getPtrTy()};
   for (const Binding &binding : captured)
     fields.push_back(binding.value->getType());
@@ -146,8 +148,7 @@ llvm::Function *KernelEmitter::emit_work(const Stmt &s, const std::vector<Bindin
       if (binding.parameter < 0 || (at < facts_.size() && facts_[at].noalias))
         arg->addAttr(llvm::Attribute::NoAlias);
       if (binding.alignment > 1)
-        arg->addAttr(
-            llvm::Attribute::getWithAlignment(context_, llvm::Align(binding.alignment)));
+        arg->addAttr(llvm::Attribute::getWithAlignment(context_, llvm::Align(binding.alignment)));
     }
     bind(std::move(binding));
   }
@@ -161,8 +162,7 @@ llvm::Function *KernelEmitter::emit_work(const Stmt &s, const std::vector<Bindin
   b_.SetInsertPoint(loop);
   llvm::PHINode *trip = b_.CreatePHI(b_.getInt64Ty(), 2);
   trip->addIncoming(first, before);
-  llvm::Value *i =
-      b_.CreateNSWAdd(origin, b_.CreateNSWMul(trip, b_.getInt64(uint64_t(s.step))));
+  llvm::Value *i = b_.CreateNSWAdd(origin, b_.CreateNSWMul(trip, b_.getInt64(uint64_t(s.step))));
   {
     Scope scope(*this);
     bind({s.name, i});
@@ -184,8 +184,8 @@ llvm::Function *KernelEmitter::emit_shim(llvm::Function *work, llvm::StructType 
   llvm::IRBuilder<> b(llvm::BasicBlock::Create(context_, "", shim));
   std::vector<llvm::Value *> args;
   for (unsigned i = 0; i < closure->getNumElements(); ++i)
-    args.push_back(b.CreateLoad(closure->getElementType(i),
-                                b.CreateStructGEP(closure, shim->getArg(0), i)));
+    args.push_back(
+        b.CreateLoad(closure->getElementType(i), b.CreateStructGEP(closure, shim->getArg(0), i)));
   args.insert(args.end(), {shim->getArg(1), shim->getArg(2)});
   b.CreateCall(work, args)->setTailCall();
   b.CreateRetVoid();

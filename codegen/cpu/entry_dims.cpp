@@ -32,10 +32,10 @@ llvm::Value *EntryDims::emit(const Dim &dim) {
                         : value;
     }
     if (term.coefficient != 1)
-      product =
-          emit_arithmetic(llvm::Intrinsic::smul_with_overflow, llvm::Instruction::Mul, product,
-                          b_.getInt64(uint64_t(term.coefficient)));
-    sum = emit_arithmetic(llvm::Intrinsic::sadd_with_overflow, llvm::Instruction::Add, product, sum);
+      product = emit_arithmetic(llvm::Intrinsic::smul_with_overflow, llvm::Instruction::Mul,
+                                product, b_.getInt64(uint64_t(term.coefficient)));
+    sum =
+        emit_arithmetic(llvm::Intrinsic::sadd_with_overflow, llvm::Instruction::Add, product, sum);
   }
   return sum;
 }

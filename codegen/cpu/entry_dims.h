@@ -1,5 +1,5 @@
-// Dims over an entry's symbols as i64 arithmetic, for run() and plan(). Where the caller's dims are not
-// yet trusted (plan), every step is checked and `overflow()` says whether any failed.
+// Dims over an entry's symbols as i64 arithmetic, for run() and plan(). Where the caller's dims are
+// not yet trusted (plan), every step is checked and `overflow()` says whether any failed.
 #pragma once
 
 #include "ir/dim.h"

@@ -24,33 +24,26 @@ int region_index(const PlanBuffer &b) {
   return 0;
 }
 
+// True unless their ranges are shown to be apart, for all values of the symbols.
 bool may_overlap(const PlanBuffer &a, const PlanBuffer &b) {
   if (a.kind != b.kind || region_index(a) != region_index(b))
     return false;
-  if (a.offset == b.offset)
-    return true;
   Dim distance = b.offset - a.offset;
-  if (!distance.is_const()) // the planner gave both their own place, or one offset to the two
-    return a.kind != Kind::arena;
-  int64_t d = distance.as_const();
-  const Dim &first_size = d > 0 ? a.size : b.size;
-  return !first_size.is_const() || first_size.as_const() > std::max(d, -d);
+  DimRanges any;
+  return !known_nonnegative(distance - a.size, any) && !known_nonnegative(-distance - b.size, any);
 }
 
-int known_alignment(const PlanBuffer &b, DType dtype) {
-  if (b.kind == Kind::argument)
-    return 1;
-  bool loop_offset = b.kind != Kind::arena && !b.offset.is_const();
-  bool odd = b.offset.is_const() && b.offset.as_const() % KILN_ALIGNMENT != 0;
-  return loop_offset || odd ? int(dtype_bytes(dtype)) : KILN_ALIGNMENT;
+// The largest power of two, up to KILN_ALIGNMENT, that divides the offset whatever its symbols are.
+int offset_alignment(const Dim &offset) {
+  uint64_t bits = uint64_t(offset.constant_part()) | KILN_ALIGNMENT;
+  for (const DimTerm &term : offset.terms())
+    bits |= uint64_t(term.coefficient);
+  return int(bits & -bits);
 }
 
-// An arena offset that uses a loop's variable is a slice of a buffer: it starts at some element.
-bool is_slice(const PlanBuffer &b, const std::vector<Symbol> &dims) {
-  for (Symbol s : b.offset.symbols())
-    if (std::find(dims.begin(), dims.end(), s) == dims.end())
-      return true;
-  return false;
+// The caller's own buffers may start anywhere.
+int known_alignment(const PlanBuffer &b) {
+  return b.kind == Kind::argument ? 1 : offset_alignment(b.offset);
 }
 
 class Collector {
@@ -75,10 +68,7 @@ private:
     size_t count = std::min(step.buffers.size(), kernel.buffers.size());
     for (size_t i = 0; i < count; ++i) {
       const PlanBuffer &a = plan.buffers[size_t(step.buffers[i])];
-      int alignment = known_alignment(a, kernel.buffers[i].dtype);
-      if (is_slice(a, plan.dims))
-        alignment = std::min(alignment, int(dtype_bytes(kernel.buffers[i].dtype)));
-      facts[i].alignment = std::min(facts[i].alignment, alignment);
+      facts[i].alignment = std::min(facts[i].alignment, known_alignment(a));
       for (size_t j = 0; j < i; ++j)
         if (may_overlap(a, plan.buffers[size_t(step.buffers[j])]))
           facts[i].noalias = facts[j].noalias = false;

@@ -1,5 +1,6 @@
-// What a kernel may assume of its pointers, collected from every launch of it: which parameters never
-// share bytes with another one (in-place updates do), and which start at a multiple of 64 bytes.
+// What a kernel may assume of its pointers, collected from every launch of it: which parameters
+// never share bytes with another one (in-place updates do), and which start at a multiple of 64
+// bytes.
 #pragma once
 
 #include "ir/plan.h"

@@ -31,15 +31,14 @@ bool may_trap(const Kernel &kernel) {
   return holds(holds, kernel.body);
 }
 
-KernelEmitter::KernelEmitter(llvm::Module &module, const Kernel &kernel,
-                             const MachineDesc &machine, const std::vector<BufferFacts> &facts,
-                             const EmitOptions &options)
+KernelEmitter::KernelEmitter(llvm::Module &module, const Kernel &kernel, const MachineDesc &machine,
+                             const std::vector<BufferFacts> &facts, const EmitOptions &options)
     : module_(module), context_(module.getContext()), kernel_(kernel), machine_(machine),
       facts_(facts), options_(options), may_trap_(may_trap(kernel)), b_(context_) {}
 
 KernelEmitter::Scope::Scope(KernelEmitter &e)
-    : emitter(e), bindings(e.bindings_.size()), ranges(e.ranges_.size()),
-      cached(e.cached_.size()) {}
+    : emitter(e), bindings(e.bindings_.size()), ranges(e.ranges_.size()), cached(e.cached_.size()) {
+}
 
 KernelEmitter::Scope::~Scope() {
   emitter.bindings_.resize(bindings);
@@ -53,8 +52,7 @@ KernelEmitter::Scope::~Scope() {
 llvm::Function *KernelEmitter::make_function(const std::string &name,
                                              const std::vector<llvm::Type *> &params) {
   auto *type = llvm::FunctionType::get(b_.getVoidTy(), params, false);
-  auto *function =
-      llvm::Function::Create(type, llvm::GlobalValue::InternalLinkage, name, module_);
+  auto *function = llvm::Function::Create(type, llvm::GlobalValue::InternalLinkage, name, module_);
   set_function_attributes(*function, machine_, options_);
   function->setDSOLocal(true);
   return function;
@@ -109,7 +107,8 @@ Result<llvm::Function *> KernelEmitter::emit(const std::string &name) {
     if (facts.noalias)
       arg->addAttr(llvm::Attribute::NoAlias);
     if (facts.alignment > 1)
-      arg->addAttr(llvm::Attribute::getWithAlignment(context_, llvm::Align(uint64_t(facts.alignment))));
+      arg->addAttr(
+          llvm::Attribute::getWithAlignment(context_, llvm::Align(uint64_t(facts.alignment))));
     bind({buffer.name, arg, buffer.dtype, 1, true, unsigned(facts.alignment), int(i)});
   }
   for (size_t i = 0; i < kernel_.dims.size(); ++i)

@@ -2,11 +2,12 @@
 //
 //   void k(KilnFrame *frame, ptr buffer..., i64 dim...)
 //
-// Vectors are explicit, so no vectorizer runs. `unroll` loops are expanded here with their variables
-// as constants; offsets are split into a variable part, computed once in each scope, and a constant
-// part, which ends up as the displacement of an address. A `threads` loop becomes two functions: the
-// work, with the same parameters and a range, and a shim that takes them out of a closure for
-// parallel_for. Errors (only malformed kernels cause them) are kept; the first one is returned.
+// Vectors are explicit, so no vectorizer runs. `unroll` loops are expanded here with their
+// variables as constants; offsets are split into a variable part, computed once in each scope, and
+// a constant part, which ends up as the displacement of an address. A `threads` loop becomes two
+// functions: the work, with the same parameters and a range, and a shim that takes them out of a
+// closure for parallel_for. Errors (only malformed kernels cause them) are kept; the first one is
+// returned.
 #pragma once
 
 #include "codegen/cpu/facts.h"

@@ -17,11 +17,14 @@ namespace elf = llvm::ELF;
 constexpr uint64_t kPage = 4096;
 constexpr uint64_t kCodeAlignment = 64;
 
-uint64_t align_up(uint64_t v, uint64_t alignment) { return (v + alignment - 1) / alignment * alignment; }
+uint64_t align_up(uint64_t v, uint64_t alignment) {
+  return (v + alignment - 1) / alignment * alignment;
+}
 
 class Linker {
 public:
-  Linker(uint16_t machine, const std::vector<LinkUnit> &units, const std::vector<LinkEntry> &entries)
+  Linker(uint16_t machine, const std::vector<LinkUnit> &units,
+         const std::vector<LinkEntry> &entries)
       : machine_(machine), units_(units), entries_(entries) {}
 
   Result<std::vector<std::byte>> run() {
@@ -49,7 +52,8 @@ private:
   }
 
   void lay_out() {
-    header_ = align_up(sizeof(elf::Elf64_Ehdr) + kSegments * sizeof(elf::Elf64_Phdr), kCodeAlignment);
+    header_ =
+        align_up(sizeof(elf::Elf64_Ehdr) + kSegments * sizeof(elf::Elf64_Phdr), kCodeAlignment);
     uint64_t at = header_ + sizeof(KilnImageHeader) + entries_.size() * sizeof(KilnImageEntry);
     places_.resize(units_.size());
     constants_ = align_up(at, kCodeAlignment);

@@ -13,8 +13,9 @@ namespace kiln::cpu {
 
 struct LinkUnit {
   const ObjectFile *object = nullptr;
-  // For a kernel's object: the names under which its function `kernel` is called, and those that stand
-  // in the symbol table, where its `kernel.loop1` appears as the first of these plus `.loop1`.
+  // For a kernel's object: the names under which its function `kernel` is called, and those that
+  // stand in the symbol table, where its `kernel.loop1` appears as the first of these plus
+  // `.loop1`.
   std::vector<std::string> link_names;
   std::vector<std::string> labels;
 };

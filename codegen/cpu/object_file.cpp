@@ -67,7 +67,8 @@ Result<ObjectFile> read_object(std::string_view bytes) {
     section.executable = (header.sh_flags & llvm::ELF::SHF_EXECINSTR) != 0;
     section.alignment = std::max<uint64_t>(1, header.sh_addralign);
     if (section.loaded) {
-      if ((header.sh_flags & llvm::ELF::SHF_WRITE) != 0 || header.sh_type != llvm::ELF::SHT_PROGBITS)
+      if ((header.sh_flags & llvm::ELF::SHF_WRITE) != 0 ||
+          header.sh_type != llvm::ELF::SHT_PROGBITS)
         return Error{"LLVM made a section of another kind than code and constants: " +
                      section.name};
       auto contents = elf->getSectionContents(header);

@@ -15,7 +15,9 @@ uint32_t read32(const uint8_t *p) {
   return v;
 }
 
-void write32(uint8_t *p, uint32_t v) { std::memcpy(p, &v, sizeof v); }
+void write32(uint8_t *p, uint32_t v) {
+  std::memcpy(p, &v, sizeof v);
+}
 
 bool fits(int64_t v, int bits) {
   return v >= -(int64_t(1) << (bits - 1)) && v < int64_t(1) << (bits - 1);
@@ -79,7 +81,8 @@ Status apply_aarch64(uint32_t type, uint8_t *bytes, uint64_t place, uint64_t tar
   case elf::R_AARCH64_ADR_PREL_LO21:
     return address21(bytes, distance);
   case elf::R_AARCH64_ADR_PREL_PG_HI21:
-    return address21(bytes, int64_t((target & ~uint64_t(0xfff)) - (place & ~uint64_t(0xfff))) >> 12);
+    return address21(bytes,
+                     int64_t((target & ~uint64_t(0xfff)) - (place & ~uint64_t(0xfff))) >> 12);
   case elf::R_AARCH64_ADD_ABS_LO12_NC:
   case elf::R_AARCH64_LDST8_ABS_LO12_NC:
     return low12(bytes, target, 0);

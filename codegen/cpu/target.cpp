@@ -50,8 +50,8 @@ llvm::CodeGenOptLevel codegen_level(int opt_level) {
   }
 }
 
-// What the kernel passes leave to do: registers for tiles and scalars, common offsets, invariants out of
-// loops. Vectors, unrolling and tiling are there already, and memory idioms must stay loops.
+// What the kernel passes leave to do: registers for tiles and scalars, common offsets, invariants
+// out of loops. Vectors, unrolling and tiling are there already, and memory idioms must stay loops.
 llvm::FunctionPassManager make_passes(int opt_level) {
   llvm::FunctionPassManager passes;
   passes.addPass(llvm::SROAPass(llvm::SROAOptions::ModifyCFG));

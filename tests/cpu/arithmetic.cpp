@@ -15,12 +15,12 @@ const float kNan = std::numeric_limits<float>::quiet_NaN();
 // out[i] = op(a[i], b[i]) for `lanes` at a time; the size is a multiple of the lanes.
 Kernel binary_kernel(BinaryOp op, DType dtype, int64_t size, int lanes) {
   Dim i = sym("i");
-  Expr value = kb::binary(op, kb::load(name("a"), dtype, i, lanes),
-                          kb::load(name("b"), dtype, i, lanes));
+  Expr value =
+      kb::binary(op, kb::load(name("a"), dtype, i, lanes), kb::load(name("b"), dtype, i, lanes));
   KernelBuffer result = out("out", value.dtype, size);
-  return make_kernel("binary", {in("a", dtype, size), in("b", dtype, size), result}, {},
-                     {kb::loop(name("i"), 0, size, LoopKind::serial,
-                               {kb::store(name("out"), i, value)}, lanes)});
+  return make_kernel(
+      "binary", {in("a", dtype, size), in("b", dtype, size), result}, {},
+      {kb::loop(name("i"), 0, size, LoopKind::serial, {kb::store(name("out"), i, value)}, lanes)});
 }
 
 template <typename T, typename R = T>
@@ -76,7 +76,8 @@ TEST_CASE("relu keeps NaN") {
   Expr zero = kb::number(DType::f32, 0, 8);
   for (bool swapped : {false, true}) {
     Expr value = swapped ? kb::max(zero, x) : kb::max(x, zero);
-    Program program = make_program({make_kernel("relu", {in("a", DType::f32, 8), out("o", DType::f32, 8)}, {},
+    Program program = make_program({make_kernel(
+        "relu", {in("a", DType::f32, 8), out("o", DType::f32, 8)}, {},
         {kb::loop(name("i"), 0, 8, LoopKind::serial, {kb::store(name("o"), i, value)}, 8)})});
     Run run;
     run.args = {bytes_of<float>({1, -1, kNan, kInf, -kInf, 0, -3, kNan}), Bytes(32)};
@@ -136,11 +137,12 @@ TEST_CASE("division by zero in lanes that do not count does not fault") {
   a.count = b.count = Dim(5);
   Stmt store = kb::store(name("o"), i, kb::div(a, b));
   store.count = Dim(5);
-  Program program = make_program({make_kernel("tail",
-      {in("a", DType::i32, 5), in("b", DType::i32, 5), out("o", DType::i32, 5)}, {},
+  Program program = make_program({make_kernel(
+      "tail", {in("a", DType::i32, 5), in("b", DType::i32, 5), out("o", DType::i32, 5)}, {},
       {kb::loop(name("i"), 0, 5, LoopKind::serial, {store}, 8)})});
   Run run;
-  run.args = {bytes_of<int32_t>({10, 20, 30, 40, 50}), bytes_of<int32_t>({1, 2, 3, 4, 5}), Bytes(20)};
+  run.args = {bytes_of<int32_t>({10, 20, 30, 40, 50}), bytes_of<int32_t>({1, 2, 3, 4, 5}),
+              Bytes(20)};
   on_every_machine(program, run, [&](const MachineDesc &, const Run &done) {
     CHECK(values_of<int32_t>(done.args[2]) == std::vector<int32_t>(5, 10));
   });
@@ -165,8 +167,8 @@ TEST_CASE("unary operations and reductions over lanes") {
     for (int lanes : {1, 8}) {
       Expr x = kb::load(name("a"), DType::f32, sym("i"), lanes);
       Expr all = kb::load(name("a"), DType::f32, 0, 8);
-      Program program = make_program({make_kernel("unary",
-          {in("a", DType::f32, 8), out("o", DType::f32, 8), out("r", DType::f32, 2)}, {},
+      Program program = make_program({make_kernel(
+          "unary", {in("a", DType::f32, 8), out("o", DType::f32, 8), out("r", DType::f32, 2)}, {},
           {kb::loop(name("i"), 0, 8, LoopKind::serial,
                     {kb::store(name("o"), sym("i"), kb::unary(c.op, x))}, lanes),
            kb::store(name("r"), 0, kb::reduce(BinaryOp::add, all)),
@@ -183,8 +185,9 @@ TEST_CASE("fma rounds once where the target has it") {
   float x = 1.0f + 0x1p-12f;
   Expr a = kb::load(name("a"), DType::f32, 0, 4);
   Expr value = kb::fma(a, a, kb::number(DType::f32, -1.0, 4));
-  Program program = make_program({make_kernel("fma", {in("a", DType::f32, 4), out("o", DType::f32, 4)},
-                                              {}, {kb::store(name("o"), 0, value)})});
+  Program program =
+      make_program({make_kernel("fma", {in("a", DType::f32, 4), out("o", DType::f32, 4)}, {},
+                                {kb::store(name("o"), 0, value)})});
   Run run;
   run.args = {bytes_of<float>({x, x, x, x}), Bytes(16)};
   on_every_machine(program, run, [&](const MachineDesc &machine, const Run &done) {

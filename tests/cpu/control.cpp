@@ -8,16 +8,15 @@ namespace {
 
 TEST_CASE("index arithmetic rounds towards minus infinity") {
   Dim i = sym("i"), n = sym("N");
-  std::vector<Dim> dims{floordiv(i - Dim(7), Dim(4)), mod(i - Dim(7), Dim(4)),
-                        floordiv(i - Dim(7), Dim(3)), mod(i - Dim(7), Dim(3)),
-                        floordiv(i * Dim(5), n),      mod(i * Dim(5), n),
-                        floordiv(i - Dim(9), n),      mod(i - Dim(9), n),
-                        kiln::min(i, n),              kiln::max(i - Dim(3), n),
-                        i * i * n - i * Dim(2)};
+  std::vector<Dim> dims{
+      floordiv(i - Dim(7), Dim(4)), mod(i - Dim(7), Dim(4)), floordiv(i - Dim(7), Dim(3)),
+      mod(i - Dim(7), Dim(3)),      floordiv(i * Dim(5), n), mod(i * Dim(5), n),
+      floordiv(i - Dim(9), n),      mod(i - Dim(9), n),      kiln::min(i, n),
+      kiln::max(i - Dim(3), n),     i * i * n - i * Dim(2)};
   std::vector<Stmt> body;
   for (size_t k = 0; k < dims.size(); ++k)
-    body.push_back(kb::store(name("o"), i * Dim(int64_t(dims.size())) + Dim(int64_t(k)),
-                             kb::index(dims[k])));
+    body.push_back(
+        kb::store(name("o"), i * Dim(int64_t(dims.size())) + Dim(int64_t(k)), kb::index(dims[k])));
   Dim size = Dim(20 * int64_t(dims.size()));
   for (LoopKind kind : {LoopKind::serial, LoopKind::unroll}) {
     Program program = make_program({make_kernel("dims", {out("o", DType::i64, size)}, {"N"},
@@ -56,8 +55,8 @@ TEST_CASE("while, if and let") {
                   kb::store(name("s"), 1, kb::add(state(1), kb::integer(DType::i64, 1)))}),
       kb::let(name("steps"), state(1)),
       kb::store(name("o"), sym("steps") - Dim(100), kb::var(name("steps"), DType::i64))};
-  Program program = make_program({make_kernel(
-      "collatz", {in("a", DType::i64, 1), out("o", DType::i64, 20)}, {}, body)});
+  Program program = make_program(
+      {make_kernel("collatz", {in("a", DType::i64, 1), out("o", DType::i64, 20)}, {}, body)});
   Run run;
   run.args = {bytes_of<int64_t>({27}), Bytes(160)};
   on_every_machine(program, run, [&](const MachineDesc &, const Run &done) {
@@ -68,11 +67,13 @@ TEST_CASE("while, if and let") {
 TEST_CASE("loops that are empty, have steps, or end early") {
   Dim i = sym("i"), n = sym("N");
   for (int64_t size : {-2, 0, 1, 5, 12}) {
-    Program program = make_program({make_kernel("steps", {out("o", DType::i32, 16)}, {"N"},
-        {kb::loop(name("i"), 0, n, LoopKind::serial,
-                  {kb::store(name("o"), i, kb::add(kb::load(name("o"), DType::i32, i),
-                                                   kb::integer(DType::i32, 1)))},
-                  5)})});
+    Program program =
+        make_program({make_kernel("steps", {out("o", DType::i32, 16)}, {"N"},
+                                  {kb::loop(name("i"), 0, n, LoopKind::serial,
+                                            {kb::store(name("o"), i,
+                                                       kb::add(kb::load(name("o"), DType::i32, i),
+                                                               kb::integer(DType::i32, 1)))},
+                                            5)})});
     Run run;
     run.dims = {size};
     run.args = {Bytes(64)};
@@ -92,14 +93,14 @@ Kernel threads_kernel(int64_t step, bool asserts) {
                          kb::loop(name("j"), 0, 4, LoopKind::serial,
                                   {kb::store(name("row"), j, kb::load(name("a"), DType::f32, i))})};
   if (asserts)
-    body.push_back(kb::assert_(kb::lt(kb::load(name("a"), DType::f32, i),
-                                      kb::number(DType::f32, 100)), 2));
+    body.push_back(
+        kb::assert_(kb::lt(kb::load(name("a"), DType::f32, i), kb::number(DType::f32, 100)), 2));
   body.push_back(kb::store(
       name("o"), i, kb::mul(kb::var(name("x"), DType::f32), kb::load(name("row"), DType::f32, 3))));
-  return make_kernel(
-      "scale", {in("a", DType::f32, sym("N")), out("o", DType::f32, sym("N"))}, {"N"},
-      {kb::let(name("x"), kb::load(name("a"), DType::f32, 1)),
-       kb::loop(name("i"), 1, sym("N"), LoopKind::threads, body, step)});
+  return make_kernel("scale", {in("a", DType::f32, sym("N")), out("o", DType::f32, sym("N"))},
+                     {"N"},
+                     {kb::let(name("x"), kb::load(name("a"), DType::f32, 1)),
+                      kb::loop(name("i"), 1, sym("N"), LoopKind::threads, body, step)});
 }
 
 TEST_CASE("threads") {
@@ -153,21 +154,26 @@ TEST_CASE("lanes: concat, shuffle, extract, iota, select, bools in memory") {
   joined.lanes = 8;
   joined.args = {b, a};
   Expr mask = kb::load(name("m"), DType::bool_, 0, 8);
-  Program program = make_program({make_kernel("lanes",
-      {in("a", DType::i32, 8), in("m", DType::bool_, 8), out("o", DType::i32, 21),
-       out("p", DType::bool_, 8)}, {},
-      {kb::store(name("o"), 0, shuffled), kb::store(name("o"), 4, joined),
-       kb::store(name("o"), 12, kb::select(mask, kb::iota(DType::i32, 8),
-                                           kb::broadcast(kb::extract(joined, 1), 8))),
-       kb::store(name("o"), 20, kb::reduce(BinaryOp::max, joined)),
-       kb::store(name("p"), 0, kb::logical_not(mask))})});
+  Program program =
+      make_program({make_kernel("lanes",
+                                {in("a", DType::i32, 8), in("m", DType::bool_, 8),
+                                 out("o", DType::i32, 21), out("p", DType::bool_, 8)},
+                                {},
+                                {kb::store(name("o"), 0, shuffled), kb::store(name("o"), 4, joined),
+                                 kb::store(name("o"), 12,
+                                           kb::select(mask, kb::iota(DType::i32, 8),
+                                                      kb::broadcast(kb::extract(joined, 1), 8))),
+                                 kb::store(name("o"), 20, kb::reduce(BinaryOp::max, joined)),
+                                 kb::store(name("p"), 0, kb::logical_not(mask))})});
   Run run;
-  run.args = {bytes_of<int32_t>({10, 11, 12, 13, 14, 15, 16, 17}), {1, 0, 0, 1, 1, 0, 2, 0},
-              Bytes(84), Bytes(8)};
+  run.args = {bytes_of<int32_t>({10, 11, 12, 13, 14, 15, 16, 17}),
+              {1, 0, 0, 1, 1, 0, 2, 0},
+              Bytes(84),
+              Bytes(8)};
   on_every_machine(program, run, [&](const MachineDesc &, const Run &done) {
-    CHECK(values_of<int32_t>(done.args[2]) ==
-          std::vector<int32_t>{17, 10, 15, 12, 14, 15, 16, 17, 10, 11, 12,
-                               13, 0,  15, 15, 3,  4,  15, 6,  15, 17});
+    CHECK(values_of<int32_t>(done.args[2]) == std::vector<int32_t>{17, 10, 15, 12, 14, 15, 16,
+                                                                   17, 10, 11, 12, 13, 0,  15,
+                                                                   15, 3,  4,  15, 6,  15, 17});
     CHECK(done.args[3] == Bytes{0, 1, 1, 0, 0, 1, 0, 1});
   });
 }

@@ -24,9 +24,10 @@ void check_convert(DType from, DType to, std::vector<From> values, std::vector<T
   run.args = {bytes_of(values), Bytes(expected.size() * sizeof(To))};
   for (int lanes : {1, 8}) {
     Expr x = kb::load(name("a"), from, sym("i"), lanes);
-    Program program = make_program({make_kernel("convert", {in("a", from, size), out("o", to, size)}, {},
-        {kb::loop(name("i"), 0, size, LoopKind::serial,
-                  {kb::store(name("o"), sym("i"), kb::convert(to, x))}, lanes)})});
+    Program program = make_program(
+        {make_kernel("convert", {in("a", from, size), out("o", to, size)}, {},
+                     {kb::loop(name("i"), 0, size, LoopKind::serial,
+                               {kb::store(name("o"), sym("i"), kb::convert(to, x))}, lanes)})});
     on_every_machine(program, run, [&](const MachineDesc &, const Run &done) {
       std::vector<To> got = values_of<To>(done.args[1]);
       for (size_t k = 0; k < expected.size(); ++k) {
@@ -56,10 +57,11 @@ To saturated(From v) {
 
 template <typename From, typename To>
 void check_saturating(DType from, DType to) {
-  std::vector<From> values{0.0f,        -0.5f,    1.9f,      -1.9f,       127.5f,     128.0f,
-                           -129.0f,     255.9f,   256.0f,    32768.0f,    -32769.0f,  65536.0f,
-                           2147483520.0f, 2147483648.0f, -2147483648.0f, -3e9f, 4294967040.0f,
-                           4294967296.0f, 9.2233715e18f, 9.3e18f, -9.3e18f, 1.9e19f, kInf, -kInf, kNan};
+  std::vector<From> values{0.0f,      -0.5f,         1.9f,          -1.9f,         127.5f,
+                           128.0f,    -129.0f,       255.9f,        256.0f,        32768.0f,
+                           -32769.0f, 65536.0f,      2147483520.0f, 2147483648.0f, -2147483648.0f,
+                           -3e9f,     4294967040.0f, 4294967296.0f, 9.2233715e18f, 9.3e18f,
+                           -9.3e18f,  1.9e19f,       kInf,          -kInf,         kNan};
   std::vector<To> expected;
   for (From v : values)
     expected.push_back(saturated<From, To>(v));
@@ -93,10 +95,11 @@ TEST_CASE("integers wrap, widen by their sign, and become floats") {
 }
 
 TEST_CASE("f16 and bf16 round as the reference does") {
-  std::vector<float> values{0.0f,     -0.0f,    1.0f,      -2.5f,    65504.0f, 65519.0f, 65520.0f,
-                            1e6f,     6.1e-5f,  6.09e-5f,  5.96e-8f, 2.98e-8f, 2.99e-8f, 1e-10f,
-                            kInf,     -kInf,    1.00048828125f, 1.00146484375f, 0.1f, -0.3333f,
-                            2049.0f,  2051.0f,  3.3895e38f, 3.4e38f,  1.00390625f, 1.01171875f};
+  std::vector<float> values{
+      0.0f,    -0.0f,      1.0f,           -2.5f,          65504.0f,   65519.0f, 65520.0f,
+      1e6f,    6.1e-5f,    6.09e-5f,       5.96e-8f,       2.98e-8f,   2.99e-8f, 1e-10f,
+      kInf,    -kInf,      1.00048828125f, 1.00146484375f, 0.1f,       -0.3333f, 2049.0f,
+      2051.0f, 3.3895e38f, 3.4e38f,        1.00390625f,    1.01171875f};
   std::vector<uint16_t> halves, brains;
   for (float v : values) {
     halves.push_back(f32_to_f16(v));

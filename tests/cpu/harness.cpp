@@ -96,13 +96,12 @@ Run execute_here(const cpu::CodeImage &image, Run run) {
   ImageLog log{};
   KilnServices services = image_services(&log);
   run.planned.assign(64, 0);
-  run.plan_status =
-      image_plan_fn(header, uint32_t(run.entry))(run.dims.data(), run.planned.data());
+  run.plan_status = image_plan_fn(header, uint32_t(run.entry))(run.dims.data(), run.planned.data());
   if (run.plan_status != 0 || run.planned[0] >= (1 << 28))
     return run;
   Aligned arena{size_t(run.planned[0])};
-  KilnFrame frame{&services,     args.data(),     run.dims.data(), arena.get(),
-                  weights.get(), variables.get(), -1,              0};
+  KilnFrame frame{
+      &services, args.data(), run.dims.data(), arena.get(), weights.get(), variables.get(), -1, 0};
   run.code = image_run_fn(header, uint32_t(run.entry))(&frame);
   run.trap_kernel = frame.trap_kernel;
   run.kernel_log.assign(log.kernels, log.kernels + log.count);

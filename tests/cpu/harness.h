@@ -42,16 +42,20 @@ struct Run {
   std::vector<int> kernel_log;
 };
 
-// A program of one entry that launches each kernel once; every buffer of the kernels is an argument of
-// its own, unless an earlier kernel has one of that name; dims of the kernels are the entry's.
+// A program of one entry that launches each kernel once; every buffer of the kernels is an argument
+// of its own, unless an earlier kernel has one of that name; dims of the kernels are the entry's.
 Program make_program(std::vector<Kernel> kernels);
 Kernel make_kernel(std::string kernel_name, std::vector<KernelBuffer> buffers,
                    std::vector<std::string> dims, std::vector<Stmt> body);
 KernelBuffer in(std::string_view buffer, DType dtype, Dim size);
 KernelBuffer out(std::string_view buffer, DType dtype, Dim size);
 
-inline Dim sym(std::string_view text) { return Dim::symbol(text); }
-inline Symbol name(std::string_view text) { return Symbol(text); }
+inline Dim sym(std::string_view text) {
+  return Dim::symbol(text);
+}
+inline Symbol name(std::string_view text) {
+  return Symbol(text);
+}
 
 // The targets whose code can run here.
 std::vector<MachineDesc> runnable_machines();

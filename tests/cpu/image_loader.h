@@ -1,5 +1,6 @@
-/* Maps a code image and runs one of its entries: the smallest caller that entry_abi.h allows. In C, so
- * that it is built for the host's tests and, statically, for those that run under an emulator. */
+/* Maps a code image and runs one of its entries: the smallest caller that entry_abi.h allows. In C,
+ * so that it is built for the host's tests and, statically, for those that run under an emulator.
+ */
 #ifndef KILN_TESTS_CPU_IMAGE_LOADER_H
 #define KILN_TESTS_CPU_IMAGE_LOADER_H
 
@@ -11,7 +12,8 @@
 extern "C" {
 #endif
 
-/* The image header in memory, or NULL where the image is malformed. Mapped until the process ends. */
+/* The image header in memory, or NULL where the image is malformed. Mapped until the process ends.
+ */
 const KilnImageHeader *image_map(const void *elf, size_t size);
 KilnRunFn image_run_fn(const KilnImageHeader *header, uint32_t entry);
 KilnPlanFn image_plan_fn(const KilnImageHeader *header, uint32_t entry);

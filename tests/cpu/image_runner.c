@@ -1,5 +1,6 @@
-/* image_runner IMAGE REQUEST REPLY: plans and runs an image's entry for a test that cannot run it in its
- * own process, because the code is another machine's. Request and reply are as in harness.cpp. */
+/* image_runner IMAGE REQUEST REPLY: plans and runs an image's entry for a test that cannot run it
+ * in its own process, because the code is another machine's. Request and reply are as in
+ * harness.cpp. */
 #include "tests/cpu/image_loader.h"
 
 #include <stdio.h>

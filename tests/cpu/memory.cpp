@@ -21,7 +21,8 @@ Program strided_program(DType dtype, int lanes, int64_t from_stride, int64_t to_
   if (counted)
     store.count = store.value.args[0].count = sym("N") - i;
   return make_program({make_kernel(
-      "strided", {in("a", dtype, sym("N") * Dim(from_stride)), out("o", dtype, sym("N") * Dim(to_stride))},
+      "strided",
+      {in("a", dtype, sym("N") * Dim(from_stride)), out("o", dtype, sym("N") * Dim(to_stride))},
       {"N"}, {kb::loop(name("i"), 0, sym("N"), LoopKind::serial, {store}, lanes)})});
 }
 
@@ -67,8 +68,9 @@ TEST_CASE("lanes at and past the count read as 0") {
     Expr b = a;
     b.stride = -1;
     b.index = Dim(7);
-    Program program = make_program({make_kernel("tail", {in("a", DType::f32, 8), out("o", DType::f32, 16)}, {"N"},
-        {kb::store(name("o"), 0, a), kb::store(name("o"), 8, b)})});
+    Program program =
+        make_program({make_kernel("tail", {in("a", DType::f32, 8), out("o", DType::f32, 16)}, {"N"},
+                                  {kb::store(name("o"), 0, a), kb::store(name("o"), 8, b)})});
     Run run;
     run.dims = {count};
     run.args = {bytes_of<float>({1, 2, 3, 4, 5, 6, 7, 8}), Bytes(64)};
@@ -85,8 +87,8 @@ TEST_CASE("lanes at and past the count read as 0") {
 TEST_CASE("gathers") {
   for (DType dtype : {DType::f32, DType::u8}) {
     Expr at = kb::load(name("at"), DType::i64, 0, 8);
-    Program program = make_program({make_kernel("gather",
-        {in("a", dtype, 20), in("at", DType::i64, 8), out("o", dtype, 9)}, {},
+    Program program = make_program({make_kernel(
+        "gather", {in("a", dtype, 20), in("at", DType::i64, 8), out("o", dtype, 9)}, {},
         {kb::store(name("o"), 0, kb::gather(name("a"), dtype, at)),
          kb::store(name("o"), 8, kb::gather(name("a"), dtype, kb::extract(at, 3)))})});
     std::vector<int64_t> indices{19, 0, 7, 7, 3, 11, 18, 1};
@@ -98,7 +100,8 @@ TEST_CASE("gathers") {
       large.push_back(float(k * 3));
     }
     bool bytes = dtype == DType::u8;
-    run.args = {bytes ? bytes_of(small) : bytes_of(large), bytes_of(indices), Bytes(bytes ? 9 : 36)};
+    run.args = {bytes ? bytes_of(small) : bytes_of(large), bytes_of(indices),
+                Bytes(bytes ? 9 : 36)};
     on_every_machine(program, run, [&](const MachineDesc &, const Run &done) {
       for (size_t k = 0; k < 9; ++k) {
         int64_t want = indices[k < 8 ? k : 3] * 3;
@@ -112,8 +115,8 @@ TEST_CASE("gathers") {
 // Buffers that end at a page nobody may touch.
 TEST_CASE("no access outside of what counts") {
   long page = sysconf(_SC_PAGESIZE);
-  auto *map = static_cast<uint8_t *>(mmap(nullptr, size_t(4 * page), PROT_READ | PROT_WRITE,
-                                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  auto *map = static_cast<uint8_t *>(
+      mmap(nullptr, size_t(4 * page), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   REQUIRE(map != MAP_FAILED);
   REQUIRE(mprotect(map + page, size_t(page), PROT_NONE) == 0);
   REQUIRE(mprotect(map + 3 * page, size_t(page), PROT_NONE) == 0);

@@ -1,5 +1,6 @@
-// A register tile of 6 rows by 4 vectors, written in kernel IR as the schedules write it: the code must
-// be right on every target and, where there are 512-bit vectors, near the peak of the machine's FMAs.
+// A register tile of 6 rows by 4 vectors, written in kernel IR as the schedules write it: the code
+// must be right on every target and, where there are 512-bit vectors, near the peak of the
+// machine's FMAs.
 #include "tests/cpu/harness.h"
 
 #include <catch2/catch.hpp>
@@ -13,8 +14,8 @@ namespace {
 
 constexpr int kRows = 6, kVectors = 4;
 
-// C[6, 4 * lanes] = A[6, K] B[K, 4 * lanes] with the tile in registers, k unrolled by 4, and the next
-// rows of B prefetched. Run `repeat` times over the same data.
+// C[6, 4 * lanes] = A[6, K] B[K, 4 * lanes] with the tile in registers, k unrolled by 4, and the
+// next rows of B prefetched. Run `repeat` times over the same data.
 Kernel tile_kernel(int64_t depth, int lanes, Dim repeat) {
   int64_t width = kVectors * lanes;
   Dim m = sym("m"), n = sym("n"), k = sym("k"), u = sym("u");
@@ -25,16 +26,16 @@ Kernel tile_kernel(int64_t depth, int lanes, Dim repeat) {
   Expr acc = kb::load(name("acc"), DType::f32, tile, lanes);
   Expr a = kb::broadcast(kb::load(name("a"), DType::f32, m * Dim(depth) + k + u), lanes);
   Expr b = kb::load(name("b"), DType::f32, (k + u) * Dim(width) + n * Dim(lanes), lanes);
-  std::vector<Stmt> tiles{
-      unroll("m", kRows, {unroll("n", kVectors,
-                                 {kb::store(name("acc"), tile, kb::number(DType::f32, 0, lanes))})})};
+  std::vector<Stmt> tiles{unroll(
+      "m", kRows,
+      {unroll("n", kVectors, {kb::store(name("acc"), tile, kb::number(DType::f32, 0, lanes))})})};
   Stmt update = kb::store(name("acc"), tile, kb::fma(a, b, acc));
   Stmt fetch = kb::prefetch(name("b"), (k + u + Dim(8)) * Dim(width) + n * Dim(lanes), 1);
-  tiles.push_back(kb::loop(
-      name("k"), 0, depth, LoopKind::reduce,
-      {unroll("u", 4, {unroll("n", kVectors, {fetch}),
-                       unroll("m", kRows, {unroll("n", kVectors, {update})})})},
-      4));
+  tiles.push_back(kb::loop(name("k"), 0, depth, LoopKind::reduce,
+                           {unroll("u", 4,
+                                   {unroll("n", kVectors, {fetch}),
+                                    unroll("m", kRows, {unroll("n", kVectors, {update})})})},
+                           4));
   tiles.push_back(unroll(
       "m", kRows,
       {unroll("n", kVectors, {kb::store(name("c"), m * Dim(width) + n * Dim(lanes), acc)})}));
@@ -57,14 +58,13 @@ Kernel peak_kernel(int lanes) {
   Expr acc = kb::load(name("acc"), DType::f32, j, lanes);
   Expr x = kb::var(name("x"), DType::f32, lanes);
   Expr start = kb::add(x, kb::convert(DType::f32, kb::integer(DType::i32, 1, lanes)));
-  return make_kernel(
-      "peak", {in("a", DType::f32, lanes), out("c", DType::f32, 24 * lanes)}, {"R"},
-      {kb::let(name("x"), kb::load(name("a"), DType::f32, 0, lanes)),
-       kb::alloc(name("acc"), DType::f32, 24, lanes, MemorySpace::reg),
-       unroll({kb::store(name("acc"), j, start)}),
-       kb::loop(name("r"), 0, sym("R"), LoopKind::serial,
-                {unroll({kb::store(name("acc"), j, kb::fma(x, x, acc))})}),
-       unroll({kb::store(name("c"), j * Dim(lanes), acc)})});
+  return make_kernel("peak", {in("a", DType::f32, lanes), out("c", DType::f32, 24 * lanes)}, {"R"},
+                     {kb::let(name("x"), kb::load(name("a"), DType::f32, 0, lanes)),
+                      kb::alloc(name("acc"), DType::f32, 24, lanes, MemorySpace::reg),
+                      unroll({kb::store(name("acc"), j, start)}),
+                      kb::loop(name("r"), 0, sym("R"), LoopKind::serial,
+                               {unroll({kb::store(name("acc"), j, kb::fma(x, x, acc))})}),
+                      unroll({kb::store(name("c"), j * Dim(lanes), acc)})});
 }
 
 double seconds(const std::function<void()> &work) {
@@ -87,7 +87,8 @@ TEST_CASE("a register tile computes a product on every target") {
       [&](const MachineDesc &machine) {
         return make_program({tile_kernel(kDepth, machine.lanes(DType::f32), sym("R"))});
       },
-      run, [&](const MachineDesc &machine, const Run &done) {
+      run,
+      [&](const MachineDesc &machine, const Run &done) {
         int64_t width = kVectors * machine.lanes(DType::f32);
         std::vector<float> got = values_of<float>(done.args[2]);
         for (int64_t m = 0; m < kRows; ++m)
@@ -120,8 +121,7 @@ TEST_CASE("a register tile is near the machine's peak") {
   if (host_machine().name != "x86-64-v4")
     return;
   constexpr int64_t kDepth = 256;
-  cpu::CodeImage image =
-      compile(make_program({tile_kernel(kDepth, 16, sym("R"))}), host_machine());
+  cpu::CodeImage image = compile(make_program({tile_kernel(kDepth, 16, sym("R"))}), host_machine());
   cpu::CodeImage peak = compile(make_program({peak_kernel(16)}), host_machine());
   auto tile_fn = image_run_fn(image_map(image.elf.data(), image.elf.size()), 0);
   auto peak_fn = image_run_fn(image_map(peak.elf.data(), peak.elf.size()), 0);

@@ -16,9 +16,9 @@ PlanBuffer buffer(PlanBuffer::Kind kind, std::string text, Dim offset, Dim size,
   b.name = std::move(text);
   b.offset = std::move(offset);
   b.size = std::move(size);
-  (kind == PlanBuffer::Kind::argument   ? b.argument
-   : kind == PlanBuffer::Kind::weight   ? b.weight
-                                        : b.variable) = index;
+  (kind == PlanBuffer::Kind::argument ? b.argument
+   : kind == PlanBuffer::Kind::weight ? b.weight
+                                      : b.variable) = index;
   return b;
 }
 
@@ -34,19 +34,22 @@ PlanStep launch(Plan &plan, int kernel, std::vector<int> buffers, std::vector<Di
 // o[i] = a[i] + b[0], over N elements; o may be a.
 Kernel add_kernel(std::string text) {
   Dim i = sym("i");
-  return make_kernel(std::move(text),
-                     {in("a", DType::i32, sym("N")), in("b", DType::i32, 1), out("o", DType::i32, sym("N"))},
-                     {"N"},
-                     {kb::loop(name("i"), 0, sym("N"), LoopKind::serial,
-                               {kb::store(name("o"), i, kb::add(kb::load(name("a"), DType::i32, i),
-                                                                kb::load(name("b"), DType::i32, 0)))})});
+  return make_kernel(
+      std::move(text),
+      {in("a", DType::i32, sym("N")), in("b", DType::i32, 1), out("o", DType::i32, sym("N"))},
+      {"N"},
+      {kb::loop(name("i"), 0, sym("N"), LoopKind::serial,
+                {kb::store(name("o"), i,
+                           kb::add(kb::load(name("a"), DType::i32, i),
+                                   kb::load(name("b"), DType::i32, 0)))})});
 }
 
 // flag[0] = a[0] < limit
 Kernel less_kernel(int64_t limit) {
-  return make_kernel("less", {in("a", DType::i32, 1), out("flag", DType::bool_, 1)}, {},
-                     {kb::store(name("flag"), 0, kb::lt(kb::load(name("a"), DType::i32, 0),
-                                                        kb::integer(DType::i32, limit)))});
+  return make_kernel(
+      "less", {in("a", DType::i32, 1), out("flag", DType::bool_, 1)}, {},
+      {kb::store(name("flag"), 0,
+                 kb::lt(kb::load(name("a"), DType::i32, 0), kb::integer(DType::i32, limit)))});
 }
 
 // Inputs x[N], outputs y[N]; a weight of 10 at byte 64, a variable at byte 64 that counts runs.
@@ -67,9 +70,12 @@ Program control_program() {
   plan.dims = {name("N")};
   plan.inputs = {{"x", {DType::i32, {n}}}};
   plan.outputs = {{"y", {DType::i32, {n}}}, {"z", {DType::i32, {n + Dim(1), Dim(2)}}}};
-  plan.buffers = {buffer(Kind::argument, "x", 0, bytes, 0), buffer(Kind::argument, "y", 0, bytes, 1),
-                  buffer(Kind::weight, "w", 0, 4, 0),       buffer(Kind::variable, "v", 0, 4, 1),
-                  buffer(Kind::arena, "t", 64, bytes),      buffer(Kind::arena, "flag", 0, 1),
+  plan.buffers = {buffer(Kind::argument, "x", 0, bytes, 0),
+                  buffer(Kind::argument, "y", 0, bytes, 1),
+                  buffer(Kind::weight, "w", 0, 4, 0),
+                  buffer(Kind::variable, "v", 0, 4, 1),
+                  buffer(Kind::arena, "t", 64, bytes),
+                  buffer(Kind::arena, "flag", 0, 1),
                   buffer(Kind::argument, "slice", sym("r") * Dim(4), 4, 1)};
   enum { kX, kY, kW, kV, kT, kFlag, kSlice };
   plan.arena_size = Dim(64) + row;
@@ -97,7 +103,9 @@ Program control_program() {
   return program;
 }
 
-Bytes words(std::initializer_list<int32_t> values) { return bytes_of(std::vector<int32_t>(values)); }
+Bytes words(std::initializer_list<int32_t> values) {
+  return bytes_of(std::vector<int32_t>(values));
+}
 
 TEST_CASE("control steps, regions and in-place updates") {
   Program program = control_program();
@@ -146,6 +154,40 @@ TEST_CASE("plan refuses dims that break constraints, and sizes that overflow") {
     on_every_machine(program, run, [&](const MachineDesc &, const Run &done) {
       CHECK(done.plan_status == 0);
       CHECK(done.planned[0] == std::numeric_limits<int64_t>::max());
+    });
+  }
+}
+
+// Parts of a buffer whose places depend on a symbol: not aligned, and read with whole vectors.
+TEST_CASE("views at symbolic offsets") {
+  using Kind = PlanBuffer::Kind;
+  Dim n = sym("N");
+  auto copy = [&](std::string text) {
+    return make_kernel(std::move(text), {in("a", DType::f32, 16), out("o", DType::f32, 16)}, {},
+                       {kb::store(name("o"), 0, kb::load(name("a"), DType::f32, 0, 16))});
+  };
+  Program program;
+  program.name = "views";
+  program.kernels = {copy("in"), copy("out")};
+  Plan plan;
+  plan.name = "main";
+  plan.dims = {name("N")};
+  plan.buffers = {buffer(Kind::argument, "x", 0, 64, 0), buffer(Kind::argument, "y", 0, 64, 1),
+                  buffer(Kind::arena, "part", Dim(64) + n * Dim(4), 64)};
+  plan.inputs = {{"x", {DType::f32, {Dim(16)}}}};
+  plan.outputs = {{"y", {DType::f32, {Dim(16)}}}};
+  plan.arena_size = Dim(192) + n * Dim(4);
+  plan.steps = {launch(plan, 0, {0, 2}), launch(plan, 1, {2, 1})};
+  program.entries = {plan};
+  std::vector<float> x;
+  for (int k = 0; k < 16; ++k)
+    x.push_back(float(k));
+  for (int64_t size : {0, 1, 3}) {
+    Run run;
+    run.dims = {size};
+    run.args = {bytes_of(x), Bytes(64)};
+    on_every_machine(program, run, [&](const MachineDesc &, const Run &done) {
+      CHECK(values_of<float>(done.args[1]) == x);
     });
   }
 }
