@@ -279,8 +279,8 @@ Datum Elaborator::call_function(const FuncRef &f, const Args &args, const Locati
   frame.name = prefix + f.decl->name;
   if (!bind_params(f.decl->params, args, frame, where))
     return {Poison{}};
-  if (++steps_ > 20'000'000 || trace_.size() > 300)
-    return error(where, "calls are nested too deeply; does a function call itself without end?");
+  if (trace_.size() > 300)
+    return stop(where, "calls are nested too deeply; does a function call itself without end?");
   Deeper deeper(*this);
   Location saved_site = call_site_;
   bool from_own = own();
@@ -330,11 +330,11 @@ Datum Elaborator::construct(const ModelRef &m, const Args &args, const Location 
   frame.name = (m.library->name.empty() ? "" : m.library->name + ".") + m.decl->name;
   if (!bind_params(m.decl->params, args, frame, where))
     return {Poison{}};
-  if (++steps_ > 20'000'000 || objects_.size() > 1'000'000)
-    return error(where, "the program makes too many modules");
+  if (!spend(1, where))
+    return {Poison{}};
   Deeper deeper(*this);
   if (deeper.too_deep())
-    return error(where, "models are nested too deeply; does a model contain itself?");
+    return stop(where, "models are nested too deeply; does a model contain itself?");
   objects_.push_back({m.decl, m.library, {}, "", "", false});
   Object *object = &objects_.back();
   for (const Param &p : m.decl->params) {

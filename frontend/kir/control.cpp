@@ -325,10 +325,8 @@ Flow Elaborator::tensor_while(const Stmt &s) {
       return Flow::next;
     if (flow == Flow::return_ || flow == Flow::error)
       return flow;
-    if (++steps_ > 20'000'000) {
-      error(s.location, "the loop does not end at compile time");
+    if (!spend(1, s.location))
       return Flow::error;
-    }
   }
   if (++trial_depth_ > 8) {
     error(s.location, "loops over tensors are nested too deeply");

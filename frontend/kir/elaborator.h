@@ -86,6 +86,9 @@ public:
   };
   const InitState *init() const { return init_; }
   Datum init_key(const Location &where);
+  // Counts work done at compile time; false, after one error, where it is too much.
+  bool spend(int64_t steps, const Location &where);
+  Datum stop(const Location &where, std::string message);
   Datum weight(const std::string &name, const Location &where); // constant("name")
 
 private:
@@ -231,6 +234,7 @@ private:
   std::vector<std::string> trace_;
   int depth_ = 0;
   int64_t steps_ = 0;
+  bool stopped_ = false; // a limit was reached: nothing runs any more
   int trial_depth_ = 0;
 };
 

@@ -14,6 +14,7 @@
 namespace kiln::kir {
 
 Datum Elaborator::make_list(std::vector<Datum> items, bool tuple) {
+  steps_ += int64_t(items.size()); // memory is bounded by the same limit
   lists_.push_back({std::move(items), tuple, region_depth()});
   return {&lists_.back()};
 }
@@ -57,8 +58,8 @@ std::string Elaborator::describe(const Datum &d) const {
 Datum Elaborator::eval(const Expr &e) {
   Deeper deeper(*this);
   if (deeper.too_deep())
-    return error(e.location, "calls are nested too deeply; does a function call itself without end?");
-  return eval_inner(e);
+    return stop(e.location, "calls are nested too deeply; does a function call itself without end?");
+  return stopped_ ? Datum{Poison{}} : eval_inner(e);
 }
 
 Datum Elaborator::eval_inner(const Expr &e) {
@@ -291,8 +292,10 @@ Datum Elaborator::member_of(const Datum &base, const Expr &e) {
 }
 
 std::optional<std::vector<Datum>> Elaborator::iterate(const Datum &d, const Location &where) {
-  if (auto *list = d.get<ListData *>())
+  if (auto *list = d.get<ListData *>()) {
+    steps_ += int64_t((*list)->items.size() / 8); // copying it takes time too
     return (*list)->items;
+  }
   if (auto *object = d.get<Object *>())
     if (!(*object)->variadic.empty()) // Sequential, ModuleList
       if (auto *list = (*object)->find((*object)->variadic)->get<ListData *>())
@@ -340,11 +343,8 @@ Datum Elaborator::eval_each(const Expr &e) {
     if (!(ok = !value.poison()))
       break;
     out.push_back(std::move(value));
-    if (++steps_ > 20'000'000) {
-      error(e.location, "the list takes too long to build");
-      ok = false;
+    if (!(ok = spend(1, e.location)))
       break;
-    }
   }
   for (auto &[name, value] : shadowed) {
     if (value)

@@ -5,6 +5,22 @@
 
 namespace kiln::kir {
 
+Datum Elaborator::stop(const Location &where, std::string message) {
+  if (!stopped_)
+    error(where, std::move(message));
+  stopped_ = true;
+  return {Poison{}};
+}
+
+bool Elaborator::spend(int64_t steps, const Location &where) {
+  constexpr int64_t kMaxSteps = 4'000'000;
+  steps_ += steps;
+  if (steps_ > kMaxSteps)
+    stop(where, fmt::format("the program takes more than {} steps at compile time; a loop over a tensor "
+                            "(`for row in x`) is not unrolled", kMaxSteps));
+  return !stopped_;
+}
+
 Flow Elaborator::run_body(const Body &body) {
   for (const auto &s : body) {
     Flow flow = run_statement(*s);
@@ -39,13 +55,8 @@ std::optional<bool> Elaborator::condition(const Datum &d, const Location &where)
 }
 
 Flow Elaborator::run_statement(const Stmt &s) {
-  constexpr int64_t kMaxSteps = 20'000'000;
-  if (++steps_ > kMaxSteps) {
-    if (steps_ == kMaxSteps + 1)
-      error(s.location, fmt::format("the program runs for more than {} statements at compile time; a loop "
-                                    "over tensors (`for row in x`) is not unrolled", kMaxSteps));
+  if (!spend(1, s.location))
     return Flow::error;
-  }
   if (fn_)
     fn_->builder.set_location(node_location(s.location));
   switch (s.kind) {
