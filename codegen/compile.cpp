@@ -118,11 +118,15 @@ PackageEntry package_entry(const Module &module, const Program &program, const P
 
 } // namespace
 
-bool optimise_module(Module &module, const CompileOptions &options, Diagnostics &diagnostics) {
+bool optimise_module(Module &module, const CompileOptions &options, Diagnostics &diagnostics,
+                     std::string *pass_times) {
   PassContext context(diagnostics);
   context.flags.keep_params = options.keep_params;
   PassManager manager(context, options.passes);
-  return run_graph_pipeline(module, manager, options.level) && !diagnostics.has_errors();
+  bool whole = run_graph_pipeline(module, manager, options.level);
+  if (pass_times)
+    *pass_times = manager.timing_table();
+  return whole && !diagnostics.has_errors();
 }
 
 std::vector<Kernel> schedule_kernels(const Program &program, const MachineDesc &machine, int jobs) {
@@ -148,7 +152,7 @@ bool compile_module(Module &module, const CompileOptions &options, Compiled &com
   compiled.denormals_keep = options.denormals_keep;
   PhaseTimer timer(options, compiled);
   timer.begin("graph passes");
-  if (!optimise_module(module, options, diagnostics))
+  if (!optimise_module(module, options, diagnostics, &compiled.pass_times))
     return false;
   timer.begin("lowering");
   if (!lower_module(module, compiled.program, diagnostics))

@@ -40,11 +40,13 @@ struct Compiled {
   Program program;
   std::vector<TargetCode> targets;
   std::vector<std::pair<std::string, double>> seconds; // by phase, for --time-passes
+  std::string pass_times;                              // a table of the graph passes
   bool denormals_keep = false;
 };
 
 // The phases one by one, for tools that stop between them. Each returns false after reporting errors.
-bool optimise_module(Module &module, const CompileOptions &options, Diagnostics &diagnostics);
+bool optimise_module(Module &module, const CompileOptions &options, Diagnostics &diagnostics,
+                     std::string *pass_times = nullptr);
 std::vector<Kernel> schedule_kernels(const Program &program, const MachineDesc &machine, int jobs);
 
 // `module` is left as the graph passes made it: what the plan's values refer to.

@@ -18,6 +18,21 @@
 #include <unordered_set>
 
 namespace kiln {
+
+std::vector<std::string> name_constants(const Module &module) {
+  std::vector<std::string> out;
+  std::unordered_set<std::string> used;
+  for (size_t i = 0; i < module.constants.size(); ++i) {
+    std::string stem = module.constants[i].name.empty() ? "constant" + std::to_string(i)
+                                                        : module.constants[i].name;
+    std::string name = stem;
+    for (int n = 1; !used.insert(name).second; ++n)
+      name = stem + "_" + std::to_string(n);
+    out.push_back(name);
+  }
+  return out;
+}
+
 namespace {
 
 std::string constant_text(const Module &module, ConstantId id, int64_t inline_limit,
@@ -38,21 +53,6 @@ std::string constant_text(const Module &module, ConstantId id, int64_t inline_li
   for (int64_t i = 0; i < (splat ? 1 : count); ++i)
     out += (i ? ", " : " ") + element_text(tensor, i);
   return out + ")";
-}
-
-// A name for each constant, no two alike.
-std::vector<std::string> name_constants(const Module &module) {
-  std::vector<std::string> out;
-  std::unordered_set<std::string> used;
-  for (size_t i = 0; i < module.constants.size(); ++i) {
-    std::string stem = module.constants[i].name.empty() ? "constant" + std::to_string(i)
-                                                        : module.constants[i].name;
-    std::string name = stem;
-    for (int n = 1; !used.insert(name).second; ++n)
-      name = stem + "_" + std::to_string(n);
-    out.push_back(name);
-  }
-  return out;
 }
 
 class FunctionPrinter {

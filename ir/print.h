@@ -6,8 +6,11 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace kiln {
+
+struct Module;
 
 // Words that cannot be names; a name among them is printed in backticks.
 bool is_kir_keyword(std::string_view word);
@@ -24,5 +27,8 @@ std::string float_text(double value);
 // Element `i` as a literal that reads back as the same bits: decimal, inf, nan, or 0x... for a NaN with a
 // payload.
 std::string element_text(const Tensor &tensor, int64_t i);
+
+// The name that each constant prints as, no two alike: what a weights file beside a dump must use.
+std::vector<std::string> name_constants(const Module &module);
 
 } // namespace kiln

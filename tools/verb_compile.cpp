@@ -1,7 +1,11 @@
 // kiln compile: a model file becomes a package, or any of the forms on the way there.
 #include "tools/cli.h"
 
+#include "codegen/c/c.h"
+#include "codegen/object_data.h"
+#include "frontend/data/safetensors.h"
 #include "frontend/files/file_writer.h"
+#include "ir/print.h"
 #include "passes/lower/lower.h"
 
 #include <fmt/format.h>
@@ -33,6 +37,28 @@ Status write_text(const std::string &path, std::string_view text) {
   return write_file(path, std::as_bytes(std::span(text)));
 }
 
+std::string kernels_text(const std::vector<Kernel> &kernels) {
+  std::string out;
+  for (const Kernel &kernel : kernels)
+    out += print_kernel(kernel) + "\n";
+  return out;
+}
+
+// Beside the graphs that the passes dumped: the constants that they name, and the kernels before and
+// after each target's schedule. All of it can be fed in again.
+Status write_dumps(const std::string &folder, const Module &module, const Compiled &compiled) {
+  std::vector<std::pair<std::string, Tensor>> tensors;
+  std::vector<std::string> names = name_constants(module);
+  for (size_t i = 0; i < names.size(); ++i)
+    if (module.constants[i].tensor.count() > 1)
+      tensors.emplace_back(names[i], module.constants[i].tensor);
+  KILN_RETURN_IF_ERROR(write_safetensors(folder + "/weights.safetensors", tensors));
+  KILN_RETURN_IF_ERROR(write_file(folder + "/lowered.kernels", std::string_view(kernels_text(compiled.program.kernels))));
+  for (const TargetCode &target : compiled.targets)
+    KILN_RETURN_IF_ERROR(write_file(folder + "/" + target.machine.name + ".kernels", std::string_view(kernels_text(target.kernels))));
+  return Unit{};
+}
+
 // The forms that end before code generation, or that are text.
 Result<std::string> emit_text(const CompileVerb &verb, Module &module, const CompileOptions &options,
                               Diagnostics &diagnostics) {
@@ -43,12 +69,19 @@ Result<std::string> emit_text(const CompileVerb &verb, Module &module, const Com
   Program program;
   if (!lower_module(module, program, diagnostics))
     return Error{""};
+  if (verb.emit == "c") {
+    std::vector<std::byte> weights = weights_section(module, program);
+    return c::emit_c(program, {weights});
+  }
+  if (verb.emit == "lowered")
+    return kernels_text(program.kernels);
   std::vector<Kernel> kernels = schedule_kernels(program, options.machines[0], options.jobs);
-  if (verb.emit == "kernels") {
-    std::string out;
-    for (const Kernel &kernel : kernels)
-      out += print_kernel(kernel) + "\n";
-    return out;
+  if (verb.emit == "kernels")
+    return kernels_text(kernels);
+  if (verb.emit == "header") {
+    Compiled compiled;
+    compiled.program = std::move(program);
+    return object_header(module, compiled);
   }
   cpu::CpuOptions cpu;
   cpu.denormals_keep = options.denormals_keep;
@@ -56,11 +89,36 @@ Result<std::string> emit_text(const CompileVerb &verb, Module &module, const Com
                              : cpu::emit_assembly(program, kernels, options.machines[0], cpu);
 }
 
+// A package or an object with its header, written.
+Status write_code(const CompileVerb &verb, const Module &module, const Compiled &compiled, const std::string &output) {
+  if (verb.emit == "object") {
+    KILN_TRY(object, object_with_data(module, compiled, verb.jobs));
+    if (output == "-")
+      return write_text("-", {reinterpret_cast<const char *>(object.data()), object.size()});
+    KILN_RETURN_IF_ERROR(write_file(output, std::span<const std::byte>(object)));
+    std::string header = std::filesystem::path(output).replace_extension(".h").string();
+    return write_file(header, std::string_view(object_header(module, compiled)));
+  }
+  PackageSpec spec = package_spec(module, compiled);
+  std::string error;
+  if (output == "-") {
+    std::vector<uint8_t> bytes;
+    error = build_package(spec, bytes);
+    if (error.empty())
+      return write_text("-", {reinterpret_cast<const char *>(bytes.data()), bytes.size()});
+  } else {
+    error = write_package(spec, output);
+  }
+  if (!error.empty())
+    return Error{error};
+  return Unit{};
+}
+
 std::string default_output(const CompileVerb &verb) {
-  if (verb.emit != "package")
+  if (verb.emit != "package" && verb.emit != "object")
     return "-";
   std::filesystem::path path = verb.model.path == "-" ? "model.kir" : verb.model.path;
-  return path.filename().replace_extension(".kiln").string();
+  return path.filename().replace_extension(verb.emit == "object" ? ".o" : ".kiln").string();
 }
 
 std::string summary(const CompileVerb &verb, const Compiled &compiled, const std::string &output) {
@@ -83,59 +141,101 @@ std::string summary(const CompileVerb &verb, const Compiled &compiled, const std
                      compiled.program.kernels.size(), launches);
 }
 
-int compile(const CompileVerb &verb) {
+int bad_usage(const std::string &message, bool json) {
+  report(Error{message}, json);
+  return kBadUsage;
+}
+
+// --stop-after names a pass over the graph, or one of the two phases behind them.
+bool choose_stop(CompileVerb &verb, CompileOptions &options) {
+  if (verb.stop_after == "lower")
+    verb.emit = "lowered";
+  else if (verb.stop_after == "schedule")
+    verb.emit = "kernels";
+  else if (find_pass(verb.stop_after))
+    options.passes.stop_after = verb.stop_after;
+  else
+    return false;
+  return true;
+}
+
+int emit_and_write(const CompileVerb &verb, Module &module, const CompileOptions &options, Diagnostics &diagnostics) {
+  bool json = verb.model.json;
+  if (!options.passes.stop_after.empty()) {
+    optimise_module(module, options, diagnostics);
+    if (diagnostics.has_errors())
+      return report(diagnostics, json);
+    auto status = write_text(verb.output.empty() ? "-" : verb.output, print_module(module));
+    return status ? kFine : report(status.error(), json);
+  }
+  auto text = emit_text(verb, module, options, diagnostics);
+  if (!text)
+    return diagnostics.has_errors() ? report(diagnostics, json) : report(text.error(), json);
+  auto status = write_text(verb.output.empty() ? "-" : verb.output, *text);
+  return status ? kFine : report(status.error(), json);
+}
+
+int compile(CompileVerb verb) {
   CompileOptions options;
+  bool json = verb.model.json;
   auto machines = parse_targets(verb.targets);
   if (!machines)
-    return report(machines.error(), verb.model.json);
+    return bad_usage(machines.error().message, json);
   auto level = parse_level(verb.level);
   if (!level)
-    return report(level.error(), verb.model.json);
+    return bad_usage(level.error().message, json);
+  if (is_package(verb.model.path))
+    return report(Error{fmt::format("'{}' is compiled already", verb.model.path)}, json);
   options.machines = *machines;
   options.level = *level;
   options.jobs = verb.jobs;
   options.keep_params = verb.keep_params;
   options.denormals_keep = verb.denormals == "keep";
   options.passes.dump_dir = verb.dump_dir;
-  options.passes.stop_after = verb.stop_after;
-  bool show_progress = isatty(STDERR_FILENO) && !verb.model.json;
+  if (!verb.stop_after.empty() && !choose_stop(verb, options)) {
+    std::string known;
+    for (const PassInfo &pass : all_passes())
+      known += std::string(pass.name) + ", ";
+    return bad_usage(fmt::format("--stop-after {}: no such phase; there are: {}lower, schedule", verb.stop_after, known), json);
+  }
+  if (!verb.dump_dir.empty()) {
+    std::error_code error;
+    std::filesystem::create_directories(verb.dump_dir, error);
+    if (error)
+      return report(Error{fmt::format("cannot make the folder '{}': {}", verb.dump_dir, error.message())}, json);
+  }
+  bool show_progress = isatty(STDERR_FILENO) && !json;
   if (show_progress)
     options.progress = [](std::string_view phase) { std::cerr << "\r\033[K" << phase << std::flush; };
 
   Diagnostics diagnostics;
   Module module;
   if (!load_model(verb.model, module, diagnostics))
-    return report(diagnostics, verb.model.json);
+    return report(diagnostics, json);
+  if (verb.emit != "package" && verb.emit != "object")
+    return emit_and_write(verb, module, options, diagnostics);
+  if (!options.passes.stop_after.empty())
+    return emit_and_write(verb, module, options, diagnostics);
   std::string output = verb.output.empty() ? default_output(verb) : verb.output;
-  if (!verb.stop_after.empty()) {
-    optimise_module(module, options, diagnostics);
-    if (diagnostics.has_errors())
-      return report(diagnostics, verb.model.json);
-    auto status = write_text(verb.output.empty() ? "-" : verb.output, print_module(module));
-    return status ? kFine : report(status.error(), verb.model.json);
-  }
-  if (verb.emit != "package") {
-    auto text = emit_text(verb, module, options, diagnostics);
-    if (!text)
-      return diagnostics.has_errors() ? report(diagnostics, verb.model.json)
-                                      : report(text.error(), verb.model.json);
-    auto status = write_text(output, *text);
-    return status ? kFine : report(status.error(), verb.model.json);
-  }
   Compiled compiled;
   bool fine = compile_module(module, options, compiled, diagnostics);
   if (show_progress)
     std::cerr << "\r\033[K";
-  if (!fine)
-    return report(diagnostics, verb.model.json);
-  if (std::string error = write_package(package_spec(module, compiled), output); !error.empty())
-    return report(Error{error}, verb.model.json);
-  if (!diagnostics.all().empty())
-    report(diagnostics, verb.model.json);
+  if (int code = report(diagnostics, json); !fine)
+    return code == kFine ? int(kBadInput) : code;
+  if (auto status = write_code(verb, module, compiled, output); !status)
+    return report(status.error(), json);
+  if (!verb.dump_dir.empty())
+    if (auto status = write_dumps(verb.dump_dir, module, compiled); !status)
+      return report(status.error(), json);
+  if (output == "-")
+    return kFine;
   std::cout << summary(verb, compiled, output);
-  if (verb.time_passes && !verb.model.json)
+  if (verb.time_passes && !json) {
     for (const auto &[phase, seconds] : compiled.seconds)
       std::cout << fmt::format("{:8.3f} s  {}\n", seconds, phase);
+    std::cout << compiled.pass_times;
+  }
   return kFine;
 }
 
@@ -148,12 +248,12 @@ void add_compile(CLI::App &app, int &exit_code) {
   sub->add_option("-o,--output", verb->output, "the file to write (default: MODEL.kiln; - for standard output)");
   sub->add_option("--target", verb->targets, "host, x86-64-v2, x86-64-v3, x86-64-v4, aarch64; may be repeated")
       ->allow_extra_args(false);
-  sub->add_option("--emit", verb->emit, "package, graph, kernels, llvm or asm")
-      ->check(CLI::IsMember({"package", "graph", "kernels", "llvm", "asm"}));
+  sub->add_option("--emit", verb->emit, "package, object (with a .h), header, c, graph, kernels, llvm or asm")
+      ->check(CLI::IsMember({"package", "object", "header", "c", "graph", "kernels", "llvm", "asm"}));
   sub->add_option("-O", verb->level, "0: one kernel an op; 1: fused; 2: with layouts (default)");
   sub->add_option("-j,--jobs", verb->jobs, "threads that compile")->check(CLI::Range(1, 256));
-  sub->add_option("--dump-dir", verb->dump_dir, "write the graph after each pass that changed it here");
-  sub->add_option("--stop-after", verb->stop_after, "stop after this graph pass and print the graph");
+  sub->add_option("--dump-dir", verb->dump_dir, "write the graph after each pass that changed it, its constants, and the kernels here");
+  sub->add_option("--stop-after", verb->stop_after, "a graph pass, lower or schedule: stop there and print what there is");
   sub->add_option("--denormals", verb->denormals, "flush (default) or keep")->check(CLI::IsMember({"flush", "keep"}));
   sub->add_flag("--keep-params", verb->keep_params, "parameters can be written at run time");
   sub->add_flag("--time-passes", verb->time_passes, "print the seconds that each phase took");

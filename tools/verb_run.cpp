@@ -47,6 +47,14 @@ Status print_top(const std::string &name, const Tensor &tensor, const RunOptions
   return Unit{};
 }
 
+Status write_output(const std::string &file, const Tensor &tensor) {
+  if (file != "-")
+    return write_npy(file, tensor);
+  std::vector<std::byte> bytes = npy_bytes(tensor);
+  std::cout.write(reinterpret_cast<const char *>(bytes.data()), std::streamsize(bytes.size())).flush();
+  return Unit{};
+}
+
 int run(const RunOptions &options) {
   auto inputs = parse_inputs(options.inputs);
   if (!inputs)
@@ -79,7 +87,7 @@ int run(const RunOptions &options) {
     const Tensor &tensor = session->outputs()[i];
     for (const auto &[name, file] : sinks)
       if (name == names[i])
-        if (auto status = write_npy(file, tensor); !status)
+        if (auto status = write_output(file, tensor); !status)
           return report(status.error(), options.model.json);
     if (options.model.json)
       json += fmt::format("{}{}: {{\"dtype\": \"{}\", \"shape\": [{}]}}", json.empty() ? "" : ", ",

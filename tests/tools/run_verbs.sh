@@ -1,0 +1,128 @@
+#!/bin/sh
+# Every verb of the command on small models: what it prints, what it writes, how it exits.
+#   run_verbs.sh KILN KILN_OPT RUNTIME_LIBRARY SOURCE_FOLDER CC
+set -u
+kiln=$1 opt=$2 runtime=$3 source=$4 cc=$5
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+cp "$source/tests/tools/relu.kir" "$work" && cd "$work" || exit 1
+failures=0
+
+# expect STATUS PATTERN COMMAND...: the exit status, and a pattern in what it prints on either stream.
+expect() {
+  status=$1 pattern=$2
+  shift 2
+  "$@" >out 2>&1 </dev/null
+  got=$?
+  if [ "$got" -ne "$status" ]; then
+    echo "FAIL: exit $got, not $status: $*"; cat out; failures=$((failures + 1))
+  elif [ -n "$pattern" ] && ! grep -q -e "$pattern" out; then
+    echo "FAIL: no '$pattern' in the output of: $*"; cat out; failures=$((failures + 1))
+  fi
+}
+
+# compile: every form
+expect 0 'relu.kiln: .* kernels' "$kiln" compile relu.kir
+expect 0 '"weights_bytes"' "$kiln" compile relu.kir --json
+expect 0 'export func main' "$kiln" compile relu.kir --emit graph
+expect 0 '^kernel ' "$kiln" compile relu.kir --emit kernels
+expect 0 'kiln_relu_run_main' "$kiln" compile relu.kir --emit asm
+expect 0 'define ' "$kiln" compile relu.kir --emit llvm
+expect 0 'int32_t kiln_relu_run_main' "$kiln" compile relu.kir --emit c
+expect 0 'static inline int32_t relu_main' "$kiln" compile relu.kir --emit header
+expect 0 '^kernel ' "$kiln" compile relu.kir --stop-after lower
+expect 0 'graph passes' "$kiln" compile relu.kir --time-passes
+expect 0 'x86-64-v3' "$kiln" compile relu.kir --target x86-64-v3 --target aarch64 -o two.kiln --dump-dir dumps --time-passes
+expect 0 'aarch64' "$kiln" inspect two.kiln --size
+expect 0 '^KILN' "$kiln" compile relu.kir -o -
+"$kiln" compile relu.kir -j1 -o one.kiln >out && "$kiln" compile relu.kir -j4 -o four.kiln >out && cmp one.kiln four.kiln ||
+  { echo "FAIL: the bytes depend on -j"; failures=$((failures + 1)); }
+
+# dumps can be fed in again
+for dump in dumps/*.kir; do expect 0 'kernels' "$kiln" compile "$dump" -o again.kiln; done
+"$opt" dumps/lowered.kernels --kernel-passes schedule --target aarch64 >again.kernels
+cmp again.kernels dumps/aarch64.kernels || { echo "FAIL: scheduling a dump again gives other kernels"; failures=$((failures + 1)); }
+
+# an object that C links
+if [ "$(uname -m)" = x86_64 ]; then
+  expect 0 'relu.o' "$kiln" compile relu.kir --emit object -o relu.o
+  "$cc" -std=c99 -Wall -Wextra -Werror -I. -I"$source/runtime/include" "$source/tests/tools/linked.c" relu.o "$runtime" -lpthread -o linked ||
+    { echo "FAIL: the object does not link"; failures=$((failures + 1)); }
+  expect 0 '' ./linked
+fi
+
+# run
+expect 0 '\[\[0, 3, 0\]' "$kiln" run relu.kiln --input 'x=1x3xf32=-2,2,-3'
+expect 0 '\[\[0, 3, 0\]' "$kiln" run relu.kir --input 'x=1x3xf32=-2,2,-3'
+expect 0 '' "$kiln" run relu.kiln --input 'x=1x3xf32=-2,2,-3' --output y=@y.npy
+expect 0 '\[\[1, 4, 1\]' "$kiln" run relu.kiln --input x=@y.npy
+expect 0 'NUMPY' "$kiln" run relu.kiln --input x=@y.npy --output y=@-
+expect 0 '"shape": \[1, 3\]' "$kiln" run relu.kiln --input x=@y.npy --json
+expect 1 "no value for input 'x'" "$kiln" run relu.kiln
+expect 1 'no input' "$kiln" run relu.kiln --input 'q=1x3xf32=0' --input x=@y.npy
+expect 1 'values for' "$kiln" run relu.kiln --input 'x=1x3xf32=1,2'
+expect 1 'write NAME=' "$kiln" run relu.kiln --input nonsense
+expect 1 'no entry' "$kiln" run relu.kiln --entry nosuch --input x=@y.npy
+
+# bench
+expect 0 'median' "$kiln" bench relu.kiln --seconds 0.01
+expect 0 '"median_ms"' "$kiln" bench relu.kir --seconds 0.01 --dim N=4 --json
+expect 0 'FMA peak' "$kiln" bench relu.kiln --seconds 0.01 --profile
+echo 0.001 | "$kiln" bench relu.kiln --slices 2>/dev/null >out
+[ "$(wc -l <out)" -eq 2 ] && grep -q '"times_ms": \[' out || { echo "FAIL: --slices"; cat out; failures=$((failures + 1)); }
+
+# inspect
+expect 0 'input  x: f32\[N, 3\]' "$kiln" inspect relu.kir
+expect 0 'input  x: f32\[N, 3\]' "$kiln" inspect relu.kiln
+expect 0 ' relu$' "$kiln" inspect relu.kir --ops
+expect 0 'MFLOP' "$kiln" inspect relu.kiln --ops
+expect 0 'main: arena' "$kiln" inspect relu.kir --memory
+expect 0 'manifest' "$kiln" inspect relu.kiln --size
+expect 0 'x86-64\|aarch64' "$kiln" inspect relu.kiln --code
+expect 0 'n0 -> n1' "$kiln" inspect relu.kir --graph dot
+expect 0 '</svg>' "$kiln" inspect relu.kir --graph svg
+expect 0 '</html>' "$kiln" inspect relu.kir --graph html
+expect 2 'one thing at a time' "$kiln" inspect relu.kir --ops --io
+expect 2 'a package holds code' "$kiln" inspect relu.kiln --graph dot
+for what in --io --ops --memory --size '--graph dot'; do expect 0 '^{' "$kiln" inspect relu.kir $what --json; done
+
+# The page escapes what a model's names hold.
+printf 'export func main(`<script>alert(1)</script>`: f32[2]) -> (y: f32[2]) {\n  y = relu(`<script>alert(1)</script>`)\n  return y\n}\n' >evil.kir
+expect 0 'alert' "$kiln" inspect evil.kir --graph html
+grep -q '<script>alert' out && { echo "FAIL: a name stands unescaped in the page"; failures=$((failures + 1)); }
+
+# check
+expect 0 'ok .*output' "$kiln" check relu.kir
+expect 0 'kernel' "$kiln" check relu.kir --layers --dim N=5
+expect 0 '"fine": true' "$kiln" check relu.kir --json
+printf 'export func main(x: f32[64]) -> (y: f32[64]) {\n  z = x * 10.0\n  y = exp(z)\n  return y\n}\n' >exp.kir
+expect 0 'ok ' "$kiln" check exp.kir
+expect 3 'FAR .*output' "$kiln" check exp.kir --tolerance 0
+expect 2 'model file, or --cases' "$kiln" check
+expect 1 'no such folder' "$kiln" check --cases nosuch
+
+# opt
+expect 0 'relu(z)' "$kiln" opt relu.kir --passes dce,cse -o -
+expect 0 'relu(z)' "$opt" relu.kir --round-trip
+expect 1 'no pass is named' "$kiln" opt relu.kir --passes nosuch
+expect 1 'no kernel pass is named' "$opt" dumps/lowered.kernels --kernel-passes nosuch
+
+# exit codes
+expect 2 'required' "$kiln"
+expect 2 '' "$kiln" nosuchverb
+expect 2 'unknown target' "$kiln" compile relu.kir --target nosuch
+expect 2 'no such phase' "$kiln" compile relu.kir --stop-after nosuch
+expect 1 'cannot open' "$kiln" compile nosuch.kir
+expect 1 'cannot open' "$kiln" run nosuch.kiln
+expect 1 'error' "$kiln" compile .
+expect 1 'cannot' "$kiln" compile relu.kir -o nosuch/folder/x.kiln
+expect 1 'write NAME=SIZE' "$kiln" compile relu.kir --dim N
+head -c 100 relu.kiln >short.kiln
+expect 1 'error' "$kiln" run short.kiln --input x=@y.npy
+printf 'export func main(x: f32[2]) -> f32[2] {\n  return nosuch(x)\n}\n' >bad.kir
+expect 1 'bad.kir:2:' "$kiln" compile bad.kir
+expect 1 '"message"' "$kiln" compile bad.kir --json
+expect 0 'kiln [0-9]' "$kiln" --version
+
+[ "$failures" -eq 0 ] && echo "all passed"
+exit "$((failures > 0))"
