@@ -6,12 +6,16 @@
 namespace kiln {
 namespace {
 
+bool is_expanded(const Expr &e) {
+  if (e.is(Expr::Kind::unary))
+    return !is_primitive(e.unary);
+  bool float_remainder = e.is(Expr::Kind::binary) && e.binary == BinaryOp::rem && is_float(e.dtype);
+  return float_remainder || (e.is(Expr::Kind::binary) && !is_primitive(e.binary));
+}
+
 bool needs_expansion(const Expr &e) {
   bool found = false;
-  visit_exprs(e, [&](const Expr &x) {
-    found = found || (x.is(Expr::Kind::unary) && !is_primitive(x.unary)) ||
-            (x.is(Expr::Kind::binary) && !is_primitive(x.binary));
-  });
+  visit_exprs(e, [&](const Expr &x) { found = found || is_expanded(x); });
   return found;
 }
 
@@ -28,15 +32,20 @@ private:
   void expr(Expr &e, MathBuilder &b) {
     for (Expr &a : e.args)
       expr(a, b);
-    if (e.is(Expr::Kind::unary) && !is_primitive(e.unary)) {
+    if (!is_expanded(e))
+      return;
+    if (e.is(Expr::Kind::unary)) {
       MathValue x{std::move(e.args[0])};
       bool wide = x.e.dtype == DType::f64;
       e = (wide ? math_unary_f64(e.unary, x, b) : math_unary_f32(e.unary, x, b)).e;
-    } else if (e.is(Expr::Kind::binary) && !is_primitive(e.binary)) {
+    } else {
       DType dtype = e.dtype;
-      MathValue x = cast(DType::f64, {std::move(e.args[0])}),
-                y = cast(DType::f64, {std::move(e.args[1])});
-      MathValue r = e.binary == BinaryOp::pow ? math_pow_f64(x, y, b) : math_atan2_f64(x, y, b);
+      MathValue x = cast(DType::f64, {std::move(e.args[0])});
+      MathValue y = cast(DType::f64, {std::move(e.args[1])});
+      MathValue r = e.binary == BinaryOp::pow ? math_pow_f64(x, y, b)
+                    : e.binary == BinaryOp::atan2
+                        ? math_atan2_f64(x, y, b)
+                        : math_rem_f64(x, b.bind(y), dtype == DType::f32, b);
       e = cast(dtype, r).e;
     }
   }

@@ -92,6 +92,50 @@ Reduced reduce_any(const MathValue &x, MathBuilder &b) {
 
 } // namespace
 
+// Each round takes away a multiple of y that leaves nothing to round: the quotient is cut to as
+// many bits as leave its product with y exact. Ordinary arguments take one round.
+MathValue math_rem_f64(MathValue x, MathValue y, bool narrow, MathBuilder &b) {
+  x = b.bind(x);
+  MathValue a = b.bind(fabs(x)), d = b.bind(fabs(y));
+  int lanes = x.e.lanes;
+  Symbol rest = b.names().fresh("rest");
+  b.out().push_back(kb::alloc(rest, DType::f64, 1, lanes, MemorySpace::reg));
+  b.out().push_back(kb::store(rest, 0, a.e));
+  MathValue r{kb::load(rest, DType::f64, 0, lanes)};
+  MathValue zero{like(x, 0)};
+  MathValue goes_on = (d <= r) & (zero < d) & (r < kMathInf);
+  Expr any = lanes == 1 ? goes_on.e : kb::reduce(BinaryOp::bit_or, goes_on.e);
+  std::vector<Stmt> body;
+  MathBuilder inner(b.names(), body);
+  MathValue now = inner.bind(r);
+  // Cut, so never more than the true quotient; a quotient rounded up to the next number is cut too.
+  // A quotient that no f64 holds: first the remainder by a large multiple of y.
+  MathValue step = inner.bind(choose(now / d == kMathInf, d * 0x1p1022, d));
+  MathValue quotient = inner.bind(now / step);
+  MathValue raw = as_bits(DType::i64, quotient);
+  int64_t keep = narrow ? ~((int64_t(1) << 27) - 1) : ~((int64_t(1) << 28) - 1);
+  MathValue cut = as_bits(DType::f64, raw & bits(raw, keep));
+  MathValue whole = inner.bind(ftrunc(cut));
+  // For 53-bit y, the product of 25 bits of quotient with either half of y is exact.
+  MathValue upper_bits = as_bits(DType::i64, step);
+  MathValue high =
+      inner.bind(as_bits(DType::f64, upper_bits & bits(upper_bits, ~((int64_t(1) << 27) - 1))));
+  MathValue low = inner.bind(step - high);
+  MathValue less = narrow ? now - whole * step : inner.bind(now - whole * high) - whole * low;
+  less = inner.bind(less);
+  // A quotient that was rounded up to a whole number took away one y too many.
+  less = inner.bind(choose(less < 0.0, less + step, less));
+  MathValue is_more = (d <= now) & (now < kMathInf);
+  body.push_back(kb::store(rest, 0, choose(is_more & (zero < d), less, now).e));
+  // As many rounds as the exponents' range can need; most find nothing left to do.
+  std::vector<Stmt> round;
+  round.push_back(kb::if_(std::move(any), std::move(body)));
+  b.out().push_back(kb::loop(b.names().fresh("round"), 0, narrow ? 16 : 96, LoopKind::serial, std::move(round)));
+  MathValue result = b.bind(with_sign_of(b.bind(r), x));
+  MathValue defined = (zero < d) & (a < kMathInf);
+  return choose(defined, result, kMathNan);
+}
+
 QuarterTurn reduce_quarter_turns(MathValue x, MathBuilder &b) {
   Reduced simple = reduce_simple(x, b);
   int lanes = x.e.lanes;

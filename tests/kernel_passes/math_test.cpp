@@ -167,6 +167,11 @@ bool measure_binary(BinaryOp op, DType dtype, double bound, bool report) {
     a.push_back(T(base(random)));
     b.push_back(T(exponent(random)));
   }
+  for (T big : {T(1e30), T(3e38), T(12345678), std::numeric_limits<T>::max()})
+    for (T small : {T(3), T(0.1), T(1e-30), T(7.25), std::numeric_limits<T>::min()}) {
+      a.push_back(op == BinaryOp::rem ? big : T(1.25));
+      b.push_back(small);
+    }
   Kernel k;
   int64_t n = int64_t(a.size());
   k.name = binary_name(op);
@@ -189,8 +194,10 @@ bool measure_binary(BinaryOp op, DType dtype, double bound, bool report) {
   double worst = 0;
   size_t at = 0;
   auto want = [&](size_t j) {
-    return op == BinaryOp::pow ? std::pow((long double)(a[j]), (long double)(b[j]))
-                               : std::atan2((long double)(a[j]), (long double)(b[j]));
+    long double p = a[j], q = b[j];
+    return op == BinaryOp::pow   ? std::pow(p, q)
+           : op == BinaryOp::rem ? std::fmod(p, q)
+                                 : std::atan2(p, q);
   };
   for (size_t j = 0; j < a.size(); ++j)
     if (double e = ulps(y[j], want(j)); e > worst) {
