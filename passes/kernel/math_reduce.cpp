@@ -108,11 +108,12 @@ MathValue math_rem_f64(MathValue x, MathValue y, bool narrow, MathBuilder &b) {
   std::vector<Stmt> body;
   MathBuilder inner(b.names(), body);
   MathValue now = inner.bind(r);
-  // Cut, so never more than the true quotient; a quotient rounded up to the next number is cut too.
   // A quotient that no f64 holds: first the remainder by a large multiple of y.
   MathValue step = inner.bind(choose(now / d == kMathInf, d * 0x1p1022, d));
   MathValue quotient = inner.bind(now / step);
-  MathValue raw = as_bits(DType::i64, quotient);
+  MathValue raw = inner.bind(as_bits(DType::i64, quotient));
+  // A large one may have been rounded up by many y: one unit less is below the true one.
+  raw = choose(MathValue{like(x, 0x1p24)} < quotient, raw - bits(raw, 1), raw);
   int64_t keep = narrow ? ~((int64_t(1) << 27) - 1) : ~((int64_t(1) << 28) - 1);
   MathValue cut = as_bits(DType::f64, raw & bits(raw, keep));
   MathValue whole = inner.bind(ftrunc(cut));
