@@ -2,8 +2,9 @@
 //
 //   Changed cse(Module &module, PassContext &context);
 //
-// It reports whether it changed anything, mistakes of the user's go to context.diagnostics, and what
-// it leaves verifies. passes/passes.def lists all of them; passes/pipelines.cpp says in which order.
+// It reports whether it changed anything, mistakes of the user's go to context.diagnostics, and
+// what it leaves verifies. passes/passes.def lists all of them; passes/pipelines.cpp says in which
+// order.
 #pragma once
 
 #include "ir/graph.h"
@@ -15,20 +16,25 @@
 namespace kiln {
 
 enum class Changed : bool { no, yes };
-inline Changed operator|(Changed a, Changed b) { return Changed(bool(a) || bool(b)); }
-inline Changed &operator|=(Changed &a, Changed b) { return a = a | b; }
+inline Changed operator|(Changed a, Changed b) {
+  return Changed(bool(a) || bool(b));
+}
+inline Changed &operator|=(Changed &a, Changed b) {
+  return a = a | b;
+}
 
 // Bounds on what compile time may cost, whatever the input.
 struct PassLimits {
-  int64_t fold_bytes = int64_t(16) << 20; // a folded result larger than this and its operands is not made
-  int64_t fold_work = int64_t(1) << 28;   // multiply-adds of one folded node
+  int64_t fold_bytes = int64_t(16)
+                       << 20; // a folded result larger than this and its operands is not made
+  int64_t fold_work = int64_t(1) << 28;    // multiply-adds of one folded node
   int64_t inline_nodes = int64_t(1) << 20; // nodes that inlining may create in a function
 };
 
 struct PassFlags {
-  bool keep_params = false;   // parameters stay writable: freeze leaves them alone
+  bool keep_params = false;    // parameters stay writable: freeze leaves them alone
   bool blocked_layouts = true; // layout may block channels and make halos
-  int64_t block = 16;         // elements of a channel block and of a weight panel: a vector of the target
+  int64_t block = 16; // elements of a channel block and of a weight panel: a vector of the target
   bool unsafe_floats = false; // rules that round otherwise than the program says
 };
 

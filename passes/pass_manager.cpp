@@ -26,7 +26,9 @@ void check_verifies(const Module &module, std::string_view pass) {
 
 } // namespace
 
-std::span<const PassInfo> all_passes() { return kPasses; }
+std::span<const PassInfo> all_passes() {
+  return kPasses;
+}
 
 const PassInfo *find_pass(std::string_view name) {
   for (const PassInfo &pass : kPasses)
@@ -94,7 +96,8 @@ std::string PassManager::timing_table() const {
   std::vector<Row> rows;
   double total = 0;
   for (const Timing &t : timings_) {
-    auto row = std::find_if(rows.begin(), rows.end(), [&](const Row &r) { return r.pass == t.pass; });
+    auto row =
+        std::find_if(rows.begin(), rows.end(), [&](const Row &r) { return r.pass == t.pass; });
     if (row == rows.end())
       row = rows.insert(rows.end(), Row{t.pass});
     row->seconds += t.seconds;
@@ -104,7 +107,8 @@ std::string PassManager::timing_table() const {
   }
   std::stable_sort(rows.begin(), rows.end(),
                    [](const Row &a, const Row &b) { return a.seconds > b.seconds; });
-  std::string out = fmt::format("{:>10}  {:>5}  {:>5}  {:>7}  {}\n", "ms", "%", "runs", "changed", "pass");
+  std::string out =
+      fmt::format("{:>10}  {:>5}  {:>5}  {:>7}  {}\n", "ms", "%", "runs", "changed", "pass");
   for (const Row &r : rows)
     out += fmt::format("{:>10.2f}  {:>5.1f}  {:>5}  {:>7}  {}\n", r.seconds * 1e3,
                        total > 0 ? 100 * r.seconds / total : 0.0, r.runs, r.changed, r.pass);

@@ -1,5 +1,5 @@
-// Runs passes by name: verifies what they leave, times them, dumps the module after each, stops where
-// asked. `kiln opt --passes a,b` and the pipelines both go through it.
+// Runs passes by name: verifies what they leave, times them, dumps the module after each, stops
+// where asked. `kiln opt --passes a,b` and the pipelines both go through it.
 #pragma once
 
 #include "passes/pass.h"

@@ -21,7 +21,8 @@ bool run_graph_pipeline(Module &module, PassManager &manager, OptLevel level) {
     return false;
   if (!run("decompose")) // only primitives are left, and what the target has a kernel for
     return false;
-  if (!manager.run_until_stable(module, kSimplify, 6)) // norms are folded into the weights before them
+  if (!manager.run_until_stable(module, kSimplify,
+                                6)) // norms are folded into the weights before them
     return false;
   manager.context().flags.blocked_layouts = level == OptLevel::o2;
   if (!run("fuse")) // every node that is not structural is one kernel (or a reshape, which is none)

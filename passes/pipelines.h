@@ -11,8 +11,9 @@ enum class OptLevel : uint8_t {
   o2, // and layouts
 };
 
-// From what a frontend makes to what passes/lower takes: every exported function is flat (no calls),
-// made of primitives and fusions. False where it ended early: errors, or the pass to stop after.
+// From what a frontend makes to what passes/lower takes: every exported function is flat (no
+// calls), made of primitives and fusions. False where it ended early: errors, or the pass to stop
+// after.
 bool run_graph_pipeline(Module &module, PassManager &manager, OptLevel level);
 
 } // namespace kiln

@@ -1,6 +1,7 @@
-// Simplifies: applies the rules of rules_arithmetic.cpp, rules_movement.cpp and rules_contraction.cpp.
-// raise recognises composites and activations that a model spells out in primitives
-// (rules_raising.cpp); it stands before decompose, which takes composites apart in the form that fuses.
+// Simplifies: applies the rules of rules_arithmetic.cpp, rules_movement.cpp and
+// rules_contraction.cpp. raise recognises composites and activations that a model spells out in
+// primitives (rules_raising.cpp); it stands before decompose, which takes composites apart in the
+// form that fuses.
 #include "passes/graph/rules.h"
 
 namespace kiln {
@@ -17,8 +18,8 @@ std::vector<int64_t> normal_axes(const Attrs &attrs, std::string_view name, size
   return out;
 }
 
-Changed apply_rules(Module &module, std::span<const std::span<const Rule>> tables, bool with_trait_rules,
-                    bool unsafe) {
+Changed apply_rules(Module &module, std::span<const std::span<const Rule>> tables,
+                    bool with_trait_rules, bool unsafe) {
   std::map<Op, std::vector<const Rule *>> by_root;
   for (auto table : tables)
     for (const Rule &rule : table)
@@ -49,7 +50,8 @@ Changed apply_rules(Module &module, std::span<const std::span<const Rule>> table
 }
 
 Changed canonicalise(Module &module, PassContext &context) {
-  const std::span<const Rule> tables[] = {arithmetic_rules(), movement_rules(), contraction_rules()};
+  const std::span<const Rule> tables[] = {arithmetic_rules(), movement_rules(),
+                                          contraction_rules()};
   Changed changed = Changed::no;
   // Rules feed each other; what is left after a few sweeps is caught when the pass runs again.
   for (int round = 0; round < 4; ++round) {

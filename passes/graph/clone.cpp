@@ -65,7 +65,8 @@ Status clone_node(GraphBuilder &b, const Function &from, NodeId id, ValueMap &va
   }
   Location outer = b.location();
   b.set_location(node.location);
-  auto emitted = b.emit(node.op, std::move(operands), substituted(node.attrs, dims), std::move(regions));
+  auto emitted =
+      b.emit(node.op, std::move(operands), substituted(node.attrs, dims), std::move(regions));
   b.set_location(outer);
   KILN_TRY(fresh, std::move(emitted));
   for (size_t i = 0; i < node.results.size(); ++i) {

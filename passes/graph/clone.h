@@ -15,8 +15,8 @@ TensorType substituted(const TensorType &type, const DimMap &dims);
 Attrs substituted(const Attrs &attrs, const DimMap &dims);
 
 // Emits copies of the nodes of `block`, which may be of another function, through `b`. Operands are
-// looked up in `values`, those that are missing are taken to be visible in the new place; results are
-// added to it. An error is a type that does not fit after substitution.
+// looked up in `values`, those that are missing are taken to be visible in the new place; results
+// are added to it. An error is a type that does not fit after substitution.
 Status clone_nodes(GraphBuilder &b, const Function &from, const Block &block, ValueMap &values,
                    const DimMap &dims = {});
 // One node.

@@ -1,6 +1,6 @@
-// Merges nodes that compute the same value: the same op and attributes on the same operands, commutative
-// operands in any order. A node in a region may use one outside, not the other way round; fusion regions
-// are closed. Small constants are compared by their bytes.
+// Merges nodes that compute the same value: the same op and attributes on the same operands,
+// commutative operands in any order. A node in a region may use one outside, not the other way
+// round; fusion regions are closed. Small constants are compared by their bytes.
 #include "passes/graph/rewrite.h"
 
 #include "ir/ops/op.h"

@@ -23,8 +23,7 @@ bool has_effect(const Function &function, NodeId id) {
 
 class Liveness {
 public:
-  explicit Liveness(Function &function)
-      : function_(function), used_(function.values.size()) {}
+  explicit Liveness(Function &function) : function_(function), used_(function.values.size()) {}
 
   Changed run() {
     sweep(function_.body);

@@ -1,7 +1,8 @@
-// Expands composite ops by OpDef::decompose, until only primitives are left and those composites that
-// the target computes itself (context.native).
+// Expands composite ops by OpDef::decompose, until only primitives are left and those composites
+// that the target computes itself (context.native).
 //
-//   y = softmax(x, axis=1)   ->   m = reduce_max(x, axes=[1]); e = exp(x - m); y = e / reduce_sum(e, axes=[1])
+//   y = softmax(x, axis=1)   ->   m = reduce_max(x, axes=[1]); e = exp(x - m); y = e /
+//   reduce_sum(e, axes=[1])
 #include "passes/graph/rewrite.h"
 
 #include "ir/ops/op.h"
@@ -14,7 +15,8 @@ Changed decompose(Module &module, PassContext &context) {
   auto is_native = [&](Op op) {
     return std::find(context.native.begin(), context.native.end(), op) != context.native.end();
   };
-  // A composite may decompose into others; the table has no cycles, so that a few rounds are enough.
+  // A composite may decompose into others; the table has no cycles, so that a few rounds are
+  // enough.
   constexpr int kDeepest = 16;
   Changed changed = Changed::no;
   for (Function &function : module.functions) {

@@ -1,6 +1,6 @@
-// Evaluates nodes whose operands are constants, by the op's ref. The result must be worth having: it is
-// not larger than the limit (or than what it replaces), and not a mere expansion of something small,
-// which a kernel does for free.
+// Evaluates nodes whose operands are constants, by the op's ref. The result must be worth having:
+// it is not larger than the limit (or than what it replaces), and not a mere expansion of something
+// small, which a kernel does for free.
 #include "passes/graph/rewrite.h"
 
 #include "ir/ops/op.h"
@@ -34,8 +34,8 @@ std::optional<int64_t> bytes_of(const TensorType &type) {
   return checked_bytes(type.dtype, dims);
 }
 
-// Multiply-adds of one evaluation, roughly: ops that reduce visit every element of an operand for each
-// result, at worst.
+// Multiply-adds of one evaluation, roughly: ops that reduce visit every element of an operand for
+// each result, at worst.
 bool within_work(const OpDef &def, std::span<const Tensor *const> operands, int64_t result_count,
                  int64_t limit) {
   if (!def.has(kContraction) && !def.has(kWindow) && !def.lower)
@@ -85,8 +85,9 @@ bool try_fold(Sweep &s, NodeId id, const PassContext &context) {
     return false;
   std::vector<ValueId> values;
   for (size_t i = 0; i < results->size(); ++i) {
-    KILN_CHECK((*results)[i].type() == types[i], "ref gives a tensor of the inferred type: " +
-                                                     (*results)[i].type().text() + " for " + types[i].text());
+    KILN_CHECK((*results)[i].type() == types[i],
+               "ref gives a tensor of the inferred type: " + (*results)[i].type().text() + " for " +
+                   types[i].text());
     std::string name = s.function().value(s.node(id).results[i]).name;
     values.push_back(s.builder().constant(std::move((*results)[i]), std::move(name)));
   }

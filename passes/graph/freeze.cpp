@@ -1,6 +1,6 @@
-// Makes variables that no function assigns into constants, which can then be folded and packed for the
-// kernels. A training module keeps its parameters, since its train step (or its init) assigns them; so
-// does a module compiled with writable parameters.
+// Makes variables that no function assigns into constants, which can then be folded and packed for
+// the kernels. A training module keeps its parameters, since its train step (or its init) assigns
+// them; so does a module compiled with writable parameters.
 #include "passes/graph/rewrite.h"
 
 #include "ir/ops/op.h"

@@ -1,6 +1,6 @@
-// Makes fusions (fuse.h says what they may be): first views are copied for each of their users, so that
-// a kernel can read through its own; then every block is grouped; then the copies that found no kernel
-// are merged again.
+// Makes fusions (fuse.h says what they may be): first views are copied for each of their users, so
+// that a kernel can read through its own; then every block is grouped; then the copies that found
+// no kernel are merged again.
 //
 //   c = conv(x, w, b); y = relu(c)   ->   y = fusion(x, w, b) { c = conv(x, w, b); relu(c) }
 #include "passes/graph/fuse.h"
@@ -42,7 +42,8 @@ Changed sink_views(Module &module, Function &function) {
           GraphBuilder b(module, function, block);
           b.set_position(block, i);
           ValueMap map;
-          KILN_CHECK(clone_node(b, function, function.value(operand).def, map).ok(), "a view can be copied");
+          KILN_CHECK(clone_node(b, function, function.value(operand).def, map).ok(),
+                     "a view can be copied");
           function.node(id).operands[k] = map.at(operand);
           i = b.position();
           once = Changed::yes;

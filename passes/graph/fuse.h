@@ -1,32 +1,39 @@
 // What a fusion may be: the contract between the fuse pass and the lowering of fusions to kernels.
 //
-// A `fusion` node is one kernel. Its operands are captured values, its one region has an argument for
-// each and uses nothing else from outside. Inside stand ops with `scalar`, `element`, `reduce` or `lower`
-// and constants of one element; larger constants are captured. The form follows from what is inside:
+// A `fusion` node is one kernel. Its operands are captured values, its one region has an argument
+// for each and uses nothing else from outside. Inside stand ops with `scalar`, `element`, `reduce`
+// or `lower` and constants of one element; larger constants are captured. The form follows from
+// what is inside:
 //
-//   elementwise   Only scalar and element nodes. 1 to kMaxResults results, all of one shape, each result
-//                 computed by a node inside. The index of every node is one function of the result's
-//                 index, apart from operands of ops like gather, which come from captured values or
-//                 single-element constants through movement at most.
+//   elementwise   Only scalar and element nodes. 1 to kMaxResults results, all of one shape, each
+//   result
+//                 computed by a node inside. The index of every node is one function of the
+//                 result's index, apart from operands of ops like gather, which come from captured
+//                 values or single-element constants through movement at most.
 //
-//   reduce        Exactly one node with `reduce`, the root. After it: scalar nodes whose results have the
+//   reduce        Exactly one node with `reduce`, the root. After it: scalar nodes whose results
+//   have the
 //                 root's shape, and reshapes that only add or drop unit dims of it (then the scalar
-//                 nodes after have that shape); their other operands are captured, constants, or movement
-//                 of captured values, and broadcast to that shape. One result, the last of them.
-//                 Before it:
-//                   kReduction    scalar and element nodes on the shape of its operand (or broadcast to it)
-//                   dot           reshape, permute, broadcast_to and slice, for each operand, such that
-//                                 offsets are linear in the dot's indices under the layout of the value
+//                 nodes after have that shape); their other operands are captured, constants, or
+//                 movement of captured values, and broadcast to that shape. One result, the last of
+//                 them. Before it:
+//                   kReduction    scalar and element nodes on the shape of its operand (or
+//                   broadcast to it) dot           reshape, permute, broadcast_to and slice, for
+//                   each operand, such that
+//                                 offsets are linear in the dot's indices under the layout of the
+//                                 value
 //                   other roots   nothing
 //
 //   rows          One or more kReduction nodes over the same trailing axes of the same shape S =
 //                 [outer..., R...]. All other nodes are scalar (shape S, or a row: S with every R
-//                 dim 1 or dropped, or smaller and broadcast), reshapes of rows that add or drop unit dims,
-//                 broadcast_to of rows or captured values, and movement of captured values. 1 to
-//                 kMaxResults results, each of shape S or a row's. It is this form wherever a
-//                 reduction's result goes back into shape S, or there are two reductions.
+//                 dim 1 or dropped, or smaller and broadcast), reshapes of rows that add or drop
+//                 unit dims, broadcast_to of rows or captured values, and movement of captured
+//                 values. 1 to kMaxResults results, each of shape S or a row's. It is this form
+//                 wherever a reduction's result goes back into shape S, or there are two
+//                 reductions.
 //
-//   lower         Exactly one node with `lower`, the root, whose results are those of the fusion, in order.
+//   lower         Exactly one node with `lower`, the root, whose results are those of the fusion,
+//   in order.
 //                 Before it scalar and element nodes, as in `elementwise`, for each operand.
 //
 // An op that no fusion takes stands alone, and is the same as a fusion of nothing else.
@@ -47,8 +54,8 @@ struct FusionInfo {
   int reduced_dims = 0; // rows: how many trailing dims of S are R
 };
 
-// The form of a fusion node, or of a node that stands alone (which is its own root). KILN_CHECKs that it
-// is one of the above.
+// The form of a fusion node, or of a node that stands alone (which is its own root). KILN_CHECKs
+// that it is one of the above.
 FusionInfo describe_fusion(const Function &function, NodeId node);
 
 // Whether a reduction's axes are the last dims of its operand; how many they are, or 0.

@@ -1,4 +1,5 @@
-// Makes fusion nodes of groups and puts the block in an order in which every node follows what it uses.
+// Makes fusion nodes of groups and puts the block in an order in which every node follows what it
+// uses.
 #include "passes/graph/clone.h"
 #include "passes/graph/fusion_groups.h"
 #include "passes/graph/rewrite.h"
@@ -69,8 +70,8 @@ NodeId BlockFuser::build_group(const Group &group) {
   return fusion;
 }
 
-// Kahn's algorithm over units (fusions and the nodes that stand alone); of those that are ready, the one
-// whose last member came first.
+// Kahn's algorithm over units (fusions and the nodes that stand alone); of those that are ready,
+// the one whose last member came first.
 void BlockFuser::sort_block(const std::vector<std::pair<int, NodeId>> &fusions) {
   size_t count = block_.nodes.size();
   std::vector<int> unit(count); // named by the position of its last member

@@ -47,9 +47,11 @@ bool BlockFuser::fits(int p, int g, bool *identity) {
   if (is_view(n)) {
     auto inner = operand_index(function_, n, 0, *index, group.space.ranges);
     const Shape &source = function_.type(n.operands[0]).shape;
-    if (!inner || !is_linear(simplify(physical_offset(source, {}, *inner), group.space.ranges), group.space))
+    if (!inner ||
+        !is_linear(simplify(physical_offset(source, {}, *inner), group.space.ranges), group.space))
       return false;
-  } else if (op_def(n.op).has(kExpensive) && element_count(shape(p)) != element_count(group.shape)) {
+  } else if (op_def(n.op).has(kExpensive) &&
+             element_count(shape(p)) != element_count(group.shape)) {
     return false;
   }
   if (identity)
@@ -62,7 +64,8 @@ bool BlockFuser::join_users_group(int p) {
   if (escapes_[size_t(p)] || users(p).empty())
     return false;
   int g = group_[size_t(users(p)[0])];
-  if (g < 0 || !std::all_of(users(p).begin(), users(p).end(), [&](int u) { return group_[size_t(u)] == g; }))
+  if (g < 0 ||
+      !std::all_of(users(p).begin(), users(p).end(), [&](int u) { return group_[size_t(u)] == g; }))
     return false;
   if (!fits(p, g))
     return false;
@@ -71,16 +74,17 @@ bool BlockFuser::join_users_group(int p) {
   return true;
 }
 
-// A node that others need too becomes a further result of the group, if it has the results' shape and
-// nothing goes from it through those others back into the group.
+// A node that others need too becomes a further result of the group, if it has the results' shape
+// and nothing goes from it through those others back into the group.
 bool BlockFuser::join_as_result(int p) {
   if (!is_scalar(p))
     return false;
   for (int u : users(p)) {
     int g = group_[size_t(u)];
     bool identity = false;
-    if (g < 0 || groups_[size_t(g)].kind != Kind::elementwise || groups_[size_t(g)].results >= kMaxResults ||
-        shape(p) != groups_[size_t(g)].shape || !fits(p, g, &identity) || !identity)
+    if (g < 0 || groups_[size_t(g)].kind != Kind::elementwise ||
+        groups_[size_t(g)].results >= kMaxResults || shape(p) != groups_[size_t(g)].shape ||
+        !fits(p, g, &identity) || !identity)
       continue;
     std::set<int> members = groups_[size_t(g)].members;
     members.insert(p);
@@ -97,7 +101,8 @@ bool BlockFuser::join_as_result(int p) {
 void BlockFuser::fuse_elementwise() {
   for (int p = int(block_.nodes.size()); p-- > 0;) {
     const OpDef &def = op_def(node(p).op);
-    if (!is_free(p) || node(p).results.size() != 1 || !(def.scalar || def.element) || def.has(kNoFold))
+    if (!is_free(p) || node(p).results.size() != 1 || !(def.scalar || def.element) ||
+        def.has(kNoFold))
       continue;
     if (join_users_group(p) || join_as_result(p))
       continue;

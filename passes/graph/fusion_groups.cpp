@@ -9,8 +9,8 @@
 namespace kiln {
 namespace {
 
-constexpr size_t kMaxMembers = 96;   // of a group: bounds the size of a kernel
-constexpr size_t kMaxVisited = 512;  // units searched for a cycle before a group is given up
+constexpr size_t kMaxMembers = 96;  // of a group: bounds the size of a kernel
+constexpr size_t kMaxVisited = 512; // units searched for a cycle before a group is given up
 
 } // namespace
 
@@ -75,7 +75,8 @@ void BlockFuser::index_block() {
       inputs_[p].insert(inputs_[p].end(), region.results.begin(), region.results.end());
     }
     for (ValueId v : inputs_[p])
-      if (int d = def(v); d >= 0 && d != int(p) && (users_[size_t(d)].empty() || users_[size_t(d)].back() != int(p)))
+      if (int d = def(v); d >= 0 && d != int(p) &&
+                          (users_[size_t(d)].empty() || users_[size_t(d)].back() != int(p)))
         users_[size_t(d)].push_back(int(p));
     if (has_ordered_effect(function_, n)) {
       if (last_effect >= 0)
@@ -88,19 +89,26 @@ void BlockFuser::index_block() {
       escapes_[size_t(d)] = true;
 }
 
-int BlockFuser::def(ValueId value) const { return position_[size_t(value)]; }
-
-bool BlockFuser::is_scalar(int p) const { return op_def(node(p).op).scalar && node(p).results.size() == 1; }
-
-bool BlockFuser::is_output(int p, const std::set<int> &members) const {
-  return escapes_[size_t(p)] || !std::all_of(users(p).begin(), users(p).end(),
-                                             [&](int u) { return members.contains(u); });
+int BlockFuser::def(ValueId value) const {
+  return position_[size_t(value)];
 }
 
-bool BlockFuser::used_only_in(int p, const std::set<int> &members) const { return !is_output(p, members); }
+bool BlockFuser::is_scalar(int p) const {
+  return op_def(node(p).op).scalar && node(p).results.size() == 1;
+}
+
+bool BlockFuser::is_output(int p, const std::set<int> &members) const {
+  return escapes_[size_t(p)] ||
+         !std::all_of(users(p).begin(), users(p).end(), [&](int u) { return members.contains(u); });
+}
+
+bool BlockFuser::used_only_in(int p, const std::set<int> &members) const {
+  return !is_output(p, members);
+}
 
 size_t BlockFuser::output_count(const std::set<int> &members) const {
-  return size_t(std::count_if(members.begin(), members.end(), [&](int p) { return is_output(p, members); }));
+  return size_t(
+      std::count_if(members.begin(), members.end(), [&](int p) { return is_output(p, members); }));
 }
 
 // Whether nothing outside that follows a member leads back to one. Groups count as one node each.
@@ -201,14 +209,15 @@ void BlockFuser::grow_backward(std::set<int> &members, const std::function<bool(
   }
 }
 
-// Reshapes, permutes and broadcasts of captured values: offsets stay linear in the index of the member
-// that reads through them.
+// Reshapes, permutes and broadcasts of captured values: offsets stay linear in the index of the
+// member that reads through them.
 void BlockFuser::absorb_views(std::set<int> &members, const std::set<int> &readers) {
   for (int reader : readers) {
     for (ValueId operand : node(reader).operands) {
       IndexSpace space = index_space(function_.type(operand).shape);
       std::vector<Dim> index = space.index;
-      for (int p = def(operand); p >= 0 && is_view(node(p)) && is_free(p) && !members.contains(p);) {
+      for (int p = def(operand);
+           p >= 0 && is_view(node(p)) && is_free(p) && !members.contains(p);) {
         if (!used_only_in(p, members))
           break;
         int from = def(node(p).operands[0]);
@@ -216,7 +225,8 @@ void BlockFuser::absorb_views(std::set<int> &members, const std::set<int> &reade
           break;
         auto inner = operand_index(function_, node(p), 0, index, space.ranges);
         const Shape &source = function_.type(node(p).operands[0]).shape;
-        if (!inner || !is_linear(simplify(physical_offset(source, {}, *inner), space.ranges), space))
+        if (!inner ||
+            !is_linear(simplify(physical_offset(source, {}, *inner), space.ranges), space))
           break;
         members.insert(p);
         index = std::move(*inner);
@@ -227,15 +237,16 @@ void BlockFuser::absorb_views(std::set<int> &members, const std::set<int> &reade
 }
 
 // An operand of a dot may also be merged from dims that a permute has taken apart ([B, H, L, D] as
-// [B, L, H * D]): the layout pass then has the producer write them in the order in which they merge.
+// [B, L, H * D]): the layout pass then has the producer write them in the order in which they
+// merge.
 void BlockFuser::absorb_dot_views(std::set<int> &members, int root) {
   absorb_views(members, {root});
   if (!merge_heads_)
     return;
   for (ValueId operand : node(root).operands) {
     int merge = def(operand);
-    if (merge < 0 || node(merge).op != Op::reshape || !is_free(merge) || !used_only_in(merge, {root}) ||
-        members.contains(merge))
+    if (merge < 0 || node(merge).op != Op::reshape || !is_free(merge) ||
+        !used_only_in(merge, {root}) || members.contains(merge))
       continue;
     int permute = def(node(merge).operands[0]);
     if (permute < 0 || node(permute).op != Op::permute || !is_free(permute) ||
@@ -278,8 +289,8 @@ void BlockFuser::fuse_rows(int root) {
   auto operands_fit = [&](int p) {
     for (ValueId v : node(p).operands) {
       const Shape &s = function_.type(v).shape;
-      if (is_full(shape(p)) && s.size() != space.size() && def(v) >= 0 && group_[size_t(def(v))] >= 0 &&
-          group_[size_t(def(v))] == int(groups_.size()) - 1)
+      if (is_full(shape(p)) && s.size() != space.size() && def(v) >= 0 &&
+          group_[size_t(def(v))] >= 0 && group_[size_t(def(v))] == int(groups_.size()) - 1)
         return false;
     }
     return true;
@@ -288,7 +299,8 @@ void BlockFuser::fuse_rows(int root) {
     const Node &n = node(u);
     const Shape &s = shape(u);
     if (op_def(n.op).has(kReduction) && op_def(n.op).reduce)
-      return function_.type(n.operands[0]).shape == space && size_t(trailing_axes(function_, n)) == inner;
+      return function_.type(n.operands[0]).shape == space &&
+             size_t(trailing_axes(function_, n)) == inner;
     if (n.op == Op::reshape)
       return is_unit_reshape(u) && is_row(s) && is_row(function_.type(n.operands[0]).shape);
     if (n.op == Op::broadcast_to)
@@ -302,8 +314,8 @@ void BlockFuser::fuse_rows(int root) {
       return false;
     const Shape &s = shape(p);
     // What is smaller than a row's worth is computed again for each row.
-    return is_full(s) || (s == kept) || (s.size() <= space.size() && !op_def(node(p).op).has(kExpensive) &&
-                                         s != dropped);
+    return is_full(s) || (s == kept) ||
+           (s.size() <= space.size() && !op_def(node(p).op).has(kExpensive) && s != dropped);
   });
   absorb_views(members, std::set<int>(members));
   add_group(Kind::rows, std::move(members));

@@ -1,9 +1,9 @@
-// The fuse pass on one block: which nodes become one kernel (fusion_groups.cpp, fusion_elementwise.cpp)
-// and the fusion nodes made of them (fusion_build.cpp).
+// The fuse pass on one block: which nodes become one kernel (fusion_groups.cpp,
+// fusion_elementwise.cpp) and the fusion nodes made of them (fusion_build.cpp).
 //
-// Nodes are named by their position in the block. A group whose values are used outside at one place
-// only (its single result) can never be part of a cycle; for groups with more results, what follows
-// them is searched before they are made.
+// Nodes are named by their position in the block. A group whose values are used outside at one
+// place only (its single result) can never be part of a cycle; for groups with more results, what
+// follows them is searched before they are made.
 #pragma once
 
 #include "passes/graph/fuse.h"
@@ -74,12 +74,12 @@ private:
   Function &function_;
   Block &block_;
   bool merge_heads_;
-  std::vector<int> position_;          // by value
+  std::vector<int> position_;           // by value
   std::vector<std::vector<int>> users_; // by position: users of its results, each once, sorted
   std::vector<std::vector<int>> effects_after_; // by position: the next node with a side effect
-  std::vector<bool> escapes_;          // by position: a result of the block
-  std::vector<std::vector<ValueId>> inputs_; // by position: operands, and what regions capture
-  std::vector<int> group_;             // by position; -1: none
+  std::vector<bool> escapes_;                   // by position: a result of the block
+  std::vector<std::vector<ValueId>> inputs_;    // by position: operands, and what regions capture
+  std::vector<int> group_;                      // by position; -1: none
   std::vector<Group> groups_;
   std::vector<std::pair<ValueId, ValueId>> replaced_;
   std::vector<int> seen_; // by position: the search that met it last

@@ -17,8 +17,8 @@ struct IndexSpace {
 };
 IndexSpace index_space(const Shape &shape);
 
-// The index of operand `i` behind the result's element at `index`, for elementwise and movement ops;
-// nothing where it is not one element or depends on data.
+// The index of operand `i` behind the result's element at `index`, for elementwise and movement
+// ops; nothing where it is not one element or depends on data.
 std::optional<std::vector<Dim>> operand_index(const Function &function, const Node &node, int i,
                                               std::span<const Dim> index, const DimRanges &ranges);
 

@@ -44,10 +44,11 @@ private:
       size_t next = pending.back();
       pending.pop_back();
       if (state_[next] == State::active) {
-        context_.diagnostics.error(module_.functions[f].location,
-                                   fmt::format("'{}' calls itself, through '{}'; a graph cannot recurse, "
-                                               "use `while` or `for`",
-                                               module_.functions[next].name, module_.functions[f].name));
+        context_.diagnostics.error(
+            module_.functions[f].location,
+            fmt::format("'{}' calls itself, through '{}'; a graph cannot recurse, "
+                        "use `while` or `for`",
+                        module_.functions[next].name, module_.functions[f].name));
         recursive_ = true;
       } else if (state_[next] == State::fresh) {
         enter(next);
@@ -86,9 +87,10 @@ private:
       recursive_ = true;
     };
     if (int64_t(s.function().nodes.size() + callee.nodes.size()) > context_.limits.inline_nodes)
-      return fail(fmt::format("inlining '{}' makes '{}' larger than {} nodes; use `while` or `for` where "
-                              "the same function is called many times",
-                              callee.name, s.function().name, context_.limits.inline_nodes));
+      return fail(
+          fmt::format("inlining '{}' makes '{}' larger than {} nodes; use `while` or `for` where "
+                      "the same function is called many times",
+                      callee.name, s.function().name, context_.limits.inline_nodes));
     ValueMap values;
     DimMap dims;
     for (size_t i = 0; i < call.operands.size(); ++i) {
@@ -107,8 +109,8 @@ private:
     for (size_t i = 0; i < callee.body.results.size(); ++i) {
       ValueId result = values.at(callee.body.results[i]);
       if (s.function().type(result) != s.function().type(call.results[i]))
-        return fail(fmt::format("in the call of '{}': result {} is {}, where {} was inferred", callee.name, i,
-                                s.function().type(result).text(),
+        return fail(fmt::format("in the call of '{}': result {} is {}, where {} was inferred",
+                                callee.name, i, s.function().type(result).text(),
                                 s.function().type(call.results[i]).text()));
       results.push_back(result);
     }
@@ -125,6 +127,8 @@ private:
 
 } // namespace
 
-Changed inline_calls(Module &module, PassContext &context) { return Inliner(module, context).run(); }
+Changed inline_calls(Module &module, PassContext &context) {
+  return Inliner(module, context).run();
+}
 
 } // namespace kiln

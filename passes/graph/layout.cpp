@@ -3,11 +3,12 @@
 //   x: f32[1, 64, 56, 56]  y = conv(x, w), padded by 1
 //     ->  x {block 1:16, halo 2:1:1, halo 3:1:1}, w {block 1:16, block 0:16}, y {block 1:16}
 //
-// Convolutions make and take activations with blocked channels; what stands between them keeps that, and
-// what does not care about it follows its users. Whoever makes the input of a padded convolution leaves
-// a halo of zeros around it, so that no kernel tests for edges. Constant operands of convolutions and dots
-// are packed as their kernels read them. Where one value is wanted in two ways, or comes from outside
-// (arguments, constants), a `relayout` copies it: one for each layout. Runs after fuse, once.
+// Convolutions make and take activations with blocked channels; what stands between them keeps
+// that, and what does not care about it follows its users. Whoever makes the input of a padded
+// convolution leaves a halo of zeros around it, so that no kernel tests for edges. Constant
+// operands of convolutions and dots are packed as their kernels read them. Where one value is
+// wanted in two ways, or comes from outside (arguments, constants), a `relayout` copies it: one for
+// each layout. Runs after fuse, once.
 #include "passes/graph/index_map.h"
 #include "passes/graph/layout_roles.h"
 #include "passes/graph/rewrite.h"
@@ -48,10 +49,10 @@ private:
   };
   struct State {
     bool blocked = false;
-    bool fixed = true;  // cannot be anything but row-major: not made by a kernel of this block
+    bool fixed = true;     // cannot be anything but row-major: not made by a kernel of this block
     bool captured = false; // by a region
-    bool exact = false; // somebody needs it row-major without a halo
-    Padding halo[2];    // that users of its planar and blocked form read
+    bool exact = false;    // somebody needs it row-major without a halo
+    Padding halo[2];       // that users of its planar and blocked form read
     std::map<std::string, ValueId> copies;
   };
 
@@ -62,8 +63,8 @@ private:
       const OpDef &def = op_def(node.op);
       for (ValueId r : node.results)
         state_[r].fixed = (def.structural && node.op != Op::fusion) ||
-                          (wants_.at(id).makes == Makes::planar && node.op != Op::fusion && !def.reduce &&
-                           !def.element && !def.scalar);
+                          (wants_.at(id).makes == Makes::planar && node.op != Op::fusion &&
+                           !def.reduce && !def.element && !def.scalar);
       for (size_t i = 0; i < node.operands.size(); ++i) {
         uses_[node.operands[i]].push_back({id, i});
         if (wants_.at(id).operands[i] == Want::exact)
@@ -188,7 +189,8 @@ void BlockLayout::share_halos(NodeId id) {
   std::vector<ValueId> all = node.operands;
   all.push_back(node.results[0]);
   int64_t axis = node.attrs.get_int("axis");
-  if ((axis != 1 && axis != 1 - function_.type(all[0]).rank()) || !std::all_of(all.begin(), all.end(), can_share))
+  if ((axis != 1 && axis != 1 - function_.type(all[0]).rank()) ||
+      !std::all_of(all.begin(), all.end(), can_share))
     return;
   Padding most;
   for (ValueId v : all) {
@@ -238,15 +240,17 @@ void BlockLayout::merge_heads() {
       auto state = state_.find(outer);
       auto uses = uses_.find(outer);
       bool merged = std::any_of(region.nodes.begin(), region.nodes.end(), [&](NodeId n) {
-        return function_.node(n).op == Op::reshape && function_.node(n).operands[0] == permute.results[0];
+        return function_.node(n).op == Op::reshape &&
+               function_.node(n).operands[0] == permute.results[0];
       });
       if (!merged || state->second.fixed || state->second.exact || state->second.blocked ||
           uses->second.size() != 1 || !function_.value(outer).layout.is_row_major())
         continue;
       Layout layout;
       for (const Dim &d : permute.attrs.get_dims("dims"))
-        layout.order.push_back(int(d.as_const() < 0 ? d.as_const() + int64_t(permute.attrs.get_dims("dims").size())
-                                                    : d.as_const()));
+        layout.order.push_back(
+            int(d.as_const() < 0 ? d.as_const() + int64_t(permute.attrs.get_dims("dims").size())
+                                 : d.as_const()));
       function_.value(outer).layout = std::move(layout);
       changed_ = Changed::yes;
     }
@@ -262,6 +266,8 @@ ValueId BlockLayout::in_layout(ValueId v, const Layout &layout, size_t &position
     b.set_position(block_, position);
     if (const Node *def = function_.def(v))
       b.set_location(def->location);
+    else if (position < block_.nodes.size())
+      b.set_location(function_.node(block_.nodes[position]).location);
     it->second = b(Op::relayout, {v});
     function_.value(it->second).layout = layout;
     function_.value(it->second).name = function_.value(v).name;
@@ -280,9 +286,11 @@ ValueId BlockLayout::packed_constant(ValueId v, const Layout &layout, size_t &po
                std::all_of(uses->second.begin(), uses->second.end(), [&](const Use &use) {
                  const KernelWants &wants = wants_.at(use.node);
                  return wants.operands[use.operand] == Want::any ||
-                        (wants.operands[use.operand] == Want::weights && wants.packed[use.operand] == layout);
+                        (wants.operands[use.operand] == Want::weights &&
+                         wants.packed[use.operand] == layout);
                });
-  if (alone && std::find(block_.nodes.begin(), block_.nodes.end(), function_.value(v).def) != block_.nodes.end()) {
+  if (alone && std::find(block_.nodes.begin(), block_.nodes.end(), function_.value(v).def) !=
+                   block_.nodes.end()) {
     if (function_.value(v).layout != layout) {
       function_.value(v).layout = layout;
       changed_ = Changed::yes;
@@ -310,7 +318,8 @@ size_t BlockLayout::adapt_operands(size_t position) {
   if (found == wants_.end())
     return position;
   const KernelWants wants = found->second;
-  bool makes_blocked = !function_.node(id).results.empty() && state_[function_.node(id).results[0]].blocked;
+  bool makes_blocked =
+      !function_.node(id).results.empty() && state_[function_.node(id).results[0]].blocked;
   for (size_t i = 0; i < wants.operands.size(); ++i) {
     ValueId v = function_.node(id).operands[i];
     const Node *def = function_.def(v);
@@ -342,7 +351,8 @@ size_t BlockLayout::adapt_operands(size_t position) {
     case Want::blocked: {
       bool blocked = wants.operands[i] == Want::blocked;
       Layout layout = layout_of(v, blocked);
-      // A halo that this kernel does not need is no reason for a copy; nor is another order of dims.
+      // A halo that this kernel does not need is no reason for a copy; nor is another order of
+      // dims.
       bool has_kind = state_[v].blocked == blocked && int(i) != wants.padded;
       if (!has_kind)
         to = constant ? packed_constant(v, layout, position) : in_layout(v, layout, position);

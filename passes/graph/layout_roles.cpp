@@ -31,14 +31,17 @@ Inside root_of(const Function &function, const Node &outer, const FusionInfo &in
   return out;
 }
 
-bool all_static(const Attrs &attrs, std::string_view name) { return is_static(attrs.get_dims(name)); }
+bool all_static(const Attrs &attrs, std::string_view name) {
+  return is_static(attrs.get_dims(name));
+}
 
-// The layouts of conv(x, w): the registers of a kernel hold output channels, except where there are few
-// of them (then pixels) or where every channel is on its own (then these).
+// The layouts of conv(x, w): the registers of a kernel hold output channels, except where there are
+// few of them (then pixels) or where every channel is on its own (then these).
 enum class ConvStyle { plain, blocked, few_inputs, depthwise };
 
 ConvStyle conv_style(const Shape &x, const Shape &w, const Attrs &attrs) {
-  auto channels = x[1].try_const(), outputs = w[0].try_const(), groups = attrs.get_dim("groups").try_const();
+  auto channels = x[1].try_const(), outputs = w[0].try_const(),
+       groups = attrs.get_dim("groups").try_const();
   if (!channels || !outputs || !groups || !all_static(attrs, "pad") || *outputs < kFewChannels)
     return ConvStyle::plain;
   if (*groups == 1)
@@ -68,7 +71,8 @@ Layout conv_weights(ConvStyle style, int rank, int64_t block) {
 }
 
 void conv_wants(const Function &function, const Inside &root, int64_t block, KernelWants &out) {
-  const Shape &x = function.type(root.node->operands[0]).shape, &w = function.type(root.node->operands[1]).shape;
+  const Shape &x = function.type(root.node->operands[0]).shape,
+              &w = function.type(root.node->operands[1]).shape;
   const Attrs &attrs = root.node->attrs;
   ConvStyle style = conv_style(x, w, attrs);
   int input = root.outer[0], weights = root.outer[1];
@@ -119,7 +123,9 @@ void dot_wants(const Function &function, const Inside &root, int64_t block, Kern
   out.operands[size_t(b)] = Want::weights;
 }
 
-void set_all(KernelWants &out, Want want) { std::fill(out.operands.begin(), out.operands.end(), want); }
+void set_all(KernelWants &out, Want want) {
+  std::fill(out.operands.begin(), out.operands.end(), want);
+}
 
 // Whether a fusion (or node) of ops on elements keeps every element in its place.
 bool is_pointwise(const Function &function, const Node &outer) {
@@ -143,13 +149,13 @@ bool keeps_blocks(const Function &function, const Node &concat, int64_t block) {
   });
 }
 
-void lower_wants(const Function &function, const Node &outer, const Node &root, int64_t block, KernelWants &out) {
-  if (outer.op == Op::fusion && !std::all_of(outer.regions[0].nodes.begin(), outer.regions[0].nodes.end(),
-                                             [&](NodeId id) {
-                                               const Node &n = function.node(id);
-                                               return op_def(n.op).scalar || n.op == Op::constant ||
-                                                      n.op == Op::resize || &n == &root;
-                                             }))
+void lower_wants(const Function &function, const Node &outer, const Node &root, int64_t block,
+                 KernelWants &out) {
+  if (outer.op == Op::fusion &&
+      !std::all_of(outer.regions[0].nodes.begin(), outer.regions[0].nodes.end(), [&](NodeId id) {
+        const Node &n = function.node(id);
+        return op_def(n.op).scalar || n.op == Op::constant || n.op == Op::resize || &n == &root;
+      }))
     return;
   bool keeps = false;
   if (root.op == Op::concat && function.type(root.results[0]).rank() > 1) {
@@ -158,7 +164,9 @@ void lower_wants(const Function &function, const Node &outer, const Node &root, 
     const auto &lo = root.attrs.get_dims("lo"), &hi = root.attrs.get_dims("hi");
     keeps = lo.size() > 1 && lo[1].is_const(0) && hi[1].is_const(0);
   }
-  out.makes = keeps ? Makes::inherits : root.op == Op::concat || root.op == Op::pad ? Makes::any : Makes::planar;
+  out.makes = keeps                                         ? Makes::inherits
+              : root.op == Op::concat || root.op == Op::pad ? Makes::any
+                                                            : Makes::planar;
   set_all(out, keeps ? Want::match : out.makes == Makes::any ? Want::any : Want::planar);
 }
 
@@ -195,7 +203,8 @@ KernelWants kernel_wants(const Function &function, NodeId id, int64_t block) {
       out.makes = Makes::inherits;
       set_all(out, Want::match);
     } else if (node.op == Op::resize && function.type(node.operands[0]).rank() > 1 &&
-               function.type(node.operands[0]).shape[1] == function.type(node.results[0]).shape[1]) {
+               function.type(node.operands[0]).shape[1] ==
+                   function.type(node.results[0]).shape[1]) {
       out.makes = Makes::inherits;
       set_all(out, Want::match);
     } else {

@@ -1,5 +1,5 @@
-// What a kernel wants of the layouts of the values it reads and writes: asked of its root, never of the
-// target.
+// What a kernel wants of the layouts of the values it reads and writes: asked of its root, never of
+// the target.
 #pragma once
 
 #include "passes/graph/fuse.h"
@@ -7,12 +7,12 @@
 namespace kiln {
 
 enum class Want : uint8_t {
-  any,       // reads any layout as well
-  match,     // as the result
-  planar,    // row-major, perhaps with a halo
-  exact,     // row-major and nothing else: results of functions, control flow
-  blocked,   // channels in blocks
-  weights,   // a constant that is packed for the kernel
+  any,     // reads any layout as well
+  match,   // as the result
+  planar,  // row-major, perhaps with a halo
+  exact,   // row-major and nothing else: results of functions, control flow
+  blocked, // channels in blocks
+  weights, // a constant that is packed for the kernel
 };
 
 enum class Makes : uint8_t {

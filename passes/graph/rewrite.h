@@ -1,8 +1,8 @@
 // What passes over the graph share: walking nested blocks, and rewriting nodes in one sweep.
 //
-// A sweep visits each node after those before it, with operands that are up to date, and may put new
-// nodes before it and replace its results. Replacements reach later nodes as the sweep meets them, so
-// that a sweep is linear in the size of the function however much it rewrites.
+// A sweep visits each node after those before it, with operands that are up to date, and may put
+// new nodes before it and replace its results. Replacements reach later nodes as the sweep meets
+// them, so that a sweep is linear in the size of the function however much it rewrites.
 #pragma once
 
 #include "passes/pass.h"
@@ -31,8 +31,8 @@ public:
   const Node &node(NodeId id) const { return function_.node(id); }
   // Emits before the node being visited, with its location.
   GraphBuilder &builder() { return builder_; }
-  // Uses of `from` after this node become uses of `to`, which takes its name if it has none. The node
-  // is removed when all of its results are replaced.
+  // Uses of `from` after this node become uses of `to`, which takes its name if it has none. The
+  // node is removed when all of its results are replaced.
   void replace(ValueId from, ValueId to);
   void replace_results(NodeId node, std::span<const ValueId> to);
   // Removes the node; its results must be unused or replaced.
@@ -41,9 +41,7 @@ public:
   void mark_changed() { changed_ = Changed::yes; }
   ValueId resolve(ValueId value);
   // Uses at the start of the sweep; 0 for values made since.
-  int uses(ValueId value) const {
-    return size_t(value) < uses_.size() ? uses_[size_t(value)] : 0;
-  }
+  int uses(ValueId value) const { return size_t(value) < uses_.size() ? uses_[size_t(value)] : 0; }
   // How many fusion regions are around the node being visited.
   int fusion_depth() const { return fusion_depth_; }
 

@@ -1,9 +1,9 @@
 // Rewrite rules: one-liners with the equation they stand for, grouped by the op at their root.
 //
-// A rule gives the value that replaces the root's result, or an invalid id where it does not apply. The
-// new form is never larger. Values are equal bit for bit for integers; for floats up to the sign of zero
-// and, where constants meet, one rounding. Rules that lose more are marked `unsafe` and only run where
-// the user asks for them.
+// A rule gives the value that replaces the root's result, or an invalid id where it does not apply.
+// The new form is never larger. Values are equal bit for bit for integers; for floats up to the
+// sign of zero and, where constants meet, one rounding. Rules that lose more are marked `unsafe`
+// and only run where the user asks for them.
 #pragma once
 
 #include "ir/ops/op.h"
@@ -35,7 +35,9 @@ public:
   const Node *def(ValueId v) const { return function().def(v); }
   std::optional<double> splat(ValueId v) const { return splat_value(s.module(), function(), v); }
   bool is_splat(ValueId v, double value) const { return splat(v) == std::optional(value); }
-  bool is_constant(ValueId v) const { return constant_tensor(s.module(), function(), v) != nullptr; }
+  bool is_constant(ValueId v) const {
+    return constant_tensor(s.module(), function(), v) != nullptr;
+  }
   bool has_one_use(ValueId v) const { return s.uses(v) == 1; }
   // v, if it can stand for the result.
   ValueId same(ValueId v) const { return type(v) == type() ? v : ValueId(); }
@@ -70,8 +72,8 @@ std::span<const Rule> contraction_rules();
 std::span<const Rule> raising_rules();
 
 // One sweep over every function with these rules, outside fusions.
-Changed apply_rules(Module &module, std::span<const std::span<const Rule>> tables, bool with_trait_rules,
-                    bool unsafe);
+Changed apply_rules(Module &module, std::span<const std::span<const Rule>> tables,
+                    bool with_trait_rules, bool unsafe);
 
 // Axis attributes, non-negative.
 int64_t normal_axis(const Dim &axis, size_t rank);

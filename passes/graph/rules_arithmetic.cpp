@@ -19,13 +19,15 @@ ValueId drop_left(Match &m) {
 }
 
 ValueId pow_to(Match &m, double exponent, ValueId (*make)(Match &, ValueId x)) {
-  bool fits = m.is_float_result() && m.is_splat(m.operand(1), exponent) && m.same(m.operand(0)).valid();
+  bool fits =
+      m.is_float_result() && m.is_splat(m.operand(1), exponent) && m.same(m.operand(0)).valid();
   return fits ? make(m, m.operand(0)) : ValueId();
 }
 
 bool is_power_of_two(double v) {
   int exponent;
-  return std::isfinite(v) && v != 0 && std::abs(std::frexp(v, &exponent)) == 0.5 && std::abs(exponent) < 100;
+  return std::isfinite(v) && v != 0 && std::abs(std::frexp(v, &exponent)) == 0.5 &&
+         std::abs(exponent) < 100;
 }
 
 ValueId divide_by_power_of_two(Match &m) {
@@ -88,8 +90,9 @@ bool is_widening(DType from, DType to) {
   if (is_bool(from))
     return !is_bool(to);
   if (is_integer(from) && is_integer(to))
-    return dtype_kind(from) == dtype_kind(to) ? dtype_bits(from) <= dtype_bits(to)
-                                              : is_unsigned_int(from) && dtype_bits(from) < dtype_bits(to);
+    return dtype_kind(from) == dtype_kind(to)
+               ? dtype_bits(from) <= dtype_bits(to)
+               : is_unsigned_int(from) && dtype_bits(from) < dtype_bits(to);
   int mantissa = to == DType::f64 ? 53 : to == DType::f32 ? 24 : 0;
   return is_float(to) && dtype_bits(from) <= mantissa;
 }
@@ -134,7 +137,8 @@ const Rule kRules[] = {
     {Op::div, "x / 2^k = x * 2^-k", divide_by_power_of_two},
     {Op::div, "1 / x = reciprocal(x)",
      [](Match &m) {
-       bool fits = m.is_float_result() && m.is_splat(m.operand(0), 1) && m.same(m.operand(1)).valid();
+       bool fits =
+           m.is_float_result() && m.is_splat(m.operand(0), 1) && m.same(m.operand(1)).valid();
        return fits ? m.b(Op::reciprocal, {m.operand(1)}) : ValueId();
      }},
     {Op::reciprocal, "1 / sqrt(x) = rsqrt(x)",
@@ -142,19 +146,29 @@ const Rule kRules[] = {
        const Node *n = m.def(m.operand(0), Op::sqrt);
        return n ? m.b(Op::rsqrt, {n->operands[0]}) : ValueId();
      }},
-    {Op::pow, "x^1 = x", [](Match &m) { return pow_to(m, 1, [](Match &, ValueId x) { return x; }); }},
+    {Op::pow, "x^1 = x",
+     [](Match &m) { return pow_to(m, 1, [](Match &, ValueId x) { return x; }); }},
     {Op::pow, "x^2 = square(x)",
-     [](Match &m) { return pow_to(m, 2, [](Match &n, ValueId x) { return n.b(Op::square, {x}); }); }},
+     [](Match &m) {
+       return pow_to(m, 2, [](Match &n, ValueId x) { return n.b(Op::square, {x}); });
+     }},
     {Op::pow, "x^3 = x * square(x)",
      [](Match &m) {
-       return pow_to(m, 3, [](Match &n, ValueId x) { return n.b(Op::mul, {x, n.b(Op::square, {x})}); });
+       return pow_to(m, 3,
+                     [](Match &n, ValueId x) { return n.b(Op::mul, {x, n.b(Op::square, {x})}); });
      }},
     {Op::pow, "x^0.5 = sqrt(x)",
-     [](Match &m) { return pow_to(m, 0.5, [](Match &n, ValueId x) { return n.b(Op::sqrt, {x}); }); }},
+     [](Match &m) {
+       return pow_to(m, 0.5, [](Match &n, ValueId x) { return n.b(Op::sqrt, {x}); });
+     }},
     {Op::pow, "x^-1 = reciprocal(x)",
-     [](Match &m) { return pow_to(m, -1, [](Match &n, ValueId x) { return n.b(Op::reciprocal, {x}); }); }},
+     [](Match &m) {
+       return pow_to(m, -1, [](Match &n, ValueId x) { return n.b(Op::reciprocal, {x}); });
+     }},
     {Op::pow, "x^-0.5 = rsqrt(x)",
-     [](Match &m) { return pow_to(m, -0.5, [](Match &n, ValueId x) { return n.b(Op::rsqrt, {x}); }); }},
+     [](Match &m) {
+       return pow_to(m, -0.5, [](Match &n, ValueId x) { return n.b(Op::rsqrt, {x}); });
+     }},
     {Op::mul, "x * x = square(x)",
      [](Match &m) {
        return m.operand(0) == m.operand(1) ? m.b(Op::square, {m.operand(0)}) : ValueId();
@@ -163,7 +177,8 @@ const Rule kRules[] = {
      [](Match &m) {
        const Node *n = m.def(m.operand(0), Op::mul);
        auto a = n ? m.splat(n->operands[1]) : std::nullopt, c = m.splat(m.operand(1));
-       if (!a || !c || !m.is_float_result() || dtype_bits(m.type().dtype) < 32 || m.type(n->operands[0]) != m.type())
+       if (!a || !c || !m.is_float_result() || dtype_bits(m.type().dtype) < 32 ||
+           m.type(n->operands[0]) != m.type())
          return ValueId();
        return m.b(Op::mul, {n->operands[0], m.b.scalar(m.type().dtype, *a * *c)});
      }},
@@ -175,9 +190,12 @@ const Rule kRules[] = {
                    m.node().attrs.get_float("max") == std::numeric_limits<double>::infinity();
        return fits ? m.b(Op::relu, {m.operand(0)}) : ValueId();
      }},
-    {Op::maximum, "max(x, c) = clamp(x, c, inf)", [](Match &m) { return clamp_by_constant(m, false); }},
-    {Op::minimum, "min(x, c) = clamp(x, -inf, c)", [](Match &m) { return clamp_by_constant(m, true); }},
-    {Op::convert, "convert(x) = x for the same dtype", [](Match &m) { return m.same(m.operand(0)); }},
+    {Op::maximum, "max(x, c) = clamp(x, c, inf)",
+     [](Match &m) { return clamp_by_constant(m, false); }},
+    {Op::minimum, "min(x, c) = clamp(x, -inf, c)",
+     [](Match &m) { return clamp_by_constant(m, true); }},
+    {Op::convert, "convert(x) = x for the same dtype",
+     [](Match &m) { return m.same(m.operand(0)); }},
     {Op::convert, "convert(convert(x)) = convert(x) where the first loses nothing", merge_converts},
     {Op::where, "where(true, a, b) = a, where(c, a, a) = a", choose},
 };
@@ -225,7 +243,11 @@ const TraitRule kTraitRules[] = {
 
 } // namespace
 
-std::span<const Rule> arithmetic_rules() { return kRules; }
-std::span<const TraitRule> trait_rules() { return kTraitRules; }
+std::span<const Rule> arithmetic_rules() {
+  return kRules;
+}
+std::span<const TraitRule> trait_rules() {
+  return kTraitRules;
+}
 
 } // namespace kiln

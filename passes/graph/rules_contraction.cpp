@@ -1,6 +1,6 @@
-// What goes into a contraction for free: a bias as the value it starts from, a scale of its constant
-// weights, padding, a transposed operand. The arithmetic on weights is emitted as nodes on constants, for
-// fold to evaluate.
+// What goes into a contraction for free: a bias as the value it starts from, a scale of its
+// constant weights, padding, a transposed operand. The arithmetic on weights is emitted as nodes on
+// constants, for fold to evaluate.
 #include "passes/graph/index_map.h"
 #include "passes/graph/rules.h"
 
@@ -9,7 +9,8 @@
 namespace kiln {
 namespace {
 
-// A constant that varies along dim `axis` of the result at most, as a vector [size]; invalid otherwise.
+// A constant that varies along dim `axis` of the result at most, as a vector [size]; invalid
+// otherwise.
 ValueId as_vector(Match &m, ValueId c, int axis, const Shape &result) {
   const Shape shape = m.shape(c);
   if (!m.is_constant(c) || shape.size() > result.size())
@@ -28,15 +29,16 @@ ValueId as_vector(Match &m, ValueId c, int axis, const Shape &result) {
   return shape == Shape{size} ? c : m.b(Op::reshape, {c}, {{"shape", Shape{size}}});
 }
 
-// The contraction at operand 0, if nothing else uses it, and the axis of the result its weights' output
-// channels lie on.
+// The contraction at operand 0, if nothing else uses it, and the axis of the result its weights'
+// output channels lie on.
 struct Contraction {
   Node node;
   int channels;
 };
 std::optional<Contraction> contraction_below(Match &m) {
   const Node *n = m.def(m.operand(0));
-  if (!n || !m.has_one_use(m.operand(0)) || m.type(m.operand(0)) != m.type() || !m.is_float_result())
+  if (!n || !m.has_one_use(m.operand(0)) || m.type(m.operand(0)) != m.type() ||
+      !m.is_float_result())
     return std::nullopt;
   if (n->op == Op::conv || n->op == Op::conv_transpose)
     return Contraction{*n, 1};
@@ -71,7 +73,8 @@ ValueId scale_weights(Match &m) {
   const TensorType weights = m.type(n.operands[1]);
   if (!m.is_constant(n.operands[1]) || (n.operands.size() > 2 && !m.is_constant(n.operands[2])))
     return {};
-  // The output channels in the weights; a grouped transposed convolution has them spread over two dims.
+  // The output channels in the weights; a grouped transposed convolution has them spread over two
+  // dims.
   int axis = 0;
   if (n.op == Op::conv_transpose) {
     if (!n.attrs.get_dim("groups").is_const(1))
@@ -93,8 +96,8 @@ ValueId scale_weights(Match &m) {
   return m.b(n.op, n.operands, n.attrs);
 }
 
-// dot(a, permute(b)) with the last dims swapped = dot(a, b) with transpose_b flipped. The form in which
-// the innermost dim of b's source is the innermost of what the dot reads is the one to have.
+// dot(a, permute(b)) with the last dims swapped = dot(a, b) with transpose_b flipped. The form in
+// which the innermost dim of b's source is the innermost of what the dot reads is the one to have.
 ValueId transpose_into_dot(Match &m) {
   const Node *p = m.def(m.operand(1), Op::permute);
   if (!p)
@@ -140,7 +143,8 @@ ValueId pad_into_conv(Match &m) {
   return m.b(Op::conv, operands, attrs);
 }
 
-// Whether a factor of x ends up in the weights of the contraction that makes it, by the other rules.
+// Whether a factor of x ends up in the weights of the contraction that makes it, by the other
+// rules.
 bool scales_weights_above(Match &m, ValueId x) {
   const Node *n = m.def(x);
   while (n && (n->op == Op::reshape || n->op == Op::permute))
@@ -148,14 +152,16 @@ bool scales_weights_above(Match &m, ValueId x) {
   return n && op_def(n->op).has(kContraction) && m.is_constant(n->operands[1]);
 }
 
-// dot(view(a * c), b) = dot(view(a), b) * c: an epilogue multiplies for free, a kernel of its own does not
+// dot(view(a * c), b) = dot(view(a), b) * c: an epilogue multiplies for free, a kernel of its own
+// does not
 ValueId scale_after_dot(Match &m) {
   if (m.operand_count() > 2 || !m.is_float_result() || dtype_bits(m.type().dtype) < 32)
     return {};
   for (int i = 0; i < 2; ++i) {
     std::vector<Node> views;
     ValueId at = m.operand(i);
-    for (const Node *n = m.def(at); n && is_view(*n) && views.size() < 8 && m.has_one_use(at); n = m.def(at)) {
+    for (const Node *n = m.def(at); n && is_view(*n) && views.size() < 8 && m.has_one_use(at);
+         n = m.def(at)) {
       views.push_back(*n);
       at = n->operands[0];
     }
@@ -184,6 +190,8 @@ const Rule kRules[] = {
 
 } // namespace
 
-std::span<const Rule> contraction_rules() { return kRules; }
+std::span<const Rule> contraction_rules() {
+  return kRules;
+}
 
 } // namespace kiln

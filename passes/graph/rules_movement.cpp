@@ -16,7 +16,8 @@ ValueId permute_permute(Match &m) {
   if (!inner)
     return {};
   size_t rank = m.type().shape.size();
-  auto outer_dims = normal_axes(m.node().attrs, "dims", rank), inner_dims = normal_axes(inner->attrs, "dims", rank);
+  auto outer_dims = normal_axes(m.node().attrs, "dims", rank),
+       inner_dims = normal_axes(inner->attrs, "dims", rank);
   ValueId x = inner->operands[0];
   std::vector<Dim> dims;
   for (int64_t d : outer_dims)
@@ -38,7 +39,8 @@ ValueId permute_of_units(Match &m) {
   return reshape_to(m, m.operand(0), Shape(m.type().shape));
 }
 
-// permute(reshape(permute(x))) where the reshape only adds or drops dims of size 1: the reshape goes last
+// permute(reshape(permute(x))) where the reshape only adds or drops dims of size 1: the reshape
+// goes last
 ValueId permute_before_units(Match &m) {
   const Node *view = m.def(m.operand(0), Op::reshape);
   if (!view || !m.def(view->operands[0], Op::permute))
@@ -105,18 +107,19 @@ ValueId reduce_nothing(Match &m) {
   return reshape_to(m, m.operand(0), Shape(m.type().shape));
 }
 
-// Whether an operand of an elementwise op means the same to the source of a reshape: a single element,
-// or the last dim only, which the reshape keeps.
+// Whether an operand of an elementwise op means the same to the source of a reshape: a single
+// element, or the last dim only, which the reshape keeps.
 bool passes_reshape(Match &m, ValueId other, const Shape &from, const Shape &to) {
   const Shape s = squeezed(m.shape(other));
   if (s.empty())
     return m.shape(other).size() <= std::min(from.size(), to.size());
-  return s.size() == 1 && m.shape(other).size() == 1 && !from.empty() && !to.empty() && s[0] == from.back() &&
-         s[0] == to.back();
+  return s.size() == 1 && m.shape(other).size() == 1 && !from.empty() && !to.empty() &&
+         s[0] == from.back() && s[0] == to.back();
 }
 
 const Rule kRules[] = {
-    {Op::reshape, "reshape(x) = x for the same shape", [](Match &m) { return m.same(m.operand(0)); }},
+    {Op::reshape, "reshape(x) = x for the same shape",
+     [](Match &m) { return m.same(m.operand(0)); }},
     {Op::reshape, "reshape(reshape(x)) = reshape(x)",
      [](Match &m) {
        const Node *n = m.def(m.operand(0), Op::reshape);
@@ -124,8 +127,10 @@ const Rule kRules[] = {
      }},
     {Op::permute, "permute of dims of size 1 = reshape", permute_of_units},
     {Op::permute, "permute(permute(x)) = permute(x)", permute_permute},
-    {Op::permute, "permute(reshape(permute(x))) = reshape(permute(x)) for dims of size 1", permute_before_units},
-    {Op::broadcast_to, "broadcast_to(x) = x for the same shape", [](Match &m) { return m.same(m.operand(0)); }},
+    {Op::permute, "permute(reshape(permute(x))) = reshape(permute(x)) for dims of size 1",
+     permute_before_units},
+    {Op::broadcast_to, "broadcast_to(x) = x for the same shape",
+     [](Match &m) { return m.same(m.operand(0)); }},
     {Op::slice, "x[:] = x", whole_slice},
     {Op::pad, "pad(x, 0) = x", pad_nothing},
     {Op::concat, "concat(x) = x", concat_one},
@@ -143,8 +148,8 @@ ValueId elementwise_before_view(Match &m) {
   const auto operands = m.node().operands;
   for (size_t i = 0; i < operands.size(); ++i) {
     const Node *view = m.def(operands[i]);
-    if (!view || (view->op != Op::reshape && view->op != Op::permute) || !m.has_one_use(operands[i]) ||
-        m.shape(operands[i]) != m.type().shape)
+    if (!view || (view->op != Op::reshape && view->op != Op::permute) ||
+        !m.has_one_use(operands[i]) || m.shape(operands[i]) != m.type().shape)
       continue;
     // Only where what is below computes; a view of an argument costs nothing where it is.
     ValueId x = view->operands[0];
@@ -171,6 +176,8 @@ ValueId elementwise_before_view(Match &m) {
   return {};
 }
 
-std::span<const Rule> movement_rules() { return kRules; }
+std::span<const Rule> movement_rules() {
+  return kRules;
+}
 
 } // namespace kiln

@@ -1,7 +1,8 @@
-// Activations and norms that a model spells out in primitives, recognised whatever the order of their
-// factors: a product is taken apart into a constant and powers of values, so that
+// Activations and norms that a model spells out in primitives, recognised whatever the order of
+// their factors: a product is taken apart into a constant and powers of values, so that
 //
-//   0.5 * x * (1 + erf(x / sqrt(2)))     x * (0.5 * (1 + erf(x * 0.7071)))     (x * (1 + erf(..))) / 2
+//   0.5 * x * (1 + erf(x / sqrt(2)))     x * (0.5 * (1 + erf(x * 0.7071)))     (x * (1 + erf(..)))
+//   / 2
 //
 // are one pattern.
 #include "passes/graph/rules.h"
@@ -101,7 +102,8 @@ bool is_gelu_cubic(const Match &m, ValueId x, ValueId v) {
       ValueId rest = add->operands[1 - i];
       if (outer.powers.size() == 1 && rest == x && cube.power(x) == 3)
         return true;
-      if (outer.powers.size() == 2 && outer.power(x) == 1 && m.is_splat(rest, 1) && cube.power(x) == 2)
+      if (outer.powers.size() == 2 && outer.power(x) == 1 && m.is_splat(rest, 1) &&
+          cube.power(x) == 2)
         return true;
     }
   }
@@ -151,8 +153,8 @@ ValueId raise_product(Match &m) {
       continue;
     if (n->op == Op::sigmoid && n->operands[0] == x)
       return m.b(Op::silu, {x});
-    if (n->op == Op::hard_sigmoid && n->operands[0] == x && is_near(m, n->attrs.get_float("alpha"), 1.0 / 6) &&
-        n->attrs.get_float("beta") == 0.5)
+    if (n->op == Op::hard_sigmoid && n->operands[0] == x &&
+        is_near(m, n->attrs.get_float("alpha"), 1.0 / 6) && n->attrs.get_float("beta") == 0.5)
       return m.b(Op::hard_swish, {x});
     const Node *softplus = n->op == Op::tanh ? m.def(n->operands[0], Op::softplus) : nullptr;
     if (softplus && softplus->operands[0] == x)
@@ -191,7 +193,8 @@ std::optional<int64_t> trailing_mean(const Match &m, ValueId mean, ValueId of) {
   return axes.empty() ? std::nullopt : std::optional(axes[0]);
 }
 
-// d / sqrt(mean(d^2) + epsilon) with d = x - mean(x), as layer_norm(x); the sqrt may be a reciprocal one.
+// d / sqrt(mean(d^2) + epsilon) with d = x - mean(x), as layer_norm(x); the sqrt may be a
+// reciprocal one.
 ValueId raise_layer_norm(Match &m) {
   for (int i = 0; i < (m.node().op == Op::mul ? 2 : 1); ++i) {
     ValueId centred = m.operand(i), scale = m.operand(1 - i);
@@ -206,7 +209,8 @@ ValueId raise_layer_norm(Match &m) {
     Product square = product_of(m, variance->operands[0]);
     auto axis = trailing_mean(m, d->operands[1], d->operands[0]);
     auto axis2 = trailing_mean(m, sum->first, variance->operands[0]);
-    if (!axis || axis != axis2 || square.constant != 1 || square.powers.size() != 1 || square.power(centred) != 2)
+    if (!axis || axis != axis2 || square.constant != 1 || square.powers.size() != 1 ||
+        square.power(centred) != 2)
       continue;
     return m.b(Op::layer_norm, {d->operands[0]}, {{"axis", Dim(*axis)}, {"epsilon", sum->second}});
   }
@@ -224,6 +228,8 @@ const Rule kRules[] = {
 
 } // namespace
 
-std::span<const Rule> raising_rules() { return kRules; }
+std::span<const Rule> raising_rules() {
+  return kRules;
+}
 
 } // namespace kiln

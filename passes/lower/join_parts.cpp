@@ -1,8 +1,10 @@
-// A concat whose parts lie one after the other in its result is no kernel: whoever makes a part writes
-// it to its place. That is so where the dims before the axis are of size 1 and the parts have the
-// result's layout, blocks full and starts aligned: nearly always for channels of one image.
+// A concat whose parts lie one after the other in its result is no kernel: whoever makes a part
+// writes it to its place. That is so where the dims before the axis are of size 1 and the parts
+// have the result's layout, blocks full and starts aligned: nearly always for channels of one
+// image.
 //
-//   a = conv(x, w0); b = conv(x, w1); y = concat(a, b, axis=1)   ->   a and b are views of y's buffer
+//   a = conv(x, w0); b = conv(x, w1); y = concat(a, b, axis=1)   ->   a and b are views of y's
+//   buffer
 #include "passes/lower/plan_builder.h"
 
 #include "ir/ops/op.h"
@@ -21,7 +23,8 @@ bool lies_in_one_piece(const Function &function, const Node &concat) {
   if (!whole.layout.order.empty() || axis >= rank)
     return false;
   for (int64_t d = 0; d < axis; ++d)
-    if (!whole.type.shape[size_t(d)].is_const(1) || whole.layout.halo_of(int(d)).lo || whole.layout.halo_of(int(d)).hi)
+    if (!whole.type.shape[size_t(d)].is_const(1) || whole.layout.halo_of(int(d)).lo ||
+        whole.layout.halo_of(int(d)).hi)
       return false;
   auto halo = whole.layout.halo_of(int(axis));
   if (halo.lo || halo.hi)
@@ -29,8 +32,10 @@ bool lies_in_one_piece(const Function &function, const Node &concat) {
   int64_t block = whole.layout.block_of(int(axis));
   return std::all_of(concat.operands.begin(), concat.operands.end(), [&](ValueId v) {
     auto size = function.type(v).shape[size_t(axis)].try_const();
-    Dim bytes = physical_size(function.type(v), function.value(v).layout) * Dim(dtype_bytes(whole.type.dtype));
-    return function.value(v).layout == whole.layout && (block == 1 || (size && *size % block == 0)) &&
+    Dim bytes = physical_size(function.type(v), function.value(v).layout) *
+                Dim(dtype_bytes(whole.type.dtype));
+    return function.value(v).layout == whole.layout &&
+           (block == 1 || (size && *size % block == 0)) &&
            simplify(mod(bytes, KILN_ALIGNMENT), {}).is_const(0);
   });
 }
@@ -40,7 +45,9 @@ bool lies_in_one_piece(const Function &function, const Node &concat) {
 void PlanBuilder::join_parts(const Block &block) {
   auto made_here = [&](ValueId v) {
     const Node *def = function_.def(v);
-    return def && std::find(block.nodes.begin(), block.nodes.end(), function_.value(v).def) != block.nodes.end() &&
+    return def &&
+           std::find(block.nodes.begin(), block.nodes.end(), function_.value(v).def) !=
+               block.nodes.end() &&
            (!op_def(def->op).structural || def->op == Op::fusion) && !is_alias(function_, *def);
   };
   for (NodeId id : block.nodes) {
@@ -51,7 +58,8 @@ void PlanBuilder::join_parts(const Block &block) {
     std::sort(parts.begin(), parts.end());
     bool fits = std::adjacent_find(parts.begin(), parts.end()) == parts.end() &&
                 std::all_of(parts.begin(), parts.end(), [&](ValueId v) {
-                  return made_here(v) && !destination_.contains(v) && !part_of_.contains(v) && !joined_.contains(v);
+                  return made_here(v) && !destination_.contains(v) && !part_of_.contains(v) &&
+                         !joined_.contains(v);
                 });
     if (!fits)
       continue;
