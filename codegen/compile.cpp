@@ -73,6 +73,12 @@ void collect_launches(const std::vector<PlanStep> &steps, std::vector<const Plan
   }
 }
 
+// Without folders: a package does not depend on where the model lay.
+std::string file_name(Symbol file) {
+  std::string_view text = file.text();
+  return std::string(text.substr(text.rfind('/') == std::string_view::npos ? 0 : text.rfind('/') + 1));
+}
+
 double estimate(const Dim &d) { return d.is_const() ? double(d.as_const()) : 0; }
 
 PackageEntry package_entry(const Module &module, const Program &program, const Plan &plan,
@@ -101,7 +107,7 @@ PackageEntry package_entry(const Module &module, const Program &program, const P
     PackageKernel k{step->name, package::kNoIndex, estimate(kernel.flops), estimate(kernel.bytes)};
     if (step->location.known()) {
       k.location = uint32_t(spec.locations.size());
-      spec.locations.push_back({std::string(step->location.file.text()), uint32_t(step->location.line),
+      spec.locations.push_back({file_name(step->location.file), uint32_t(step->location.line),
                                 uint32_t(step->location.column), std::string(step->location.node.text())});
     }
     entry.kernels.push_back(std::move(k));
