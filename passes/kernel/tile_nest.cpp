@@ -183,6 +183,10 @@ bool suits_as_panel(const TileNest &nest, size_t at, const BodyFacts &facts) {
     if (i != nest.vector &&
         (nest.loops[i].begin.depends_on(loop.name) || nest.loops[i].end.depends_on(loop.name)))
       return false;
+  // All panels but the last are whole: no other loop may shorten the vector loop.
+  for (size_t i = 0; i < nest.loops.size(); ++i)
+    if (i != at && i != nest.vector && vector.end.depends_on(nest.loops[i].name))
+      return false;
   bool used = false;
   for (const Expr &e : facts.reduce_loads) {
     if (!e.index.depends_on(loop.name))
