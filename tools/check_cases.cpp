@@ -73,10 +73,12 @@ bool import_case(const fs::path &folder, Module &module, Diagnostics &diagnostic
         options.constants.emplace(name, tensor);
   Module again;
   Diagnostics said;
-  if (options.constants.empty() || !import_onnx(path, options, again, said))
+  if (options.constants.empty())
     return false;
+  bool fine = import_onnx(path, options, again, said);
+  diagnostics = std::move(said); // what is wrong even so, or nothing
   module = std::move(again);
-  return true;
+  return fine;
 }
 
 std::string run_set(const fs::path &folder, const fs::path &data, const PackageBytes &package) {
