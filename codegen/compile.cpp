@@ -1,11 +1,13 @@
 #include "codegen/compile.h"
 
+#include "ir/kernel/scratch.h"
 #include "ir/pack.h"
 #include "passes/kernel/schedule.h"
 #include "passes/lower/lower.h"
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <thread>
@@ -79,6 +81,19 @@ std::string file_name(Symbol file) {
   return std::string(text.substr(text.rfind('/') == std::string_view::npos ? 0 : text.rfind('/') + 1));
 }
 
+// What the kernels of a target need; the program keeps the most that any target does.
+void add_scratch(Program &program, const std::vector<Kernel> &kernels) {
+  std::vector<int64_t> sizes;
+  for (const Kernel &kernel : kernels)
+    sizes.push_back(scratch_layout(kernel).size);
+  for (Plan &plan : program.entries) {
+    std::vector<const PlanStep *> launches;
+    collect_launches(plan.steps, launches);
+    for (const PlanStep *step : launches)
+      plan.scratch_size = std::max(plan.scratch_size, sizes[size_t(step->kernel)]);
+  }
+}
+
 double estimate(const Dim &d) { return d.is_const() ? double(d.as_const()) : 0; }
 
 PackageEntry package_entry(const Module &module, const Program &program, const Plan &plan,
@@ -119,6 +134,7 @@ PackageEntry package_entry(const Module &module, const Program &program, const P
   }
   if (plan.arena_size.is_const())
     entry.arena_size = plan.arena_size.as_const();
+  entry.scratch_size = plan.scratch_size;
   return entry;
 }
 
@@ -166,6 +182,7 @@ bool compile_module(Module &module, const CompileOptions &options, Compiled &com
   for (const MachineDesc &machine : options.machines) {
     timer.begin(machine.name + ": kernel passes");
     TargetCode target{machine, schedule_kernels(compiled.program, machine, options.jobs), {}};
+    add_scratch(compiled.program, target.kernels);
     timer.begin(machine.name + ": code generation");
     cpu::CpuOptions cpu;
     cpu.opt_level = options.level == OptLevel::o0 ? 0 : 2;

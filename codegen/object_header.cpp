@@ -44,7 +44,7 @@ std::string c_type(DType dtype) {
 constexpr std::string_view kAbi = R"(#ifndef KILN_RUNTIME_ENTRY_ABI_H
 #define KILN_RUNTIME_ENTRY_ABI_H
 typedef struct KilnServices {
-  uint32_t abi, reserved;
+  uint32_t abi, threads;
   void *self;
   void (*parallel_for)(void *self, int64_t n, void (*body)(void *closure, int64_t begin, int64_t end), void *closure);
   void (*after_kernel)(void *self, int32_t kernel);
@@ -57,6 +57,8 @@ typedef struct KilnFrame {
   const uint8_t *weights;
   uint8_t *variables;
   int32_t trap_kernel, trap;
+  uint8_t *scratch;
+  int64_t scratch_stride;
 } KilnFrame;
 #endif
 #ifndef KILN_SERIAL_FOR
@@ -115,18 +117,20 @@ std::string entry_text(const Program &program, const Plan &plan, bool has_variab
   for (const PlanArgument &output : plan.outputs)
     argument(output, false);
   if (plan.arena_size.is_const())
-    out += fmt::format("#define {}_ARENA_SIZE {}\n", macro, std::max<int64_t>(plan.arena_size.as_const(), 64) + 64);
+    out += fmt::format("#define {}_ARENA_SIZE {}\n", macro,
+                       plan.scratch_size + std::max<int64_t>(plan.arena_size.as_const(), 64) + 64);
   else
-    out += "/* The arena's size is out[0] of the plan function, plus 64. */\n";
+    out += fmt::format("/* The arena's size is out[0] of the plan function, plus {}. */\n", plan.scratch_size + 64);
   std::string run = cpu::run_symbol(program, plan), planner = cpu::plan_symbol(program, plan);
   out += fmt::format("int32_t {}(struct KilnFrame *frame);\nint32_t {}(const int64_t *dims, int64_t *out);\n", run, planner);
   out += fmt::format("/* On the calling thread. `arena` is aligned to 64. 0, or the trap that stopped it. */\n"
-                     "static inline int32_t {}({}) {{\n  static const KilnServices services = {{1, 0, 0, kiln_serial_for, 0}};\n",
+                     "static inline int32_t {}({}) {{\n  static const KilnServices services = {{2, 1, 0, kiln_serial_for, 0}};\n",
                      function, params);
   out += fmt::format("  void *const args[] = {{{}}};\n", args.empty() ? "0" : args);
   out += fmt::format("  const int64_t dims[] = {{{}}};\n", sizes.empty() ? "0" : sizes);
-  out += fmt::format("  KilnFrame frame = {{&services, args, dims, (uint8_t *)arena, {}, {}, 0, 0}};\n  return {}(&frame);\n}}\n\n",
-                     weights_symbol(program), has_variables ? "(uint8_t *)variables" : "0", run);
+  out += fmt::format("  KilnFrame frame = {{&services, args, dims, (uint8_t *)arena + {4}, {0}, {1}, 0, 0, (uint8_t *)arena, {4}}};\n"
+                     "  return {2}(&frame);\n}}\n\n",
+                     weights_symbol(program), has_variables ? "(uint8_t *)variables" : "0", run, 0, plan.scratch_size);
   return out;
 }
 

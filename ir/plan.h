@@ -60,6 +60,9 @@ struct Plan {
   std::vector<PlanStep> steps;
   int launches = 0;
   Dim arena_size; // bytes
+  // Bytes of scratch memory that a worker needs for the largest kernel, on any of the targets that the
+  // program is compiled for (ir/kernel/scratch.h).
+  int64_t scratch_size = 0;
 };
 
 // A constant as it lies in the weights section.

@@ -48,6 +48,7 @@ struct Parts {
   int64_t *plan_out;
   uint8_t *arena;
   uint8_t *variables;
+  uint8_t *scratch;
 };
 
 uint64_t plan_out_size(const KilnModule &module, const EntryRecord &entry) {
@@ -58,7 +59,7 @@ uint64_t plan_out_size(const KilnModule &module, const EntryRecord &entry) {
 }
 
 Parts carve(Carver &carver, const KilnModule &module, const EntryRecord &entry, uint64_t arena_size,
-            bool has_variables) {
+            uint64_t threads, bool has_variables) {
   uint64_t args = uint64_t{entry.inputs.count} + entry.outputs.count;
   Parts parts;
   parts.context = carver.take<KilnContext>(1);
@@ -71,8 +72,13 @@ Parts carve(Carver &carver, const KilnModule &module, const EntryRecord &entry, 
   parts.variables = carver.take_bytes(has_variables ? module.variables_size() : 0);
   // Kernels may read past the end of a buffer, hence also of the arena.
   parts.arena = carver.take_bytes(arena_size);
+  parts.scratch = carver.take_bytes(threads, static_cast<uint64_t>(entry.scratch_size));
   carver.take_bytes(KILN_ALIGNMENT);
   return parts;
+}
+
+uint32_t thread_count(const KilnContextOptions *options) {
+  return options != nullptr && options->executor != nullptr ? options->executor->threads : 1;
 }
 
 const int64_t *wanted_dims(const KilnContextOptions *options) {
@@ -215,12 +221,16 @@ int32_t context_size(const KilnModule *module, uint32_t index, const KilnContext
     return code;
   if (size == nullptr)
     return fail(error, KILN_ERROR_USAGE, "context_size: null pointer");
+  if (thread_count(options) == 0)
+    return fail(error, KILN_ERROR_USAGE,
+                "context_size: the executor says that it has no thread; 1 is the least");
   uint64_t arena_size = 0;
   if (int32_t code = measure(*module, index, options, &arena_size, error))
     return code;
   Carver carver(nullptr);
   bool has_variables = options == nullptr || options->variables == nullptr;
-  carve(carver, *module, module->manifest.entries()[index], arena_size, has_variables);
+  carve(carver, *module, module->manifest.entries()[index], arena_size, thread_count(options),
+        has_variables);
   if (!carver.is_fine())
     return fail(error, KILN_ERROR_SHAPE, "'",
                 module->manifest.text(module->manifest.entries()[index].name),
@@ -249,7 +259,8 @@ int32_t context_init(const KilnModule *module, uint32_t index, const KilnContext
     return code;
   const EntryRecord &entry = module->manifest.entries()[index];
   Carver carver(memory);
-  Parts parts = carve(carver, *module, entry, arena_size, shared == nullptr);
+  Parts parts =
+      carve(carver, *module, entry, arena_size, thread_count(options), shared == nullptr);
   uint64_t args = uint64_t{entry.inputs.count} + entry.outputs.count;
   auto *made = ::new (parts.context) KilnContext();
   made->module = module;
@@ -269,12 +280,13 @@ int32_t context_init(const KilnModule *module, uint32_t index, const KilnContext
     made->dims[i] = made->given_dims[i] = -1;
   if (options != nullptr && options->executor != nullptr)
     made->executor = *options->executor;
-  made->services = {KILN_ENTRY_ABI, 0, made, serve_parallel_for, nullptr};
+  made->services = {KILN_ENTRY_ABI, thread_count(options), made, serve_parallel_for, nullptr};
   uint8_t *variables = shared != nullptr ? static_cast<uint8_t *>(shared) : parts.variables;
   if (module->variables_size() == 0)
     variables = nullptr;
   made->frame = {&made->services, made->args, made->dims, parts.arena,
-                 module->weights, variables,  0,          0};
+                 module->weights, variables,  0,          0,
+                 parts.scratch,   entry.scratch_size};
   *context = made;
   if (shared == nullptr && variables != nullptr)
     return variables_init(module, variables, error);

@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define KILN_ENTRY_ABI 1u
+#define KILN_ENTRY_ABI 2u
 
 // Arena, weights, variables and every buffer inside them are aligned to this many bytes; buffers
 // may be read (never written) up to this many bytes past their end inside the same region.
@@ -33,7 +33,7 @@ enum KilnTrap {
 
 typedef struct KilnServices {
   uint32_t abi; // KILN_ENTRY_ABI
-  uint32_t reserved;
+  uint32_t threads; // 1 at least: how many calls of a loop's body may run at the same time
   void *self;
   // Calls body(closure, begin, end) over disjoint ranges that cover [0, n), in any order, on any
   // threads, and returns when all are done. The split may depend on n and the thread count only.
@@ -54,6 +54,11 @@ typedef struct KilnFrame {
   // On a trap: the plan position of the kernel that failed.
   int32_t trap_kernel;
   int32_t trap; // set by parallel bodies; run() returns it
+  // `threads` blocks of `scratch_stride` bytes each, one for each worker, KILN_ALIGNMENT aligned,
+  // contents undefined. The stride is the manifest's scratch size of the entry at least. A loop that
+  // needs scratch memory is cut into no more parts than there are threads, and part i uses block i.
+  uint8_t *scratch;
+  int64_t scratch_stride;
 } KilnFrame;
 
 typedef int32_t (*KilnRunFn)(KilnFrame *frame);

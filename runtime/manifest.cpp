@@ -93,7 +93,8 @@ const char *Manifest::flaw() const {
 }
 
 const char *Manifest::flaw_of_entry(const EntryRecord &entry) const {
-  if (!has_text(entry.name) || entry.arena_size < -1 || !has_range(entry.inputs, header_->values) ||
+  if (!has_text(entry.name) || entry.arena_size < -1 ||
+      entry.scratch_size < 0 || entry.scratch_size % KILN_ALIGNMENT != 0 || !has_range(entry.inputs, header_->values) ||
       !has_range(entry.outputs, header_->values) || !has_range(entry.symbols, header_->symbols) ||
       !has_range(entry.constraints, header_->constraints) ||
       !has_range(entry.kernels, header_->kernels))

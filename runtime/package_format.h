@@ -18,7 +18,7 @@
 namespace kiln::package {
 
 inline constexpr uint8_t kMagic[8] = {'K', 'I', 'L', 'N', 0x0d, 0x0a, 0x1a, 0x00};
-inline constexpr uint32_t kFormatVersion = 1;
+inline constexpr uint32_t kFormatVersion = 2;
 inline constexpr uint32_t kPageSize = 4096;
 inline constexpr uint32_t kTargetNameSize = 32;
 inline constexpr uint64_t kWeightSlack = 64; // readable zeros after the weights (KILN_ALIGNMENT)
@@ -129,7 +129,8 @@ struct EntryRecord {
   Range kernels;     // in the kernels table, by plan position
   uint32_t flags;    // EntryFlags
   uint32_t reserved;
-  int64_t arena_size; // bytes, or -1 where plan() must say
+  int64_t arena_size;   // bytes, or -1 where plan() must say
+  int64_t scratch_size; // bytes, for each thread
 };
 
 // VariableFlags: learned; otherwise state (optimizer moments, running means, counters)
@@ -192,7 +193,7 @@ struct LocationsHeader {
 
 static_assert(sizeof(Digest) == 32 && sizeof(FileHeader) == 64 && sizeof(SectionHeader) == 96);
 static_assert(sizeof(DimRecord) == 24 && sizeof(ValueRecord) == 24 && sizeof(SymbolRecord) == 24);
-static_assert(sizeof(KernelRecord) == 32 && sizeof(EntryRecord) == 64);
+static_assert(sizeof(KernelRecord) == 32 && sizeof(EntryRecord) == 72);
 static_assert(sizeof(VariableRecord) == 40 && sizeof(MetadataRecord) == 16);
 static_assert(sizeof(ManifestHeader) == 120 && sizeof(LocationRecord) == 24);
 static_assert(sizeof(LocationsHeader) == 24);

@@ -216,7 +216,7 @@ int32_t pool_create(uint32_t threads, KilnPool **pool, KilnError *error) {
     return fail(error, KILN_ERROR_MEMORY, "out of memory");
   auto *made = ::new (memory) KilnPool();
   made->threads = threads;
-  made->executor = {made, parallel_for};
+  made->executor = {threads, 0, made, parallel_for};
   if (!start_workers(made)) {
     uint32_t started = made->started;
     pool_destroy(made);

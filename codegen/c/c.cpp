@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cctype>
 
 namespace kiln::c {
@@ -17,9 +18,9 @@ std::string identifier(std::string_view name) {
 }
 
 constexpr std::string_view kAbi = R"(#ifndef KILN_ENTRY_ABI
-#define KILN_ENTRY_ABI 1u
+#define KILN_ENTRY_ABI 2u
 typedef struct KilnServices {
-  uint32_t abi, reserved;
+  uint32_t abi, threads;
   void *self;
   void (*parallel_for)(void *self, int64_t n, void (*body)(void *closure, int64_t begin, int64_t end), void *closure);
   void (*after_kernel)(void *self, int32_t kernel);
@@ -32,13 +33,19 @@ typedef struct KilnFrame {
   const uint8_t *weights;
   uint8_t *variables;
   int32_t trap_kernel, trap;
+  uint8_t *scratch;
+  int64_t scratch_stride;
 } KilnFrame;
 #endif
 )";
 
+// Runs on one thread; the scratch memory of its kernels is the first part of the arena.
 class Emitter {
 public:
-  Emitter(const Program &program, const COptions &options) : program_(program), options_(options) {}
+  Emitter(const Program &program, const COptions &options) : program_(program), options_(options) {
+    for (const Kernel &kernel : program.kernels)
+      scratch_size_ = std::max(scratch_size_, scratch_layout(kernel).size);
+  }
 
   Result<std::string> run() {
     std::string body;
@@ -76,7 +83,9 @@ private:
     out += "  (void)frame;\n";
     for (Symbol d : kernel.dims)
       out += fmt::format("  (void){};\n", c_name(d));
-    return out + c_body(kernel.body, 1, {"frame->trap = {}; return;"}, helpers_) + "}\n";
+    ScratchLayout scratch = scratch_layout(kernel);
+    StmtStyle style{"frame->trap = {}; return;", &scratch, "frame->arena"};
+    return out + c_body(kernel.body, 1, style, helpers_) + "}\n";
   }
 
   std::string emit_entry(const Plan &plan, const std::string &model) {
@@ -86,7 +95,7 @@ private:
       out += fmt::format("  if ({} != {}) return {};\n", c_dim(plan.constraints[i].a, helpers_),
                          c_dim(plan.constraints[i].b, helpers_), i + 1);
     size_t at = 0;
-    out += fmt::format("  out[{}] = {};\n", at++, c_dim(plan.arena_size, helpers_));
+    out += fmt::format("  out[{}] = {};\n", at++, c_dim(plan.arena_size + Dim(scratch_size_), helpers_));
     for (const PlanArgument &output : plan.outputs)
       for (const Dim &d : output.type.shape)
         out += fmt::format("  out[{}] = {};\n", at++, c_dim(d, helpers_));
@@ -104,7 +113,8 @@ private:
   }
 
   std::string buffer_text(const PlanBuffer &b, DType dtype, bool written, const std::string &model) {
-    std::string base, offset = c_dim(b.offset, helpers_);
+    Dim before(b.kind == PlanBuffer::Kind::arena ? scratch_size_ : 0);
+    std::string base, offset = c_dim(b.offset + before, helpers_);
     switch (b.kind) {
     case PlanBuffer::Kind::argument:
       base = fmt::format("(uint8_t *)frame->args[{}]", b.argument);
@@ -173,6 +183,7 @@ private:
 
   const Program &program_;
   const COptions &options_;
+  int64_t scratch_size_ = 0;
   Helpers helpers_;
 };
 

@@ -24,6 +24,9 @@ private:
     case Stmt::Kind::let:
       return fmt::format("{}const {} {} = {};\n", pad, c_type(s.dtype), c_name(s.name), c_expr(s.value, helpers_));
     case Stmt::Kind::alloc:
+      if (style_.scratch && style_.scratch->offsets.contains(&s))
+        return fmt::format("{0}{1} *const {2} = ({1} *)({3} + {4});\n", pad, c_type(s.dtype), c_name(s.name),
+                           style_.scratch_block, style_.scratch->offsets.at(&s));
       return fmt::format("{}{}{} {}[{}];\n", pad, s.space == MemorySpace::shared ? "__shared__ " : "",
                          c_type(s.dtype), c_name(s.name), std::max<int64_t>(s.size, 1));
     case Stmt::Kind::store:

@@ -67,7 +67,12 @@ void KernelEmitter::emit_alloc(const Stmt &s) {
     return;
   }
   llvm::Type *type = memory_type(context_, s.dtype, s.lanes);
-  llvm::Value *slot = entry_alloca(llvm::ArrayType::get(type, uint64_t(s.size)), 64);
+  llvm::Value *slot;
+  auto place = scratch_layout_.offsets.find(&s);
+  if (place != scratch_layout_.offsets.end())
+    slot = b_.CreateConstInBoundsGEP1_64(b_.getInt8Ty(), scratch_, uint64_t(place->second));
+  else
+    slot = entry_alloca(llvm::ArrayType::get(type, uint64_t(s.size)), 64);
   bind({s.name, slot, s.dtype, s.lanes, true, 64});
 }
 

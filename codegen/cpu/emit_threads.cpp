@@ -6,6 +6,9 @@
 // and, in the kernel, a closure on the stack and a call of services->parallel_for. The work has the
 // captured pointers as parameters, not as loads, to keep what is known of them (noalias,
 // alignment).
+//
+// Where the body has memory in the workers' scratch blocks, the loop that runs in parallel is one over
+// parts, at most as many as there are threads; part i is its share of the iterations, in block i.
 #include "codegen/cpu/kernel_emitter.h"
 #include "codegen/cpu/types.h"
 #include "runtime/entry_abi.h"
@@ -50,6 +53,50 @@ private:
   }
 };
 
+llvm::Value *field(llvm::IRBuilder<> &b, llvm::Type *type, llvm::Value *base, size_t offset) {
+  return b.CreateLoad(type, b.CreateConstInBoundsGEP1_64(b.getInt8Ty(), base, offset));
+}
+
+// min(trips, threads), and 1 at least.
+llvm::Value *part_count(llvm::IRBuilder<> &b, llvm::Value *services, llvm::Value *trips) {
+  llvm::Value *threads = b.CreateZExt(
+      field(b, b.getInt32Ty(), services, offsetof(KilnServices, threads)), b.getInt64Ty());
+  llvm::Value *parts = b.CreateBinaryIntrinsic(llvm::Intrinsic::smin, threads, trips);
+  return b.CreateBinaryIntrinsic(llvm::Intrinsic::smax, parts, b.getInt64(1));
+}
+
+// for part in begin..end: work(frame, captured..., scratch block, first, last). `args` are the fields
+// of the closure: frame, captured..., trips. The first trips % parts parts have one iteration more.
+void call_parts(llvm::IRBuilder<> &b, llvm::Function *shim, llvm::Function *work,
+                std::vector<llvm::Value *> args) {
+  llvm::Value *frame = args.front(), *trips = args.back();
+  args.pop_back();
+  llvm::Value *services = field(b, b.getPtrTy(), frame, offsetof(KilnFrame, services));
+  llvm::Value *parts = part_count(b, services, trips);
+  llvm::Value *each = b.CreateSDiv(trips, parts), *more = b.CreateSRem(trips, parts);
+  llvm::Value *blocks = field(b, b.getPtrTy(), frame, offsetof(KilnFrame, scratch));
+  llvm::Value *stride = field(b, b.getInt64Ty(), frame, offsetof(KilnFrame, scratch_stride));
+  auto start_of = [&](llvm::Value *part) {
+    llvm::Value *extra = b.CreateBinaryIntrinsic(llvm::Intrinsic::smin, part, more);
+    return b.CreateNSWAdd(b.CreateNSWMul(part, each), extra);
+  };
+  auto *before = b.GetInsertBlock();
+  auto *loop = llvm::BasicBlock::Create(b.getContext(), "", shim);
+  auto *after = llvm::BasicBlock::Create(b.getContext(), "", shim);
+  b.CreateCondBr(b.CreateICmpSLT(shim->getArg(1), shim->getArg(2)), loop, after);
+  b.SetInsertPoint(loop);
+  llvm::PHINode *part = b.CreatePHI(b.getInt64Ty(), 2);
+  part->addIncoming(shim->getArg(1), before);
+  llvm::Value *next = b.CreateNSWAdd(part, b.getInt64(1));
+  args.push_back(b.CreateGEP(b.getInt8Ty(), blocks, b.CreateNSWMul(part, stride)));
+  args.insert(args.end(), {start_of(part), start_of(next)});
+  b.CreateCall(work, args);
+  part->addIncoming(next, loop);
+  b.CreateCondBr(b.CreateICmpSLT(next, shim->getArg(2)), loop, after);
+  b.SetInsertPoint(after);
+  b.CreateRetVoid();
+}
+
 } // namespace
 
 void KernelEmitter::emit_threads(const Stmt &s) {
@@ -81,41 +128,47 @@ void KernelEmitter::emit_threads(const Stmt &s) {
   std::vector<llvm::Type *> fields{b_.getPtrTy()};
   for (const Binding &binding : captured)
     fields.push_back(binding.value->getType());
+  bool has_scratch = scratch_layout_.holds_any(s.body);
+  if (has_scratch)
+    fields.push_back(b_.getInt64Ty()); // the trips
   auto *closure_type = llvm::StructType::get(context_, fields);
 
   llvm::Function *work;
   {
     auto saved_point = b_.saveIP();
     llvm::Function *saved_function = function_;
-    llvm::Value *saved_frame = frame_;
+    llvm::Value *saved_frame = frame_, *saved_scratch = scratch_;
     auto saved_bindings = std::exchange(bindings_, constants);
     auto saved_cache = std::exchange(cache_, {});
     auto saved_cached = std::exchange(cached_, {});
     ++threads_loops_;
-    work = emit_work(s, captured);
+    work = emit_work(s, captured, has_scratch);
     bindings_ = std::move(saved_bindings);
     cache_ = std::move(saved_cache);
     cached_ = std::move(saved_cached);
     function_ = saved_function;
     frame_ = saved_frame;
+    scratch_ = saved_scratch;
     b_.restoreIP(saved_point);
   }
-  llvm::Function *shim = emit_shim(work, closure_type);
+  llvm::Function *shim = emit_shim(work, closure_type, has_scratch);
 
   llvm::AllocaInst *closure = entry_alloca(closure_type, 64);
   b_.CreateStore(frame_, b_.CreateStructGEP(closure_type, closure, 0));
   for (size_t i = 0; i < captured.size(); ++i)
     b_.CreateStore(captured[i].value, b_.CreateStructGEP(closure_type, closure, unsigned(i + 1)));
+  if (has_scratch)
+    b_.CreateStore(trips,
+                   b_.CreateStructGEP(closure_type, closure, unsigned(captured.size() + 1)));
   llvm::BasicBlock *call = new_block(), *after = new_block();
   b_.CreateCondBr(b_.CreateICmpSGT(trips, b_.getInt64(0)), call, after);
   b_.SetInsertPoint(call);
   llvm::Type *ptr = b_.getPtrTy();
-  auto field = [&](llvm::Value *base, size_t offset) {
-    return b_.CreateLoad(ptr, b_.CreateConstInBoundsGEP1_64(b_.getInt8Ty(), base, offset));
-  };
-  llvm::Value *services = field(frame_, offsetof(KilnFrame, services));
-  llvm::Value *self = field(services, offsetof(KilnServices, self));
-  llvm::Value *parallel_for = field(services, offsetof(KilnServices, parallel_for));
+  llvm::Value *services = load_field(ptr, frame_, offsetof(KilnFrame, services));
+  llvm::Value *self = load_field(ptr, services, offsetof(KilnServices, self));
+  llvm::Value *parallel_for = load_field(ptr, services, offsetof(KilnServices, parallel_for));
+  if (has_scratch)
+    trips = part_count(b_, services, trips);
   auto *type = llvm::FunctionType::get(b_.getVoidTy(), {ptr, b_.getInt64Ty(), ptr, ptr}, false);
   b_.CreateCall(type, parallel_for, {self, trips, shim, closure});
   if (may_trap_) { // what follows may rely on what was asserted
@@ -130,10 +183,13 @@ void KernelEmitter::emit_threads(const Stmt &s) {
   b_.SetInsertPoint(after);
 }
 
-llvm::Function *KernelEmitter::emit_work(const Stmt &s, const std::vector<Binding> &captured) {
+llvm::Function *KernelEmitter::emit_work(const Stmt &s, const std::vector<Binding> &captured,
+                                         bool has_scratch) {
   std::vector<llvm::Type *> params{b_.getPtrTy()};
   for (const Binding &binding : captured)
     params.push_back(binding.value->getType());
+  if (has_scratch)
+    params.push_back(b_.getPtrTy());
   params.insert(params.end(), {b_.getInt64Ty(), b_.getInt64Ty()});
   std::string name = std::string(function_->getName()) + ".loop" + std::to_string(threads_loops_);
   llvm::Function *work = make_function(name, params);
@@ -152,9 +208,15 @@ llvm::Function *KernelEmitter::emit_work(const Stmt &s, const std::vector<Bindin
     }
     bind(std::move(binding));
   }
+  if (has_scratch) {
+    llvm::Argument *arg = work->getArg(unsigned(captured.size() + 1));
+    arg->addAttr(llvm::Attribute::NoAlias);
+    arg->addAttr(llvm::Attribute::getWithAlignment(context_, llvm::Align(KILN_ALIGNMENT)));
+    scratch_ = arg;
+  }
   begin_function(work);
-  llvm::Value *first = work->getArg(unsigned(captured.size() + 1));
-  llvm::Value *last = work->getArg(unsigned(captured.size() + 2));
+  llvm::Value *first = work->getArg(unsigned(params.size() - 2));
+  llvm::Value *last = work->getArg(unsigned(params.size() - 1));
   llvm::Value *origin = emit_dim(s.begin);
 
   llvm::BasicBlock *before = b_.GetInsertBlock(), *loop = new_block(), *after = new_block();
@@ -177,7 +239,8 @@ llvm::Function *KernelEmitter::emit_work(const Stmt &s, const std::vector<Bindin
   return work;
 }
 
-llvm::Function *KernelEmitter::emit_shim(llvm::Function *work, llvm::StructType *closure) {
+llvm::Function *KernelEmitter::emit_shim(llvm::Function *work, llvm::StructType *closure,
+                                         bool has_scratch) {
   llvm::Type *i64 = b_.getInt64Ty();
   llvm::Function *shim =
       make_function(std::string(work->getName()) + ".shim", {b_.getPtrTy(), i64, i64});
@@ -186,6 +249,10 @@ llvm::Function *KernelEmitter::emit_shim(llvm::Function *work, llvm::StructType 
   for (unsigned i = 0; i < closure->getNumElements(); ++i)
     args.push_back(
         b.CreateLoad(closure->getElementType(i), b.CreateStructGEP(closure, shim->getArg(0), i)));
+  if (has_scratch) {
+    call_parts(b, shim, work, std::move(args));
+    return shim;
+  }
   args.insert(args.end(), {shim->getArg(1), shim->getArg(2)});
   b.CreateCall(work, args)->setTailCall();
   b.CreateRetVoid();

@@ -4,6 +4,7 @@
 #include "runtime/entry_abi.h"
 
 #include <algorithm>
+#include <cstddef>
 
 namespace kiln::cpu {
 
@@ -34,7 +35,8 @@ bool may_trap(const Kernel &kernel) {
 KernelEmitter::KernelEmitter(llvm::Module &module, const Kernel &kernel, const MachineDesc &machine,
                              const std::vector<BufferFacts> &facts, const EmitOptions &options)
     : module_(module), context_(module.getContext()), kernel_(kernel), machine_(machine),
-      facts_(facts), options_(options), may_trap_(may_trap(kernel)), b_(context_) {}
+      facts_(facts), options_(options), may_trap_(may_trap(kernel)),
+      scratch_layout_(scratch_layout(kernel)), b_(context_) {}
 
 KernelEmitter::Scope::Scope(KernelEmitter &e)
     : emitter(e), bindings(e.bindings_.size()), ranges(e.ranges_.size()), cached(e.cached_.size()) {
@@ -94,6 +96,10 @@ llvm::Value *KernelEmitter::frame_field(size_t offset) {
   return b_.CreateConstInBoundsGEP1_64(b_.getInt8Ty(), frame_, offset);
 }
 
+llvm::Value *KernelEmitter::load_field(llvm::Type *type, llvm::Value *base, size_t offset) {
+  return b_.CreateLoad(type, b_.CreateConstInBoundsGEP1_64(b_.getInt8Ty(), base, offset));
+}
+
 Result<llvm::Function *> KernelEmitter::emit(const std::string &name) {
   std::vector<llvm::Type *> params(1 + kernel_.buffers.size(), b_.getPtrTy());
   params.resize(params.size() + kernel_.dims.size(), b_.getInt64Ty());
@@ -114,6 +120,8 @@ Result<llvm::Function *> KernelEmitter::emit(const std::string &name) {
   for (size_t i = 0; i < kernel_.dims.size(); ++i)
     bind({kernel_.dims[i], function->getArg(unsigned(1 + kernel_.buffers.size() + i))});
   begin_function(function);
+  if (scratch_layout_.size > 0)
+    scratch_ = load_field(b_.getPtrTy(), frame_, offsetof(KilnFrame, scratch));
   emit_body(kernel_.body);
   b_.CreateRetVoid();
   if (!error_.empty())

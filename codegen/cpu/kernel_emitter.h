@@ -12,7 +12,7 @@
 
 #include "codegen/cpu/facts.h"
 #include "codegen/machine.h"
-#include "ir/kernel/kernel.h"
+#include "ir/kernel/scratch.h"
 
 #include <llvm/IR/IRBuilder.h>
 #include <llvm/IR/Module.h>
@@ -147,8 +147,9 @@ private:
 
   // emit_threads.cpp
   void emit_threads(const Stmt &s);
-  llvm::Function *emit_work(const Stmt &s, const std::vector<Binding> &captured);
-  llvm::Function *emit_shim(llvm::Function *work, llvm::StructType *closure);
+  llvm::Function *emit_work(const Stmt &s, const std::vector<Binding> &captured, bool has_scratch);
+  llvm::Function *emit_shim(llvm::Function *work, llvm::StructType *closure, bool has_scratch);
+  llvm::Value *load_field(llvm::Type *type, llvm::Value *base, size_t offset);
 
   llvm::Module &module_;
   llvm::LLVMContext &context_;
@@ -157,10 +158,12 @@ private:
   const std::vector<BufferFacts> &facts_;
   EmitOptions options_;
   bool may_trap_ = false;
+  ScratchLayout scratch_layout_;
 
   llvm::IRBuilder<> b_;
   llvm::Function *function_ = nullptr;
   llvm::Value *frame_ = nullptr;
+  llvm::Value *scratch_ = nullptr; // the block of the worker that runs the function
   std::vector<Binding> bindings_;
   DimRanges ranges_;
   std::map<CacheKey, llvm::Value *> cache_;

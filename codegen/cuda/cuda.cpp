@@ -50,7 +50,7 @@ CudaKernel emit_cuda(const Kernel &kernel) {
   for (size_t i = 0; i < nests.size(); ++i) {
     CudaLaunch launch{fmt::format("{}_{}", kernel.name, i), nests[i].blocks, nests[i].threads};
     out.functions += fmt::format("extern \"C\" __global__ void __launch_bounds__({}) {}({}int *trap) {{\n{}}}\n", launch.threads,
-                             launch.function, params, c::c_body(nests[i].body, 1, {"*trap = {}; return;"}, out.helpers));
+                             launch.function, params, c::c_body(nests[i].body, 1, {"*trap = {}; return;", nullptr, ""}, out.helpers));
     out.launches.push_back(std::move(launch));
   }
   return out;

@@ -110,6 +110,7 @@ private:
     }
     record.flags = entry.writes_variables ? kEntryWritesVariables : 0;
     record.arena_size = entry.arena_size;
+    record.scratch_size = entry.scratch_size;
     entries_.push_back(record);
   }
 

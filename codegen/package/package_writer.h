@@ -71,7 +71,8 @@ struct PackageEntry {
   std::vector<std::string> constraints = {}; // text for plan() returning 1 + index
   std::vector<PackageKernel> kernels = {};   // by plan position
   bool writes_variables = false;
-  int64_t arena_size = -1; // -1 where it depends on symbolic dims
+  int64_t arena_size = -1;  // -1 where it depends on symbolic dims
+  int64_t scratch_size = 0; // bytes, for each thread
 };
 
 struct PackageVariable {

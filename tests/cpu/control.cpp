@@ -1,4 +1,5 @@
 // Loops, branches, index arithmetic, asserts and threads on every target.
+#include "ir/kernel/scratch.h"
 #include "tests/cpu/harness.h"
 
 #include <catch2/catch.hpp>
@@ -101,6 +102,43 @@ Kernel threads_kernel(int64_t step, bool asserts) {
                      {"N"},
                      {kb::let(name("x"), kb::load(name("a"), DType::f32, 1)),
                       kb::loop(name("i"), 1, sym("N"), LoopKind::threads, body, step)});
+}
+
+// A table that all iterations read, and a row of each worker's own, both too large for a stack:
+//   o[i] = sum over k of (table[k] = k) * (row[k] = i + k), in integers
+TEST_CASE("large local memory is each worker's own") {
+  constexpr int64_t kSize = 6000;
+  auto i64 = [&](std::string_view buffer, Dim at) { return kb::load(name(buffer), DType::i64, at); };
+  auto fill = [&](std::string_view buffer, Dim value) {
+    return kb::loop(name("k"), 0, kSize, LoopKind::serial,
+                    {kb::store(name(buffer), sym("k"), kb::index(value))});
+  };
+  Stmt sum = kb::loop(name("k"), 0, kSize, LoopKind::serial,
+                      {kb::store(name("o"), sym("i"),
+                                 kb::add(i64("o", sym("i")),
+                                         kb::mul(i64("table", sym("k")), i64("row", sym("k")))))});
+  std::vector<Stmt> body{kb::alloc(name("row"), DType::i64, kSize, 1, MemorySpace::stack),
+                         fill("row", sym("i") + sym("k")),
+                         kb::store(name("o"), sym("i"), kb::integer(DType::i64, 0)), sum};
+  Kernel kernel = make_kernel("scratch", {out("o", DType::i64, sym("N"))}, {"N"},
+                              {kb::alloc(name("table"), DType::i64, kSize, 1, MemorySpace::stack),
+                               fill("table", sym("k")),
+                               kb::loop(name("i"), 0, sym("N"), LoopKind::threads, body)});
+  CHECK(scratch_layout(kernel).size == 2 * 48000);
+  for (int64_t n : {0, 1, 2, 5}) {
+    Run run;
+    run.dims = {n};
+    run.args = {Bytes(size_t(n) * 8 + 8)};
+    on_every_machine(make_program({kernel}), run, [&](const MachineDesc &, const Run &done) {
+      auto got = values_of<int64_t>(done.args[0]);
+      for (int64_t i = 0; i < n; ++i) {
+        int64_t want = 0;
+        for (int64_t k = 0; k < kSize; ++k)
+          want += k * (i + k);
+        CHECK(got[size_t(i)] == want);
+      }
+    });
+  }
 }
 
 TEST_CASE("threads") {

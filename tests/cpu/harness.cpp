@@ -100,8 +100,9 @@ Run execute_here(const cpu::CodeImage &image, Run run) {
   if (run.plan_status != 0 || run.planned[0] >= (1 << 28))
     return run;
   Aligned arena{size_t(run.planned[0])};
-  KilnFrame frame{
-      &services, args.data(), run.dims.data(), arena.get(), weights.get(), variables.get(), -1, 0};
+  Aligned scratch{size_t(services.threads * IMAGE_SCRATCH)};
+  KilnFrame frame{&services,       args.data(), run.dims.data(), arena.get(),   weights.get(),
+                  variables.get(), -1,          0,               scratch.get(), IMAGE_SCRATCH};
   run.code = image_run_fn(header, uint32_t(run.entry))(&frame);
   run.trap_kernel = frame.trap_kernel;
   run.kernel_log.assign(log.kernels, log.kernels + log.count);

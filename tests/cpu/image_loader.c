@@ -65,6 +65,6 @@ static void after_kernel(void *self, int32_t kernel) {
 }
 
 KilnServices image_services(ImageLog *log) {
-  KilnServices services = {KILN_ENTRY_ABI, 0, log, parallel_for, log ? after_kernel : NULL};
+  KilnServices services = {KILN_ENTRY_ABI, 2, log, parallel_for, log ? after_kernel : NULL};
   return services;
 }

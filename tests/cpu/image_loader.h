@@ -14,6 +14,9 @@ extern "C" {
 
 /* The image header in memory, or NULL where the image is malformed. Mapped until the process ends.
  */
+// Bytes of scratch memory for each of the two threads that services claim.
+#define IMAGE_SCRATCH ((size_t)1 << 20)
+
 const KilnImageHeader *image_map(const void *elf, size_t size);
 KilnRunFn image_run_fn(const KilnImageHeader *header, uint32_t entry);
 KilnPlanFn image_plan_fn(const KilnImageHeader *header, uint32_t entry);

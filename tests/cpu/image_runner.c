@@ -65,7 +65,8 @@ int main(int argc, char **argv) {
   ImageLog log = {{0}, 0};
   KilnServices services = image_services(&log);
   int64_t status = image_plan_fn(image, entry)(dims, plan_out);
-  KilnFrame frame = {&services, args, dims, NULL, weights, variables, -1, 0};
+  KilnFrame frame = {&services, args, dims, NULL, weights, variables, -1, 0, NULL, IMAGE_SCRATCH};
+  frame.scratch = aligned_alloc(64, services.threads * IMAGE_SCRATCH);
   int64_t code = 0;
   if (status == 0 && plan_out[0] < (1 << 28)) {
     frame.arena = aligned_alloc(64, ((size_t)plan_out[0] + 128) / 64 * 64);

@@ -11,7 +11,7 @@
 #define LOCAL __attribute__((visibility("hidden"), used))
 
 #ifndef TEST_ABI
-#define TEST_ABI 1
+#define TEST_ABI 2
 #endif
 #define TEXT_(x) #x
 #define TEXT(x) TEXT_(x)

@@ -306,6 +306,18 @@ TEST_CASE("denormals are zero on every thread, and the caller's mode comes back"
   api().pool_destroy(pool);
 }
 
+TEST_CASE("an executor without threads is refused") {
+  Opened module(package_path());
+  KilnExecutor nobody{};
+  int64_t most = 4;
+  KilnContextOptions options{&most, nullptr, &nobody};
+  size_t size = 0;
+  KilnError error{};
+  CHECK(api().context_size(module, 0, &options, &size, &error) == KILN_ERROR_USAGE);
+  CHECK(std::string(error.message) ==
+        "context_size: the executor says that it has no thread; 1 is the least");
+}
+
 TEST_CASE("one module runs in many threads that share a pool") {
   Opened module(package_path());
   KilnPool *pool = nullptr;

@@ -47,8 +47,8 @@ public:
     size_t bytes = (size_t(out[0]) + 127) / 64 * 64;
     std::unique_ptr<uint8_t, decltype(&std::free)> arena(
         static_cast<uint8_t *>(std::aligned_alloc(64, bytes)), std::free);
-    KilnServices services{KILN_ENTRY_ABI, 0, nullptr, nullptr, nullptr};
-    KilnFrame frame{&services, args.data(), nullptr, arena.get(), nullptr, nullptr, 0, 0};
+    KilnServices services{KILN_ENTRY_ABI, 1, nullptr, nullptr, nullptr};
+    KilnFrame frame{&services, args.data(), nullptr, arena.get(), nullptr, nullptr, 0, 0, nullptr, 0};
     if (int trap = run(&frame))
       return Error{fmt::format("trap {}", trap)};
     return outputs;

@@ -184,8 +184,12 @@ typedef struct KilnVariableInfo {
 /* --- running --- */
 
 /* Who does the parallel work. parallel_for calls body(closure, begin, end) over disjoint ranges that
- * cover [0, n), on any threads, and returns when all are done. Results do not depend on the split. */
+ * cover [0, n), on any threads, and returns when all are done. Results do not depend on the split.
+ * `threads` is how many calls of body may run at once, 1 at least: contexts hold scratch memory for as
+ * many. */
 typedef struct KilnExecutor {
+  uint32_t threads;
+  uint32_t reserved;
   void *self;
   void (*parallel_for)(void *self, int64_t n,
                        void (*body)(void *closure, int64_t begin, int64_t end), void *closure);

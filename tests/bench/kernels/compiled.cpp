@@ -1,8 +1,11 @@
 #include "tests/bench/kernels/compiled.h"
 
 #include "codegen/cpu/cpu.h"
+#include "ir/kernel/scratch.h"
 #include "passes/kernel/schedule.h"
 #include "runtime/fp_mode.h"
+
+#include <cstdlib>
 
 namespace kiln::bench {
 namespace {
@@ -52,6 +55,9 @@ void Compiled::compile(const Kernel &kernel, const MachineDesc &machine) {
     error_ = image.error().message;
     return;
   }
+  scratch_size_ = scratch_layout(kernel).size;
+  scratch_ = {static_cast<uint8_t *>(std::aligned_alloc(KILN_ALIGNMENT, size_t(scratch_size_) + KILN_ALIGNMENT)),
+              std::free};
   elf_ = std::move(image->elf);
   KilnError error{};
   if (rt::map_image(reinterpret_cast<const uint8_t *>(elf_.data()), elf_.size(), -1, 0,
@@ -76,7 +82,8 @@ Compiled Compiled::as_written(const Kernel &kernel, const MachineDesc &machine,
 
 Compiled::Compiled(Compiled &&other) noexcept
     : dims_(std::move(other.dims_)), elf_(std::move(other.elf_)), image_(other.image_),
-      error_(std::move(other.error_)) {
+      error_(std::move(other.error_)), scratch_size_(other.scratch_size_),
+      scratch_(std::move(other.scratch_)) {
   other.image_ = {};
 }
 
@@ -88,11 +95,14 @@ Compiled::~Compiled() {
 int Compiled::run(const std::vector<void *> &buffers) const {
   KilnServices services{};
   services.abi = KILN_ENTRY_ABI;
+  services.threads = 1;
   services.parallel_for = parallel_for;
   KilnFrame frame{};
   frame.services = &services;
   frame.args = buffers.data();
   frame.dims = dims_.data();
+  frame.scratch = scratch_.get();
+  frame.scratch_stride = scratch_size_;
   rt::FpScope scope(rt::fp_mode(false));
   return image_.run(0)(&frame);
 }

@@ -6,6 +6,8 @@
 #include "ir/kernel/kernel.h"
 #include "runtime/elf_image.h"
 
+#include <memory>
+
 namespace kiln::bench {
 
 class Compiled {
@@ -29,6 +31,8 @@ private:
   std::vector<std::byte> elf_;
   rt::CodeImage image_;
   std::string error_;
+  int64_t scratch_size_ = 0;
+  std::unique_ptr<uint8_t, void (*)(void *)> scratch_{nullptr, nullptr};
 };
 
 std::string assembly(const Kernel &naive, const MachineDesc &machine);
