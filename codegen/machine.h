@@ -25,6 +25,8 @@ struct MachineDesc {
   int64_t l1_bytes = 32 << 10;
   int64_t l2_bytes = 1 << 20;
   int fma_latency = 4, fma_per_cycle = 2; // how many independent accumulators hide latency
+  int prefetch_steps = 8;    // of a reduction, ahead of which packed operands are asked for
+  bool prefetch_next = true; // packed operands of the next tiles, into the second level
 
   int lanes(DType dtype) const { return vector_bytes / int(dtype_bytes(dtype)); }
 };

@@ -17,7 +17,7 @@ void schedule(Kernel &kernel, const MachineDesc &machine, const ScheduleOptions 
   checked(collapse_loops(kernel), "collapse_loops");
   // Nests that accumulate are register tiles.
   if (options.tile)
-    checked(tile_contraction(kernel, machine) && simplify_kernel(kernel), "tile_contraction");
+    checked(tile_contraction(kernel, machine, options.tile_choice) && simplify_kernel(kernel), "tile_contraction");
   // Every loop that can be is made of vectors.
   if (options.vectorise)
     checked(transpose_tiles(kernel, machine), "transpose_tiles");

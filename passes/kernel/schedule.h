@@ -7,10 +7,24 @@
 #include "codegen/machine.h"
 #include "ir/kernel/kernel.h"
 
+#include <optional>
+
 namespace kiln {
 
+// A register tile and how its operands are asked for, in the place of what the machine description
+// and the cost model say; a field that is not set leaves the choice to them. What a search tries.
+struct TileChoice {
+  std::optional<int64_t> rows,
+      vectors;                   // of a tile at most; one that needs more registers is not taken
+  std::optional<int64_t> unroll; // steps of the innermost reduction in a round of its loop
+  std::optional<int64_t> prefetch_steps; // how far ahead a packed operand is asked for; 0: never
+  std::optional<bool> prefetch_next;     // the next group of panels, while this one is computed
+  friend bool operator==(const TileChoice &, const TileChoice &) = default;
+};
+
 struct ScheduleOptions {
-  bool tile = true; // register tiles for contractions, windows and column reductions
+  TileChoice tile_choice; // for every nest of the kernel
+  bool tile = true;       // register tiles for contractions, windows and column reductions
   bool vectorise = true;
   bool parallelise = true;
   bool expand_math = true;
@@ -26,7 +40,7 @@ bool simplify_kernel(Kernel &kernel);
 bool collapse_loops(Kernel &kernel);
 // Register tiles: unroll and jam over rows and columns of an accumulator, vectors along the
 // columns.
-bool tile_contraction(Kernel &kernel, const MachineDesc &machine);
+bool tile_contraction(Kernel &kernel, const MachineDesc &machine, const TileChoice &choice = {});
 // Elementwise nests that read along another loop than they write: squares transposed in registers.
 bool transpose_tiles(Kernel &kernel, const MachineDesc &machine);
 // Vectors along the innermost loops that are left: elementwise ones and reductions.

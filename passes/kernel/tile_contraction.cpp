@@ -8,8 +8,9 @@ namespace {
 
 class Tiler {
 public:
-  Tiler(Kernel &kernel, const MachineDesc &machine)
-      : kernel_(kernel), machine_(machine), names_(kernel), ranges_(kernel_ranges(kernel)) {}
+  Tiler(Kernel &kernel, const MachineDesc &machine, const TileChoice &choice)
+      : kernel_(kernel), machine_(machine), choice_(choice), names_(kernel),
+        ranges_(kernel_ranges(kernel)) {}
 
   bool run() { return body(kernel_.body, true); }
 
@@ -69,7 +70,7 @@ private:
     auto nest = find_tile_nest(s, machine_, ranges_);
     if (!nest)
       return false;
-    TileShape shape = choose_tile_shape(*nest, machine_);
+    TileShape shape = choose_tile_shape(*nest, machine_, choice_);
     auto tiled = emit_tile_nest(*nest, shape, kernel_, ranges_, names_);
     if (!tiled)
       return false;
@@ -79,14 +80,15 @@ private:
 
   Kernel &kernel_;
   const MachineDesc &machine_;
+  const TileChoice &choice_;
   Names names_;
   DimRanges ranges_;
 };
 
 } // namespace
 
-bool tile_contraction(Kernel &kernel, const MachineDesc &machine) {
-  return Tiler(kernel, machine).run();
+bool tile_contraction(Kernel &kernel, const MachineDesc &machine, const TileChoice &choice) {
+  return Tiler(kernel, machine, choice).run();
 }
 
 } // namespace kiln

@@ -10,17 +10,14 @@
 //     for r in 0..6 unroll {
 //       let a: f32x16 = broadcast(a[...], 16)
 //       for c in 0..4 unroll { acc[4*r + c] = fma(a, col[c], acc[4*r + c]) } } } }
-#include "passes/kernel/tile_nest.h"
+#include "passes/kernel/tile_prefetch.h"
 
 #include <algorithm>
 
 namespace kiln {
 namespace {
 
-constexpr int64_t kUnrollDepth = 4;
 constexpr int64_t kUnrollWhole = 8;
-// How many steps of the innermost reduction ahead a packed operand is asked for.
-constexpr int64_t kPrefetchSteps = 8;
 
 struct Hoisted {
   Expr value; // before hoisting
@@ -42,6 +39,7 @@ public:
 
   std::optional<Stmt> run() {
     Symbol group = names_.fresh("g"), tile = names_.fresh("t");
+    tile_ = tile;
     std::vector<Stmt> inner, copies = pack_operands(group);
     // Pieces as a chain of ifs, so that the loops around it stay perfectly nested.
     if (!columns_from(0, group, 0, tile, inner))
@@ -431,13 +429,14 @@ private:
       out.push_back(std::move(whole));
       return true;
     }
-    Dim rounds = floordiv(trips, kUnrollDepth), split = loop.begin + rounds * Dim(kUnrollDepth);
+    Dim rounds = floordiv(trips, shape_.unroll), split = loop.begin + rounds * Dim(shape_.unroll);
     Symbol ku = names_.fresh(std::string(loop.name.text()) + "u");
     Symbol kr = names_.fresh(loop.name.text());
-    std::vector<Stmt> unrolled = wrap(kb::loop(ku, 0, kUnrollDepth, LoopKind::unroll,
+    std::vector<Stmt> unrolled = wrap(kb::loop(ku, 0, shape_.unroll, LoopKind::unroll,
                                                shifted(Dim::symbol(loop.name) + Dim::symbol(ku))));
+    append(unrolled, next_group_prefetches(body));
     out.push_back(kb::loop(loop.name, loop.begin, split, LoopKind::serial, std::move(unrolled),
-                           kUnrollDepth));
+                           shape_.unroll));
     if (!(split == loop.end))
       out.push_back(kb::loop(kr, split, loop.end, LoopKind::serial, shifted(Dim::symbol(kr))));
     return true;
@@ -543,13 +542,13 @@ private:
 
   // Weights stream through once for each tile: ask for them some steps ahead.
   void prefetch(const Expr &e, std::vector<Stmt> &out) const {
-    if (prefetch_loop_.empty() || !e.is(Expr::Kind::load))
+    if (shape_.prefetch_steps == 0 || prefetch_loop_.empty() || !e.is(Expr::Kind::load))
       return;
     const KernelBuffer *b = kernel_.find_buffer(e.name);
     if (!b || !b->constant || !e.index.depends_on(prefetch_loop_))
       return;
-    Dim ahead =
-        e.index.substitute(prefetch_loop_, Dim::symbol(prefetch_loop_) + Dim(kPrefetchSteps));
+    Dim ahead = e.index.substitute(prefetch_loop_,
+                                   Dim::symbol(prefetch_loop_) + Dim(shape_.prefetch_steps));
     // One line holds the vectors of a panel; without panels every vector is taken to be a line.
     std::vector<Stmt> ask;
     if (nest_.panel) {
@@ -564,6 +563,30 @@ private:
     append(out, std::move(ask));
   }
 
+  // Of the operands that all rows share and that are constant.
+  std::vector<Stmt> next_group_prefetches(const std::vector<Stmt> &body) const {
+    std::vector<Stmt> out;
+    if (!shape_.prefetch_next)
+      return out;
+    TilePlace place;
+    place.tile = tile_;
+    place.row_tiles = nest_.row ? 0 : 1;
+    for (const TilePiece &p : shape_.rows)
+      if (auto n = p.count.try_const())
+        place.row_tiles += *n;
+      else
+        return out;
+    place.next_panel = column_.first + Dim(column_.size);
+    place.panels = panel_count_;
+    place.reductions = reductions_;
+    visit_exprs(body, [&](const Expr &e) {
+      const KernelBuffer *b = e.is(Expr::Kind::load) ? kernel_.find_buffer(e.name) : nullptr;
+      if (b && b->constant && e.index.depends_on(context_.var) && !varies_by_row(e))
+        append(out, prefetch_next_group(e, nest_, shape_, place));
+    });
+    return out;
+  }
+
   TileNest nest_;
   const TileShape &shape_;
   const Kernel &kernel_;
@@ -573,7 +596,7 @@ private:
 
   TilePiece column_, rows_;
   int64_t panel_count_ = 1, vector_count_ = 1;
-  Symbol row_var_, panel_var_, vector_var_, prefetch_loop_;
+  Symbol tile_, row_var_, panel_var_, vector_var_, prefetch_loop_;
   VectorContext context_;
   std::vector<Stmt> reductions_;
 };

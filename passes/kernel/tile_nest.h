@@ -7,6 +7,7 @@
 #pragma once
 
 #include "codegen/machine.h"
+#include "passes/kernel/schedule.h"
 #include "passes/kernel/vector_expr.h"
 
 namespace kiln {
@@ -51,10 +52,14 @@ struct TilePiece {
 struct TileShape {
   std::vector<TilePiece> rows, columns; // a column is a panel, or a vector where there is no panel
   int64_t vectors_per_column = 1;
-  int64_t packed_width = 0; // columns of a copied operand
+  int64_t packed_width = 0;   // columns of a copied operand
+  int64_t unroll = 4;         // steps of the innermost reduction in a round
+  int64_t prefetch_steps = 0; // how many steps ahead a packed operand is asked for; 0: never
+  bool prefetch_next = false; // the next column group's part of it, into the second level
 };
 
-TileShape choose_tile_shape(const TileNest &nest, const MachineDesc &machine);
+TileShape choose_tile_shape(const TileNest &nest, const MachineDesc &machine,
+                            const TileChoice &choice);
 
 // The tiled nest; nothing if a statement has no vector form.
 std::optional<Stmt> emit_tile_nest(const TileNest &nest, const TileShape &shape,

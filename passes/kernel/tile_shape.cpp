@@ -82,8 +82,13 @@ void add_symbolic(std::vector<TilePiece> &out, const Dim &n, int64_t size) {
 
 } // namespace
 
-TileShape choose_tile_shape(const TileNest &nest, const MachineDesc &machine) {
+TileShape choose_tile_shape(const TileNest &nest, const MachineDesc &machine,
+                            const TileChoice &choice) {
   TileShape shape;
+  shape.unroll = std::max<int64_t>(1, choice.unroll.value_or(shape.unroll));
+  shape.prefetch_steps =
+      std::max<int64_t>(0, choice.prefetch_steps.value_or(machine.prefetch_steps));
+  shape.prefetch_next = choice.prefetch_next.value_or(machine.prefetch_next);
   const Stmt &vector = nest.vector_loop();
   Dim n_rows = nest.row ? trip_count(nest.loops[*nest.row]) : Dim(1);
   if (n_rows.is_const())
@@ -101,18 +106,27 @@ TileShape choose_tile_shape(const TileNest &nest, const MachineDesc &machine) {
   int64_t guess_columns = n_columns.is_const() ? std::max<int64_t>(1, n_columns.as_const()) : kMany;
   int64_t best_rows = 1, best_columns = 1;
   double best = 1e300;
-  for (int64_t r = 1; r <= std::min<int64_t>(guess_rows, nest.reuses_rows ? 16 : 4); ++r)
-    for (int64_t c = 1; c <= std::min<int64_t>(guess_columns, 16); ++c) {
-      if (r * c > 1 && !fits(r, c * shape.vectors_per_column, nest, machine))
-        continue;
-      double price = cost(guess_rows, guess_columns, r, c, shape.vectors_per_column,
-                          nest.has_scalar_operand, machine);
-      if (price < best * 0.999) {
-        best = price;
-        best_rows = r;
-        best_columns = c;
+  auto consider = [&](const TileChoice &wanted) {
+    for (int64_t r = 1; r <= std::min<int64_t>(guess_rows, nest.reuses_rows ? 16 : 4); ++r)
+      for (int64_t c = 1; c <= std::min<int64_t>(guess_columns, 16); ++c) {
+        int64_t vectors = c * shape.vectors_per_column;
+        if ((wanted.rows && r != std::min(*wanted.rows, guess_rows)) ||
+            (wanted.vectors && vectors != *wanted.vectors))
+          continue;
+        if (r * c > 1 && !fits(r, vectors, nest, machine))
+          continue;
+        double price = cost(guess_rows, guess_columns, r, c, shape.vectors_per_column,
+                            nest.has_scalar_operand, machine);
+        if (price < best * 0.999) {
+          best = price;
+          best_rows = r;
+          best_columns = c;
+        }
       }
-    }
+  };
+  consider(choice);
+  if (best == 1e300)
+    consider({});
 
   if (nest.border_lo > 0)
     shape.rows.push_back({0, nest.border_lo, 1, false, true});

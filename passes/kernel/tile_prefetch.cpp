@@ -1,0 +1,81 @@
+#include "passes/kernel/tile_prefetch.h"
+
+#include <algorithm>
+
+namespace kiln {
+namespace {
+
+constexpr int64_t kLineBytes = 64;
+
+// Counts the rounds of all loops inside the group's loop, the fastest last.
+struct RoundCounter {
+  Dim number = 0;
+  int64_t count = 1;
+  bool known = true;
+
+  void add(const Dim &position, const Dim &trips) {
+    auto n = trips.try_const();
+    if (!n || *n <= 0) {
+      known = false;
+      return;
+    }
+    number = number * Dim(*n) + position;
+    count *= *n;
+  }
+};
+
+} // namespace
+
+std::vector<Stmt> prefetch_next_group(const Expr &operand, const TileNest &nest,
+                                      const TileShape &shape, const TilePlace &place) {
+  if (!nest.panel || !operand.is(Expr::Kind::load) || place.reductions.empty())
+    return {};
+  const Stmt &panel = nest.loops[*nest.panel];
+  auto stride = operand.index.coefficient_of(panel.name);
+  if (!stride || !stride->is_const() || trip_count(panel).is_const(place.panels))
+    return {};
+  int64_t panel_size = stride->as_const(), dense = nest.block;
+
+  // Single steps of the innermost reduction, so that the number is linear in its variable.
+  RoundCounter rounds;
+  for (size_t i = *nest.panel + 1; i < nest.loops.size(); ++i) {
+    const Stmt &l = nest.loops[i];
+    if (i != nest.vector && !(nest.row && i == *nest.row))
+      rounds.add(Dim::symbol(l.name) - l.begin, trip_count(l));
+  }
+  if (nest.row)
+    rounds.add(Dim::symbol(place.tile), place.row_tiles);
+  for (const Stmt &r : place.reductions) {
+    rounds.add(Dim::symbol(r.name) - r.begin, trip_count(r));
+    if (auto n = trip_count(r).try_const())
+      dense *= *n;
+  }
+  if (!rounds.known || dense != panel_size)
+    return {};
+
+  // Elements for each step, at most a line for each step and panel / 2.
+  int64_t line = kLineBytes / int64_t(dtype_bytes(operand.dtype));
+  int64_t group = panel_size * place.panels;
+  int64_t per_step = (group + rounds.count - 1) / rounds.count;
+  int64_t per_round = per_step * shape.unroll;
+  int64_t lines = (per_round + line - 1) / line;
+  if (lines > std::max<int64_t>(2, shape.unroll * place.panels / 2))
+    return {};
+  Dim base = operand.index.substitute([&](Symbol s) -> std::optional<Dim> {
+    if (s == panel.name)
+      return place.next_panel;
+    if (s == nest.vector_loop().name)
+      return Dim(0);
+    for (const Stmt &r : place.reductions)
+      if (s == r.name)
+        return r.begin;
+    return std::nullopt;
+  });
+  std::vector<Stmt> out;
+  for (int64_t i = 0; i < lines; ++i)
+    out.push_back(kb::prefetch(
+        operand.name, base + rounds.number * Dim(per_step) + Dim(i * per_round / lines), 2));
+  return out;
+}
+
+} // namespace kiln

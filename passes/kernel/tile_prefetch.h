@@ -1,0 +1,32 @@
+// While the tiles of one column group are computed, the packed operand of the next group is asked
+// for, a part in every round of the innermost reduction.
+//
+//   for g parallel { for t in 0..T parallel {                  column group, row tile
+//     for k in 0..K step 4 serial {
+//       ... b[P*K*16*g + 16*k + ...] ...
+//       prefetch b[P*K*16*(g+1) + (t*K + k)*(P*16/T)], 2 } } }
+//
+// Weights come from memory once in a run, and the first row tile of a group would wait for them
+// while all others find them in the cache: with this every tile pays the same small price, and the
+// loads overlap with the arithmetic of all of them.
+#pragma once
+
+#include "passes/kernel/tile_nest.h"
+
+namespace kiln {
+
+// Where a tile stands: symbols of the loops over groups and row tiles, and what a group holds.
+struct TilePlace {
+  Symbol tile;
+  int64_t row_tiles = 1;
+  Dim next_panel; // the first panel of the next group
+  int64_t panels = 1;
+  std::vector<Stmt> reductions; // around and including the innermost one, outermost first
+};
+
+// Prefetches of one round of the innermost reduction for `operand`, a load as the nest's body has
+// it; none where the group's part of it is not one piece of memory of constant size.
+std::vector<Stmt> prefetch_next_group(const Expr &operand, const TileNest &nest,
+                                      const TileShape &shape, const TilePlace &place);
+
+} // namespace kiln

@@ -1,0 +1,105 @@
+// Register tiles as they are written: their sizes, and what is asked for ahead of its use.
+#define CATCH_CONFIG_MAIN
+#include <catch2/catch.hpp>
+
+#include "passes/kernel/rewrite.h"
+#include "passes/kernel/schedule.h"
+#include "tests/kernel_passes/naive.h"
+#include "tests/kernel_passes/run.h"
+
+#include <algorithm>
+
+using namespace kiln;
+
+namespace {
+
+std::vector<int64_t> accumulator_counts(const Kernel &k) {
+  std::vector<int64_t> out;
+  visit_stmts(k.body, [&](const Stmt &s) {
+    if (s.is(Stmt::Kind::alloc) && s.name.text().starts_with("acc") && s.lanes > 1)
+      out.push_back(s.size);
+  });
+  std::sort(out.begin(), out.end());
+  out.erase(std::unique(out.begin(), out.end()), out.end());
+  return out;
+}
+
+// Counts prefetches into the second level in a buffer of their own, one element a line.
+void count_prefetches(std::vector<Stmt> &body) {
+  for (Stmt &s : body) {
+    if (s.is(Stmt::Kind::prefetch) && s.integer == 2) {
+      Dim line = floordiv(s.index, 16);
+      s = kb::store(
+          Symbol("asked"), line,
+          kb::add(kb::load(Symbol("asked"), DType::f32, line), kb::constant(DType::f32, 1)));
+    }
+    count_prefetches(s.body);
+    count_prefetches(s.other);
+  }
+}
+
+} // namespace
+
+TEST_CASE("the next group of panels is asked for while one is computed") {
+  const int64_t m = 29, n = 192, k = 64;
+  Kernel kernel = naive::matmul(m, n, k, true);
+  schedule(kernel, *find_machine("x86-64-v4"));
+  count_prefetches(kernel.body);
+  const int64_t lines = n * k / 16, room = 3 * lines;
+  kernel.buffers.push_back({Symbol("asked"), DType::f32, room, Access::inout, false});
+  Status status = verify_kernel(kernel);
+  REQUIRE((status.ok() ? "" : status.error().message) == "");
+  auto before = naive::random_buffers(kernel, {});
+  naive::Run run = naive::interpret(kernel, {}, false);
+  REQUIRE(run.error == "");
+  int64_t first_asked = -1;
+  double most = 0;
+  for (int64_t i = 0; i < lines; ++i) {
+    double asked = naive::number_at(DType::f32, run.buffers.back(), i) -
+                   naive::number_at(DType::f32, before.back(), i);
+    INFO("line " << i);
+    if (first_asked < 0 && asked > 0.5)
+      first_asked = i;
+    if (first_asked >= 0)
+      CHECK(asked > 0.5); // nothing is left out
+    most = std::max(most, asked);
+  }
+  CHECK(first_asked > 0);
+  CHECK(first_asked <= lines / 3); // all but the first group
+  CHECK(most < 5);                 // and rarely twice
+}
+
+TEST_CASE("a choice of tiles takes the place of the cost model") {
+  const MachineDesc machine = *find_machine("x86-64-v4");
+  auto tiles = [&](const TileChoice &choice) {
+    Kernel kernel = naive::matmul(24, 192, 64, true);
+    ScheduleOptions options;
+    options.tile_choice = choice;
+    schedule(kernel, machine, options);
+    return accumulator_counts(kernel);
+  };
+  TileChoice choice;
+  choice.rows = 8;
+  choice.vectors = 3;
+  CHECK(tiles(choice) == std::vector<int64_t>{24});
+  choice.rows = 12;
+  choice.vectors = 2;
+  CHECK(tiles(choice) == std::vector<int64_t>{24});
+  choice.rows = 2;
+  choice.vectors = 1;
+  CHECK(tiles(choice) == std::vector<int64_t>{2});
+  choice.rows = 40; // more than there are registers for: as if nothing were chosen
+  choice.vectors = 40;
+  CHECK(tiles(choice) == tiles({}));
+}
+
+TEST_CASE("prefetches are left out where the choice says so") {
+  TileChoice choice;
+  choice.prefetch_next = false;
+  choice.prefetch_steps = 0;
+  Kernel kernel = naive::matmul(24, 192, 64, true);
+  ScheduleOptions options;
+  options.tile_choice = choice;
+  schedule(kernel, *find_machine("x86-64-v4"), options);
+  visit_stmts(kernel.body, [](const Stmt &s) { CHECK(!s.is(Stmt::Kind::prefetch)); });
+}
