@@ -145,6 +145,15 @@ ReduceSpec reduce(LowerContext &c, std::span<const Dim> index) {
   for (size_t d = 0; d < w.rank(); ++d) {
     Solution taps =
         solve(c, index[d + 2] + w.pad_lo[d], w.stride[d], w.dilation[d], w.kernel[d], x[d + 2]);
+    // Taps that read a zero beside x may be counted in: then every position of a phase has as many.
+    Dim all = c.simplified(ceildiv(w.kernel[d] - taps.k0, taps.k_step));
+    if (w.dilation[d] == 1 && all.is_const()) {
+      Dim past = taps.i0 - x[d + 2] + Dim(1), before = all - Dim(1) - taps.i0;
+      if (c.operand_zero_padded(0, int(d) + 2, before, past)) {
+        taps.begin = 0;
+        taps.end = all;
+      }
+    }
     Symbol var = fresh_symbol("t");
     spec.axes.push_back({var, taps.begin, taps.end});
     Dim t = Dim::symbol(var);

@@ -190,21 +190,65 @@ Dim padded_index(const std::string &mode, const Dim &at, const Dim &size) {
   return last - max(from_end, -from_end);
 }
 
+// Where a part of the padded dim reads: p for position `at` of the result, linear in it.
+struct PadPart {
+  Dim begin, end;
+  std::function<Dim(const Dim &at)> from;
+};
+
+// Below, inside and above are parts of their own, so that indices are linear in each; one part with
+// the general form where a pattern may repeat.
+std::vector<PadPart> pad_parts(LowerContext &context, const std::string &mode, size_t d) {
+  const Dim lo = context.attrs().get_dims("lo")[d], hi = context.attrs().get_dims("hi")[d];
+  const Dim size = context.operand_type(0).shape[d], result = context.result_type(0).shape[d];
+  if (lo.is_const(0) && hi.is_const(0))
+    return {{0, result, [](const Dim &at) { return at; }}};
+  bool crops = (lo.is_const() && lo.as_const() < 0) || (hi.is_const() && hi.as_const() < 0);
+  if (crops || mode == "wrap")
+    return {{0, result, [&context, mode, lo, size](const Dim &at) {
+               return context.simplified(padded_index(mode, at - lo, size));
+             }}};
+  bool edge = mode == "edge";
+  std::vector<PadPart> out{{lo, lo + size, [lo](const Dim &at) { return at - lo; }}};
+  if (!lo.is_const(0))
+    out.push_back({0, lo, [edge, lo](const Dim &at) { return edge ? Dim(0) : lo - at; }});
+  if (!hi.is_const(0))
+    out.push_back({lo + size, result, [edge, lo, size](const Dim &at) {
+                     Dim last = size - Dim(1);
+                     return edge ? last : last + last - (at - lo);
+                   }});
+  return out;
+}
+
 void lower_pad(LowerContext &context) {
   const std::string &mode = context.attrs().get_string("mode");
   if (mode == "constant")
     return lower_constant_pad(context);
-  const auto &lo = context.attrs().get_dims("lo"), &hi = context.attrs().get_dims("hi");
-  parallel_nest(context, context.result_type(0).shape, [&](std::vector<Dim> &index) {
-    std::vector<Dim> at;
-    for (size_t d = 0; d < index.size(); ++d) {
-      bool padded = !lo[d].is_const(0) || !hi[d].is_const(0);
-      at.push_back(padded ? context.simplified(padded_index(mode, index[d] - lo[d],
-                                                            context.operand_type(0).shape[d]))
-                          : index[d]);
-    }
-    context.emit(context.store_result(0, index, context.operand(0, at)));
-  });
+  size_t rank = context.result_type(0).shape.size();
+  std::vector<std::vector<PadPart>> parts;
+  for (size_t d = 0; d < rank; ++d)
+    parts.push_back(pad_parts(context, mode, d));
+  // One nest for each choice of parts.
+  std::vector<size_t> choice(rank, 0);
+  while (true) {
+    Shape shape;
+    for (size_t d = 0; d < rank; ++d)
+      shape.push_back(parts[d][choice[d]].end - parts[d][choice[d]].begin);
+    parallel_nest(context, shape, [&](std::vector<Dim> &index) {
+      std::vector<Dim> to, at;
+      for (size_t d = 0; d < rank; ++d) {
+        const PadPart &part = parts[d][choice[d]];
+        to.push_back(part.begin + index[d]);
+        at.push_back(part.from(to.back()));
+      }
+      context.emit(context.store_result(0, to, context.operand(0, at)));
+    });
+    size_t d = rank;
+    while (d > 0 && ++choice[d - 1] == parts[d - 1].size())
+      choice[--d] = 0;
+    if (d == 0)
+      return;
+  }
 }
 
 void lower_concat(LowerContext &context) {

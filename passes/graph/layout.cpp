@@ -151,6 +151,9 @@ void BlockLayout::choose_result(NodeId id) {
     case Makes::blocked:
       state.blocked = true;
       break;
+    case Makes::as_read: // statistics of a channel are read once more than they are written
+      state.blocked = wanted || inherited;
+      break;
     case Makes::inherits:
       state.blocked = wanted || (inherited && !everyone_planar);
       break;
@@ -341,7 +344,8 @@ size_t BlockLayout::adapt_operands(size_t position) {
     case Want::weights:
       if (constant)
         to = packed_constant(v, wants.packed[i], position);
-      else if (function_.node(id).op == Op::conv || makes_blocked)
+      else if (function_.node(id).op == Op::conv || function_.node(id).op == Op::conv_transpose ||
+               makes_blocked)
         to = in_layout(v, wants.packed[i], position);
       break;
     case Want::exact:

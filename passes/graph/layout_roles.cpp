@@ -100,6 +100,59 @@ void conv_wants(const Function &function, const Inside &root, int64_t block, Ker
   out.padding.hi.assign(pad.begin() + std::ptrdiff_t(spatial), pad.end());
 }
 
+// A transposed convolution reads, for output position o, the elements (o + pad - k) / stride.
+Padding transposed_padding(const Shape &w, const Attrs &attrs) {
+  Padding out;
+  auto pad = attrs.get_ints("pad"), stride = attrs.get_ints("stride"),
+       extra = attrs.get_ints("output_padding");
+  size_t spatial = w.size() - 2;
+  for (size_t d = 0; d < spatial; ++d) {
+    int64_t kernel = w[d + 2].as_const(), lo = pad[d], s = stride[d], first = 0;
+    for (int64_t o = 0; o < s; ++o) {
+      int64_t p = lo + o, taps = (kernel - p % s + s - 1) / s;
+      first = std::min(first, p / s - (taps - 1));
+    }
+    out.lo.push_back(-first);
+    out.hi.push_back(std::max<int64_t>(0, (kernel - 1 - pad[spatial + d] + extra[d]) / s));
+  }
+  return out;
+}
+
+// One convolution for each phase of the stride; the registers hold output channels.
+void transposed_conv_wants(const Function &function, const Inside &root, int64_t block,
+                           KernelWants &out) {
+  const Shape &x = function.type(root.node->operands[0]).shape,
+              &w = function.type(root.node->operands[1]).shape;
+  const Attrs &attrs = root.node->attrs;
+  auto channels = x[1].try_const(), outputs = w[1].try_const();
+  auto dilation = attrs.get_dims("dilation");
+  bool one_image = std::all_of(dilation.begin(), dilation.end(),
+                               [](const Dim &d) { return d.is_const(1); });
+  bool known = is_static(w) && all_static(attrs, "pad") && all_static(attrs, "stride") &&
+               all_static(attrs, "output_padding");
+  if (!known || !one_image || !attrs.get_dim("groups").is_const(1))
+    return;
+  bool blocked = channels && outputs && *channels >= kFewChannels && *outputs >= kFewChannels;
+  int input = root.outer[0], weights = root.outer[1];
+  if (blocked) {
+    out.makes = Makes::blocked;
+    if (weights >= 0) { // [O/16][I/16][H][W][16 i][16 o]
+      Layout &layout = out.packed[size_t(weights)];
+      layout.order = identity_order(int(w.size()));
+      std::swap(layout.order[0], layout.order[1]);
+      layout.blocks = {{0, block}, {1, block}};
+      out.operands[size_t(weights)] = Want::weights;
+    }
+  }
+  if (root.outer.size() > 2 && root.outer[2] >= 0)
+    out.operands[size_t(root.outer[2])] = Want::any;
+  if (input < 0)
+    return;
+  out.operands[size_t(input)] = blocked ? Want::blocked : Want::planar;
+  out.padded = input;
+  out.padding = transposed_padding(w, attrs);
+}
+
 void dot_wants(const Function &function, const Inside &root, int64_t block, KernelWants &out) {
   int b = root.outer[1];
   if (b < 0)
@@ -214,7 +267,7 @@ KernelWants kernel_wants(const Function &function, NodeId id, int64_t block) {
     return out;
   case FusionForm::rows: {
     bool over_space = int(info.space.size()) - info.reduced_dims >= 2 && info.space.size() >= 3;
-    out.makes = over_space ? Makes::inherits : Makes::planar;
+    out.makes = over_space ? Makes::as_read : Makes::planar;
     set_all(out, over_space ? Want::match : Want::planar);
     return out;
   }
@@ -232,6 +285,9 @@ KernelWants kernel_wants(const Function &function, NodeId id, int64_t block) {
   if (root.node->op == Op::conv && keeps_shape) {
     set_all(out, Want::match);
     conv_wants(function, root, block, out);
+  } else if (root.node->op == Op::conv_transpose && keeps_shape) {
+    set_all(out, Want::match);
+    transposed_conv_wants(function, root, block, out);
   } else if (root.node->op == Op::dot) {
     dot_wants(function, root, block, out);
   } else if (def.has(kReduction)) {

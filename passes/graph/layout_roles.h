@@ -18,6 +18,7 @@ enum class Want : uint8_t {
 enum class Makes : uint8_t {
   planar,   // only row-major
   any,      // whatever its users want, row-major otherwise
+  as_read,  // blocked where an operand it matches is
   inherits, // blocked where an operand it matches is, or where its users want that
   blocked,
 };

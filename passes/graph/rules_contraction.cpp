@@ -143,6 +143,35 @@ ValueId pad_into_conv(Match &m) {
   return m.b(Op::conv, operands, attrs);
 }
 
+// slice(conv_transpose(x, w)) = conv_transpose(x, w) with more taken off
+ValueId crop_into_transposed_conv(Match &m) {
+  const Node *below = m.def(m.operand(0), Op::conv_transpose);
+  if (!below || !m.has_one_use(m.operand(0)))
+    return {};
+  const Attrs &slice = m.node().attrs;
+  const Shape &whole = m.shape(m.operand(0)), &part = m.type().shape;
+  auto axes = normal_axes(slice, "axes", whole.size());
+  const auto &starts = slice.get_dims("starts"), &steps = slice.get_dims("steps");
+  Attrs attrs = below->attrs;
+  auto pad = attrs.get_dims("pad");
+  size_t spatial = whole.size() - 2;
+  if (pad.size() != 2 * spatial || starts.size() != axes.size() || steps.size() != axes.size())
+    return {};
+  for (size_t i = 0; i < axes.size(); ++i) {
+    size_t d = size_t(axes[i]);
+    auto start = starts[i].try_const();
+    if (d < 2 || !steps[i].is_const(1) || !start || *start < 0)
+      return {};
+    auto end = (whole[d] - part[d] - Dim(*start)).try_const();
+    if (!end || *end < 0)
+      return {};
+    pad[d - 2] += Dim(*start);
+    pad[spatial + d - 2] += Dim(*end);
+  }
+  attrs.set("pad", pad);
+  return m.b(Op::conv_transpose, below->operands, attrs);
+}
+
 // Whether a factor of x ends up in the weights of the contraction that makes it, by the other
 // rules.
 bool scales_weights_above(Match &m, ValueId x) {
@@ -186,6 +215,7 @@ const Rule kRules[] = {
     {Op::dot, "dot(a, permute(b)) = dot(a, b), transposed", transpose_into_dot},
     {Op::dot, "dot(a * c, b) = dot(a, b) * c", scale_after_dot},
     {Op::conv, "conv(pad(x)) = conv(x), padded", pad_into_conv},
+    {Op::slice, "conv_transpose(x)[i:j] = conv_transpose(x), cropped", crop_into_transposed_conv},
 };
 
 } // namespace

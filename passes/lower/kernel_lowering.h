@@ -63,6 +63,9 @@ private:
   void lower_results();
   void lower_root(const Node &root);
   void lower_nest(const std::vector<ValueId> &results);
+  std::vector<int64_t> phases(const Shape &shape) const;
+  void lower_phase(const std::vector<ValueId> &results, const std::vector<int64_t> &steps,
+                   const std::vector<int64_t> &phase);
   void zero_halo(ValueId result);
   std::vector<Nest> nest_order(ValueId result) const;
   bool block_overrun_allowed(ValueId result, int dim) const;

@@ -156,7 +156,48 @@ void KernelLowering::lower_results() {
   }
 }
 
+// The strides of a transposed convolution: elements of one phase (of equal remainder) have the same
+// taps, so each phase is a nest of its own in which every index is linear.
+std::vector<int64_t> KernelLowering::phases(const Shape &shape) const {
+  constexpr int64_t kMostPhases = 16;
+  std::vector<int64_t> none(shape.size(), 1), out = none;
+  auto look = [&](const Node &n) {
+    if (n.op != Op::conv_transpose || type(n.results[0]).shape != shape)
+      return;
+    const auto &stride = n.attrs.get_dims("stride");
+    int64_t product = 1;
+    for (size_t d = 0; d < stride.size(); ++d) {
+      out[d + 2] = stride[d].try_const().value_or(1);
+      product = std::min(product * std::min(out[d + 2], kMostPhases + 1), kMostPhases + 1);
+    }
+    if (product > kMostPhases)
+      out = none;
+  };
+  if (!region_)
+    look(node_);
+  else
+    for (NodeId id : region_->nodes)
+      look(function_.node(id));
+  return out;
+}
+
 void KernelLowering::lower_nest(const std::vector<ValueId> &results) {
+  const Value &first = function_.value(results[0]);
+  const std::vector<int64_t> steps = phases(first.type.shape);
+  std::vector<int64_t> phase(steps.size(), 0);
+  while (true) {
+    lower_phase(results, steps, phase);
+    size_t d = phase.size();
+    while (d > 0 && ++phase[d - 1] == steps[d - 1])
+      phase[--d] = 0;
+    if (d == 0)
+      return;
+  }
+}
+
+void KernelLowering::lower_phase(const std::vector<ValueId> &results,
+                                 const std::vector<int64_t> &steps,
+                                 const std::vector<int64_t> &phase) {
   const Value &first = function_.value(results[0]);
   auto order = nest_order(results[0]);
   std::vector<Dim> index(first.type.shape.size());
@@ -179,12 +220,13 @@ void KernelLowering::lower_nest(const std::vector<ValueId> &results) {
     case Nest::Part::whole:
       if (size.is_const(1)) {
         index[size_t(dim)] = 0;
-        return nest(i + 1);
+        return phase[size_t(dim)] == 0 ? nest(i + 1) : void();
       }
-      return loop("i", 0, size, LoopKind::parallel, [&](const Dim &var) {
-        index[size_t(dim)] = var;
-        nest(i + 1);
-      });
+      return loop("i", 0, ceildiv(size - Dim(phase[size_t(dim)]), steps[size_t(dim)]),
+                  LoopKind::parallel, [&](const Dim &var) {
+                    index[size_t(dim)] = var * Dim(steps[size_t(dim)]) + Dim(phase[size_t(dim)]);
+                    nest(i + 1);
+                  });
     case Nest::Part::block:
       return loop("o", 0, ceildiv(size, block), LoopKind::parallel, [&](const Dim &var) {
         index[size_t(dim)] = var * Dim(block);
