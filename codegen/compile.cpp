@@ -144,6 +144,7 @@ bool optimise_module(Module &module, const CompileOptions &options, Diagnostics 
                      std::string *pass_times) {
   PassContext context(diagnostics);
   context.flags.keep_params = options.keep_params;
+  context.flags.weights = options.weights;
   PassManager manager(context, options.passes);
   bool whole = run_graph_pipeline(module, manager, options.level);
   if (pass_times)

@@ -25,6 +25,7 @@ struct CompileOptions {
   int jobs = 1;                // threads that schedule and generate code; the bytes do not depend on it
   bool keep_params = false;    // parameters can be written by the runtime, so they are not folded away
   bool denormals_keep = false;
+  DType weights = DType::f32;  // constant weights are kept as f32, bf16, f16 or i8
   PassManagerOptions passes;
   // Told when a phase begins: "graph passes", "lowering", "x86-64-v4: kernels", ...
   std::function<void(std::string_view phase)> progress;

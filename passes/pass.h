@@ -35,6 +35,7 @@ struct PassFlags {
   bool keep_params = false;    // parameters stay writable: freeze leaves them alone
   bool blocked_layouts = true; // layout may block channels and make halos
   int64_t block = 16; // elements of a channel block and of a weight panel: a vector of the target
+  DType weights = DType::f32; // bf16, f16, i8: constant weights are kept in fewer bits
   bool unsafe_floats = false; // rules that round otherwise than the program says
 };
 

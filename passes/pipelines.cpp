@@ -25,6 +25,8 @@ bool run_graph_pipeline(Module &module, PassManager &manager, OptLevel level) {
                                 6)) // norms are folded into the weights before them
     return false;
   manager.context().flags.blocked_layouts = level == OptLevel::o2;
+  if (!run("compress-weights")) // constant weights are as small as the user wants them
+    return false;
   if (!run("fuse")) // every node that is not structural is one kernel (or a reshape, which is none)
     return false;
   return run("layout"); // every value has a layout; where two kernels disagree stands a relayout

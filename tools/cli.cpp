@@ -77,6 +77,7 @@ int open_session(const ModelOptions &model, const SessionOptions &options, OptLe
     CompileOptions compile;
     compile.machines = {host_machine()};
     compile.level = level;
+    set_compile_options(model, compile);
     compile.jobs = int(std::max(1u, std::thread::hardware_concurrency()));
     bool fine = load_model(model, opened.module, diagnostics) &&
                 compile_in_memory(opened.module, compile, opened.compiled, opened.package, diagnostics);

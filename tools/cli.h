@@ -24,10 +24,14 @@ struct ModelOptions {
   std::vector<std::string> dims;   // N=4 or N=1..64
   std::vector<std::string> shapes; // x=1x3x224x224
   std::string weights;
+  std::string compress_weights = "f32"; // or bf16, f16, i8
   bool json = false;
 
   void add_to(CLI::App &app, bool with_path = true);
 };
+
+// What ModelOptions say of the way a model is compiled.
+void set_compile_options(const ModelOptions &model, CompileOptions &options);
 
 bool is_package(const std::string &path); // by its first bytes
 // Reads .kir, .onnx or standard input ("-", .kir). Reports to `diagnostics`.

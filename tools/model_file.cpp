@@ -131,7 +131,13 @@ void ModelOptions::add_to(CLI::App &app, bool with_path) {
   app.add_option("--dim", dims, "N=4 fixes a symbolic size, N=1..64 bounds it")->allow_extra_args(false);
   app.add_option("--shape", shapes, "INPUT=1x3x224x224 fixes an input's shape")->allow_extra_args(false);
   app.add_option("--weights", weights, ".npz or .safetensors with the values of a .kir model's parameters");
+  app.add_option("--compress-weights", compress_weights, "keep constant weights as bf16, f16 or i8 (default: f32, as they are)")
+      ->check(CLI::IsMember({"f32", "bf16", "f16", "i8"}));
   app.add_flag("--json", json, "reports as JSON");
+}
+
+void set_compile_options(const ModelOptions &model, CompileOptions &options) {
+  options.weights = dtype_from_name(model.compress_weights).value_or(DType::f32);
 }
 
 bool is_package(const std::string &path) {

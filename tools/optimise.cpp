@@ -155,6 +155,7 @@ void run(const OptOptions &options, std::string_view text, std::string &out, Dia
   }
   PassContext context(diagnostics);
   context.flags.keep_params = options.keep_params;
+  context.flags.weights = dtype_from_name(options.compress_weights).value_or(DType::f32);
   PassManager manager(context, {options.verify_each, "", ""});
   for (std::string_view pass : *passes)
     if (!manager.run(module, pass))
@@ -179,6 +180,7 @@ void OptOptions::add_to(CLI::App &app) {
   app.add_flag("--round-trip", round_trip, "check that printing and parsing give the same graph");
   app.add_flag("--verify-each", verify_each, "verify after every pass");
   app.add_flag("--keep-params", keep_params, "parameters stay writable");
+  app.add_option("--compress-weights", compress_weights, "bf16, f16 or i8")->check(CLI::IsMember({"bf16", "f16", "i8"}));
   app.add_flag("--json", json, "errors as JSON");
 }
 

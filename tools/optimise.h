@@ -15,6 +15,7 @@ struct OptOptions {
   std::string input, output = "-", passes, kernel_passes, target = "host";
   std::vector<std::string> dims;
   bool verify_diagnostics = false, round_trip = false, verify_each = false, keep_params = false, json = false;
+  std::string compress_weights = "f32";
   int64_t inline_limit = 16;
 
   void add_to(CLI::App &app);

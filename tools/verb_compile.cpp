@@ -189,6 +189,7 @@ int compile(CompileVerb verb) {
   options.machines = *machines;
   options.level = *level;
   options.jobs = verb.jobs;
+  set_compile_options(verb.model, options);
   options.keep_params = verb.keep_params;
   options.denormals_keep = verb.denormals == "keep";
   options.passes.dump_dir = verb.dump_dir;

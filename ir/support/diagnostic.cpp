@@ -73,6 +73,10 @@ Diagnostic &Diagnostics::warning(const Location &where, std::string message) {
   return add(Severity::warning, where, std::move(message));
 }
 
+Diagnostic &Diagnostics::note(const Location &where, std::string message) {
+  return add(Severity::note, where, std::move(message));
+}
+
 void Diagnostics::add_source(Symbol file, std::string text) {
   sources_.emplace_back(file, std::move(text));
 }

@@ -40,6 +40,8 @@ public:
   // Returns the stored diagnostic so that notes can be added. Past the limit errors are only counted.
   Diagnostic &error(const Location &where, std::string message);
   Diagnostic &warning(const Location &where, std::string message);
+  // What the user asked to be told.
+  Diagnostic &note(const Location &where, std::string message);
 
   bool has_errors() const { return errors_ > 0; }
   size_t error_count() const { return errors_; }

@@ -22,6 +22,7 @@
 //                   each operand, such that
 //                                 offsets are linear in the dot's indices under the layout of the
 //                                 value
+//                   dot, conv     a convert of the weights, where these are a captured constant
 //                   other roots   nothing
 //
 //   rows          One or more kReduction nodes over the same trailing axes of the same shape S =

@@ -262,6 +262,18 @@ void BlockFuser::absorb_dot_views(std::set<int> &members, int root) {
   }
 }
 
+// Weights that are kept in fewer bits are converted as they are loaded.
+void BlockFuser::absorb_weights(std::set<int> &members, int root) {
+  if (node(root).operands.size() < 2)
+    return;
+  int p = def(node(root).operands[1]);
+  if (p < 0 || node(p).op != Op::convert || !is_free(p) || !used_only_in(p, {root}))
+    return;
+  int source = def(node(p).operands[0]);
+  if (source >= 0 && node(source).op == Op::constant)
+    members.insert(p);
+}
+
 void BlockFuser::fuse_contraction(int root) {
   Shape space = squeezed(shape(root));
   auto members = grow_forward(root, 1, [&](int u) {
@@ -273,6 +285,7 @@ void BlockFuser::fuse_contraction(int root) {
   std::set<int> epilogue = members;
   epilogue.erase(root);
   absorb_views(members, epilogue);
+  absorb_weights(members, root);
   if (node(root).op == Op::dot)
     absorb_dot_views(members, root);
   add_group(Kind::contraction, std::move(members));

@@ -51,6 +51,7 @@ private:
   // From the root on, the nodes that `joins` accepts, as long as results stay within the limit.
   std::set<int> grow_forward(int root, size_t max_results, const std::function<bool(int)> &joins);
   void grow_backward(std::set<int> &members, const std::function<bool(int)> &joins);
+  void absorb_weights(std::set<int> &members, int root);
   void absorb_dot_views(std::set<int> &members, int root);
   void absorb_views(std::set<int> &members, const std::set<int> &readers);
   void fuse_contraction(int root);

@@ -25,7 +25,10 @@ Inside root_of(const Function &function, const Node &outer, const FusionInfo &in
       continue;
     }
     const auto &args = outer.regions[0].args;
-    auto it = std::find(args.begin(), args.end(), root.operands[i]);
+    ValueId operand = root.operands[i];
+    if (const Node *def = function.def(operand); def && def->op == Op::convert)
+      operand = def->operands[0]; // weights in fewer bits
+    auto it = std::find(args.begin(), args.end(), operand);
     out.outer.push_back(it == args.end() ? -1 : int(it - args.begin()));
   }
   return out;
@@ -162,7 +165,7 @@ void dot_wants(const Function &function, const Inside &root, int64_t block, Kern
   bool transposed = root.node->attrs.get_bool("transpose_b");
   int columns = transposed ? type.rank() - 2 : type.rank() - 1;
   auto count = type.shape[size_t(columns)].try_const();
-  if (def && def->op != Op::constant) // inside: a view
+  if (def && def->op != Op::constant && def->op != Op::convert) // inside: a view
     return;
   if (!count || *count < kFewChannels)
     return;

@@ -98,6 +98,19 @@ expect 0 '"fine": true' "$kiln" check relu.kir --json
 printf 'export func main(x: f32[64]) -> (y: f32[64]) {\n  z = x * 10.0\n  y = exp(z)\n  return y\n}\n' >exp.kir
 expect 0 'ok ' "$kiln" check exp.kir
 expect 3 'FAR .*output' "$kiln" check exp.kir --tolerance 0
+cat > wide.kir <<'KIR'
+export func f(x: f32[2, 64], y: f32[1, 16, 9, 9]) -> (f32[2, 96], f32[1, 32, 9, 9]) {
+  w = sin(arange(6144).to(f32)).view(64, 96)
+  k = sin(arange(4608).to(f32)).view(32, 16, 3, 3)
+  return (x @ w, relu(conv2d(y, k, padding=1)))
+}
+KIR
+for t in bf16 f16 i8; do # the error is that of the type, and it is told
+  expect 0 "weights: 2 of the constants are $t now" "$kiln" compile wide.kir --compress-weights $t -o wide.kiln
+  expect 0 'ok .*output' "$kiln" check wide.kir --compress-weights $t --tolerance 0.02
+  expect 3 'FAR .*output' "$kiln" check wide.kir --compress-weights $t --tolerance 1e-6
+done
+expect 2 'compress-weights' "$kiln" check wide.kir --compress-weights f8
 expect 2 'model file, or --cases' "$kiln" check
 expect 1 'no such folder' "$kiln" check --cases nosuch
 
