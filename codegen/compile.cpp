@@ -61,18 +61,42 @@ PackageValue package_value(const PlanArgument &argument, const Plan &plan) {
   return out;
 }
 
+// A launch and the loops around it.
+struct Launch {
+  const PlanStep *step = nullptr;
+  std::vector<const PlanStep *> loops;
+};
+
 // The launches of a plan in the order of their positions.
-void collect_launches(const std::vector<PlanStep> &steps, std::vector<const PlanStep *> &out) {
+void collect_launches(const std::vector<PlanStep> &steps, std::vector<const PlanStep *> &loops,
+                      std::vector<Launch> &out) {
   for (const PlanStep &step : steps) {
     if (step.kind == PlanStep::Kind::launch) {
       if (out.size() <= size_t(step.position))
         out.resize(size_t(step.position) + 1);
-      out[size_t(step.position)] = &step;
+      out[size_t(step.position)] = {&step, loops};
     }
-    collect_launches(step.condition_body, out);
-    collect_launches(step.body, out);
-    collect_launches(step.other, out);
+    if (step.kind == PlanStep::Kind::loop)
+      loops.push_back(&step);
+    collect_launches(step.condition_body, loops, out);
+    collect_launches(step.body, loops, out);
+    collect_launches(step.other, loops, out);
+    if (step.kind == PlanStep::Kind::loop)
+      loops.pop_back();
   }
+}
+
+// What a kernel says of its dims, over those of the entry. Loops stand for their middle.
+Dim over_entry(const Dim &d, const Kernel &kernel, const Launch &launch) {
+  Dim out = d.substitute([&](Symbol s) -> std::optional<Dim> {
+    for (size_t i = 0; i < kernel.dims.size() && i < launch.step->dims.size(); ++i)
+      if (kernel.dims[i] == s)
+        return launch.step->dims[i];
+    return std::nullopt;
+  });
+  for (size_t i = launch.loops.size(); i-- > 0;)
+    out = out.substitute(launch.loops[i]->var, floordiv(launch.loops[i]->count, 2));
+  return out;
 }
 
 // Without folders: a package does not depend on where the model lay.
@@ -96,6 +120,14 @@ void add_scratch(Program &program, const std::vector<Kernel> &kernels) {
 
 double estimate(const Dim &d) { return d.is_const() ? double(d.as_const()) : 0; }
 
+// Where a kernel looks up a few rows of a large table, its bytes are fewer.
+double weight_bytes(const Kernel &kernel) {
+  double sum = 0;
+  for (const KernelBuffer &b : kernel.buffers)
+    sum += b.constant ? estimate(b.size) * double(dtype_bytes(b.dtype)) : 0;
+  return kernel.bytes.is_const() ? std::min(sum, estimate(kernel.bytes)) : sum;
+}
+
 PackageEntry package_entry(const Module &module, const Program &program, const Plan &plan,
                            PackageSpec &spec) {
   PackageEntry entry;
@@ -115,11 +147,15 @@ PackageEntry package_entry(const Module &module, const Program &program, const P
   }
   for (const auto &c : plan.constraints)
     entry.constraints.push_back(fmt::format("{} == {} ({})", c.a.text(), c.b.text(), c.reason));
-  std::vector<const PlanStep *> launches;
-  collect_launches(plan.steps, launches);
-  for (const PlanStep *step : launches) {
+  std::vector<const PlanStep *> loops;
+  std::vector<Launch> launches;
+  collect_launches(plan.steps, loops, launches);
+  for (const Launch &launch : launches) {
+    const PlanStep *step = launch.step;
     const Kernel &kernel = program.kernels[size_t(step->kernel)];
-    PackageKernel k{step->name, package::kNoIndex, estimate(kernel.flops), estimate(kernel.bytes)};
+    Dim flops = over_entry(kernel.flops, kernel, launch), bytes = over_entry(kernel.bytes, kernel, launch);
+    PackageKernel k{step->name, package::kNoIndex, estimate(flops), estimate(bytes), weight_bytes(kernel),
+                    flops.text(), bytes.text()};
     if (step->location.known()) {
       k.location = uint32_t(spec.locations.size());
       spec.locations.push_back({file_name(step->location.file), uint32_t(step->location.line),

@@ -76,7 +76,8 @@ const char *Manifest::flaw() const {
     if (!has_text(constraints()[i]))
       return "a malformed constraint";
   for (uint32_t i = 0; i < header_->kernels.count; ++i)
-    if (!has_text(kernels()[i].name))
+    if (!has_text(kernels()[i].name) || !has_text(kernels()[i].flops_text) ||
+        !has_text(kernels()[i].bytes_text))
       return "a malformed kernel";
   for (uint32_t i = 0; i < header_->metadata.count; ++i)
     if (!has_text(metadata()[i].key) || !has_text(metadata()[i].value))

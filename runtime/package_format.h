@@ -115,6 +115,9 @@ struct KernelRecord {
   uint32_t reserved;
   double flops; // estimates of one run; 0 where they depend on symbolic dims
   double bytes;
+  double weight_bytes; // the part of `bytes` that is the same in every run
+  String flops_text;   // both over the entry's symbols: "2*N*768"
+  String bytes_text;
 };
 
 // EntryFlags: some variable is written
@@ -193,7 +196,7 @@ struct LocationsHeader {
 
 static_assert(sizeof(Digest) == 32 && sizeof(FileHeader) == 64 && sizeof(SectionHeader) == 96);
 static_assert(sizeof(DimRecord) == 24 && sizeof(ValueRecord) == 24 && sizeof(SymbolRecord) == 24);
-static_assert(sizeof(KernelRecord) == 32 && sizeof(EntryRecord) == 72);
+static_assert(sizeof(KernelRecord) == 56 && sizeof(EntryRecord) == 72);
 static_assert(sizeof(VariableRecord) == 40 && sizeof(MetadataRecord) == 16);
 static_assert(sizeof(ManifestHeader) == 120 && sizeof(LocationRecord) == 24);
 static_assert(sizeof(LocationsHeader) == 24);

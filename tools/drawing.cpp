@@ -7,34 +7,6 @@
 namespace kiln {
 namespace {
 
-// Text of XML and HTML, attributes included; control characters have no form in either.
-std::string escape(std::string_view text) {
-  std::string out;
-  for (char c : text) {
-    switch (c) {
-    case '&': out += "&amp;"; break;
-    case '<': out += "&lt;"; break;
-    case '>': out += "&gt;"; break;
-    case '"': out += "&quot;"; break;
-    case '\'': out += "&#39;"; break;
-    default:
-      if (static_cast<unsigned char>(c) >= 0x20 || c == '\n' || c == '\t')
-        out += c;
-      else
-        out += '?';
-    }
-  }
-  return out;
-}
-
-// JSON inside <script>: no "</script" and no "<!--" may appear.
-std::string script_json(std::string_view text) {
-  std::string out;
-  for (char c : json_quote(text))
-    out += c == '<' ? std::string("\\u003c") : std::string(1, c);
-  return out;
-}
-
 std::string path_text(const Drawing::Edge &e) {
   std::string out = fmt::format("M{:.1f},{:.1f}", e.points[0].first, e.points[0].second);
   for (size_t i = 1; i < e.points.size(); ++i) {
@@ -92,18 +64,44 @@ near();
 
 } // namespace
 
+std::string escape_markup(std::string_view text) {
+  std::string out;
+  for (char c : text) {
+    switch (c) {
+    case '&': out += "&amp;"; break;
+    case '<': out += "&lt;"; break;
+    case '>': out += "&gt;"; break;
+    case '"': out += "&quot;"; break;
+    case '\'': out += "&#39;"; break;
+    default:
+      if (static_cast<unsigned char>(c) >= 0x20 || c == '\n' || c == '\t')
+        out += c;
+      else
+        out += '?';
+    }
+  }
+  return out;
+}
+
+std::string script_json(std::string_view text) {
+  std::string out;
+  for (char c : json_quote(text))
+    out += c == '<' ? std::string("\\u003c") : std::string(1, c);
+  return out;
+}
+
 std::string svg_text(const Drawing &d) {
   std::string out = fmt::format("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0:.0f}\" height=\"{1:.0f}\" "
                                 "viewBox=\"0 0 {0:.0f} {1:.0f}\">\n<title>{2}</title>\n<style>{3}</style>\n",
-                                d.width, d.height, escape(d.name), kStyle);
+                                d.width, d.height, escape_markup(d.name), kStyle);
   for (const auto &e : d.edges)
     if (!e.points.empty())
       out += fmt::format("<path class=\"edge\" d=\"{}\"/>\n", path_text(e));
   for (const auto &b : d.boxes)
     out += fmt::format("<g class=\"box {}\"><title>{}</title><rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\"/>"
                        "<text x=\"{:.1f}\" y=\"{:.1f}\">{}</text><text class=\"sub\" x=\"{:.1f}\" y=\"{:.1f}\">{}</text></g>\n",
-                       escape(b.kind), escape(b.detail), b.x - b.width / 2, b.y - b.height / 2, b.width, b.height, b.x,
-                       b.y - 3, escape(b.title), b.x, b.y + 12, escape(b.subtitle));
+                       escape_markup(b.kind), escape_markup(b.detail), b.x - b.width / 2, b.y - b.height / 2, b.width, b.height, b.x,
+                       b.y - 3, escape_markup(b.title), b.x, b.y + 12, escape_markup(b.subtitle));
   return out + "</svg>\n";
 }
 
@@ -124,7 +122,7 @@ std::string html_text(const Drawing &d) {
       "<button id=\"near\">100 %</button><button id=\"fit\">whole graph</button></header>\n"
       "<main>{3}<pre id=\"side\">Click a box to read it. Scroll to zoom, drag to pan,\nEnter in the search goes to the next hit.</pre></main>\n"
       "<script>\nconst W={4:.0f},H={5:.0f},DATA=[\n{6}];\n{7}</script></body></html>\n",
-      escape(d.name), d.boxes.size(), d.edges.size(), svg_text(d), d.width, d.height, data, kScript);
+      escape_markup(d.name), d.boxes.size(), d.edges.size(), svg_text(d), d.width, d.height, data, kScript);
 }
 
 std::string dot_text(const Drawing &d) {

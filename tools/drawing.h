@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -33,5 +34,10 @@ void lay_out(Drawing &drawing);
 std::string dot_text(const Drawing &drawing);
 std::string svg_text(const Drawing &drawing);  // laid out
 std::string html_text(const Drawing &drawing); // laid out; one page, needs no network
+
+// Text of XML and HTML, attributes included; control characters have no form in either.
+std::string escape_markup(std::string_view text);
+// A JSON string inside <script>: no "</script" and no "<!--" can appear.
+std::string script_json(std::string_view text);
 
 } // namespace kiln

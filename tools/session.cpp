@@ -38,6 +38,20 @@ std::string value_text(const KilnValueInfo &info) {
   return fmt::format("{}[{}]", dtype ? dtype_name(*dtype) : "?", dims);
 }
 
+// One loop whose parts are timed.
+struct TimedLoop {
+  void (*body)(void *, int64_t, int64_t);
+  void *closure;
+  PartHook hook;
+  void *hook_self;
+  static void part(void *self, int64_t begin, int64_t end) {
+    auto &loop = *static_cast<TimedLoop *>(self);
+    auto start = std::chrono::steady_clock::now();
+    loop.body(loop.closure, begin, end);
+    loop.hook(loop.hook_self, start, std::chrono::steady_clock::now());
+  }
+};
+
 } // namespace
 
 struct Session::State {
@@ -52,6 +66,16 @@ struct Session::State {
   std::vector<Tensor> outputs;
   KilnKernelHook hook = nullptr;
   void *hook_self = nullptr;
+  PartHook part_hook = nullptr;
+  void *part_hook_self = nullptr;
+  KilnExecutor timed{}; // the pool's, with the clock read around each part
+
+  static void timed_parallel_for(void *self, int64_t n, void (*body)(void *, int64_t, int64_t), void *closure) {
+    auto &state = *static_cast<State *>(self);
+    TimedLoop loop{body, closure, state.part_hook, state.part_hook_self};
+    const KilnExecutor *pool = api().pool_executor(state.pool);
+    pool->parallel_for(pool->self, n, TimedLoop::part, &loop);
+  }
 
   ~State() {
     if (pool)
@@ -210,6 +234,10 @@ Status Session::bind(std::vector<std::pair<std::string, Tensor>> inputs) {
   KilnContextOptions options{};
   options.dims = dims.empty() ? nullptr : dims.data();
   options.executor = s.pool ? api().pool_executor(s.pool) : nullptr;
+  if (s.pool && s.part_hook) {
+    s.timed = {&s, State::timed_parallel_for};
+    options.executor = &s.timed;
+  }
   if (api().context_size(s.module, s.entry, &options, &s.memory_bytes, &error) != KILN_OK)
     return error_of(error);
   size_t rounded = (s.memory_bytes + 4095) / 4096 * 4096;
@@ -267,6 +295,38 @@ void Session::set_kernel_hook(KilnKernelHook hook, void *self) {
   state_->hook_self = self;
   if (state_->context)
     api().set_kernel_hook(state_->context, hook, self);
+}
+
+void Session::set_part_hook(PartHook hook, void *self) {
+  state_->part_hook = hook;
+  state_->part_hook_self = self;
+}
+
+std::vector<KernelCost> Session::kernel_costs() const {
+  const State &s = *state_;
+  const auto bound = dims();
+  const rt::Manifest &manifest = s.module->manifest;
+  auto value = [&](double known, package::String text) {
+    if (known != 0)
+      return known;
+    auto dim = parse_dim(manifest.text(text));
+    std::optional<int64_t> number;
+    if (dim)
+      number = dim->evaluate([&](Symbol symbol) -> std::optional<int64_t> {
+        for (const auto &[name, size] : bound)
+          if (symbol.text() == name)
+            return size;
+        return std::nullopt;
+      });
+    return double(number.value_or(0));
+  };
+  std::vector<KernelCost> out;
+  const package::EntryRecord &entry = manifest.entries()[s.entry];
+  for (uint32_t i = 0; i < entry.kernels.count; ++i) {
+    const package::KernelRecord &kernel = manifest.kernels()[entry.kernels.first + i];
+    out.push_back({value(kernel.flops, kernel.flops_text), value(kernel.bytes, kernel.bytes_text), kernel.weight_bytes});
+  }
+  return out;
 }
 
 std::vector<KilnKernelInfo> Session::kernels() const {

@@ -5,6 +5,7 @@
 
 #include <kiln/kiln.h>
 
+#include <chrono>
 #include <map>
 #include <memory>
 #include <string>
@@ -18,6 +19,16 @@ struct SessionOptions {
   std::string target; // empty: the best code for this machine
   int threads = 1;
 };
+
+// What a kernel has to do in a launch, for the bound shapes; 0 where nobody knows.
+struct KernelCost {
+  double flops = 0, bytes = 0;
+  double weight_bytes = 0; // the part of `bytes` that is the same in every run
+};
+
+// Told by each thread, as it ends its part of a parallel loop, when that part began and ended.
+using PartHook = void (*)(void *self, std::chrono::steady_clock::time_point begin,
+                          std::chrono::steady_clock::time_point end);
 
 class Session {
 public:
@@ -45,7 +56,10 @@ public:
   std::vector<Tensor> &outputs(); // in the order of output_names(), overwritten by each run
 
   void set_kernel_hook(KilnKernelHook hook, void *self);
+  // Before bind(); of use where there is more than one thread.
+  void set_part_hook(PartHook hook, void *self);
   std::vector<KilnKernelInfo> kernels() const;
+  std::vector<KernelCost> kernel_costs() const; // one for each of kernels(), after bind()
   int64_t arena_bytes() const; // of the bound shapes: what the context holds beside its own record
   const KilnModule *module() const;
   uint32_t entry() const;

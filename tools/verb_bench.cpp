@@ -1,6 +1,7 @@
 // kiln bench: latency of one entry, percentiles or slices, and where the time goes.
+#include "frontend/files/file_writer.h"
 #include "tools/cli.h"
-#include "tools/peak.h"
+#include "tools/profile.h"
 #include "tools/session.h"
 
 #include <fmt/format.h>
@@ -8,8 +9,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 #include <iostream>
-#include <numeric>
 
 namespace kiln {
 namespace {
@@ -22,7 +23,9 @@ struct BenchVerb {
   SessionOptions session;
   double seconds = 2;
   std::string level = "2";
-  bool slices = false, profile = false;
+  std::string profile; // "text" or "html"
+  std::string trace, output;
+  bool slices = false;
 };
 
 double milliseconds(Clock::time_point from, Clock::time_point to) {
@@ -48,88 +51,25 @@ Result<std::vector<double>> time_slice(Session &session, double seconds) {
   }
 }
 
-struct Profile {
-  std::vector<std::vector<double>> times; // by kernel, milliseconds
-  Clock::time_point last;
-  static void hook(void *self, uint32_t, uint32_t kernel) {
-    auto *profile = static_cast<Profile *>(self);
-    auto now = Clock::now();
-    if (kernel < profile->times.size())
-      profile->times[kernel].push_back(milliseconds(profile->last, now));
-    profile->last = Clock::now();
-  }
-};
-
-// What the kernel would wait for if it ran at the machine's limits: arithmetic, or memory (of which a
-// kernel whose data lies in a cache can take more than the limit). Far from both it is neither: calls,
-// latency, work that is no multiply-add.
-const char *bound_by(const KilnKernelInfo &kernel, double ms, double peak_gflops, double peak_gbps) {
-  double compute = kernel.flops / peak_gflops * 1e-6, memory = kernel.bytes / peak_gbps * 1e-6;
-  if (std::max(compute, memory) < 0.1 * ms)
-    return "overhead";
-  return compute >= memory ? "compute" : "memory";
-}
-
-// Per kernel: median over the runs of the time it took in a run (all its launches in a loop together).
-Status profile_kernels(Session &session, const BenchVerb &verb) {
-  std::vector<KilnKernelInfo> kernels = session.kernels();
-  Profile profile;
-  std::vector<std::vector<double>> per_run(kernels.size());
-  profile.times.resize(kernels.size());
-  session.set_kernel_hook(Profile::hook, &profile);
-  auto end = Clock::now() + std::chrono::duration<double>(verb.seconds);
-  std::vector<double> flops_peak, bandwidth;
-  do {
-    for (auto &times : profile.times)
-      times.clear();
-    profile.last = Clock::now();
-    if (auto status = session.run(); !status)
-      return status.error();
-    for (size_t k = 0; k < kernels.size(); ++k)
-      per_run[k].push_back(std::accumulate(profile.times[k].begin(), profile.times[k].end(), 0.0));
-    if (flops_peak.size() * 8 < per_run[0].size() + 8) {
-      flops_peak.push_back(measure_fma_peak());
-      bandwidth.push_back(measure_read_bandwidth());
-    }
-  } while (Clock::now() < end);
-  session.set_kernel_hook(nullptr, nullptr);
-  double peak = *std::max_element(flops_peak.begin(), flops_peak.end()) * verb.session.threads;
-  double bytes_peak = *std::max_element(bandwidth.begin(), bandwidth.end());
-  double total = 0;
-  std::vector<double> medians(kernels.size());
-  for (size_t k = 0; k < kernels.size(); ++k) {
-    std::nth_element(per_run[k].begin(), per_run[k].begin() + std::ptrdiff_t(per_run[k].size() / 2), per_run[k].end());
-    medians[k] = per_run[k][per_run[k].size() / 2];
-    total += medians[k];
-  }
-  if (verb.model.json) {
-    std::cout << fmt::format("{{\"fma_peak_gflops\": {:.1f}, \"read_gbps\": {:.1f}, \"total_ms\": {:.6f}, \"kernels\": [",
-                             peak, bytes_peak, total);
-    for (size_t k = 0; k < kernels.size(); ++k)
-      std::cout << fmt::format("{}{{\"name\": {}, \"node\": {}, \"ms\": {:.6f}, \"share\": {:.4f}, \"gflops\": {:.2f}, "
-                               "\"gbps\": {:.2f}, \"bound_by\": \"{}\"}}",
-                               k ? ", " : "", json_quote(kernels[k].name), json_quote(kernels[k].node), medians[k],
-                               medians[k] / total, kernels[k].flops / medians[k] * 1e-6,
-                               kernels[k].bytes / medians[k] * 1e-6,
-                               bound_by(kernels[k], medians[k], peak, bytes_peak));
-    std::cout << "]}\n";
+Status write_report(const std::string &path, const std::string &text) {
+  if (path.empty() || path == "-") {
+    std::cout << text << std::flush;
     return Unit{};
   }
-  std::cout << fmt::format("FMA peak {:.1f} GFLOP/s ({} thread(s)), read bandwidth {:.1f} GB/s, measured between the runs\n",
-                           peak, verb.session.threads, bytes_peak);
-  std::cout << fmt::format("{:>9} {:>6} {:>9} {:>6} {:>8} {:>6}  {:<9} kernel\n", "ms", "share", "GFLOP/s", "%peak", "GB/s", "%read", "bound by");
-  std::vector<size_t> order(kernels.size());
-  std::iota(order.begin(), order.end(), size_t(0));
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return medians[a] > medians[b]; });
-  for (size_t k : order) {
-    double gflops = kernels[k].flops / medians[k] * 1e-6, gbps = kernels[k].bytes / medians[k] * 1e-6;
-    std::cout << fmt::format("{:9.4f} {:5.1f}% {:9.2f} {:5.1f}% {:8.2f} {:5.1f}%  {:<9} {}\n", medians[k],
-                             100 * medians[k] / total, gflops, 100 * gflops / peak, gbps,
-                             100 * gbps / bytes_peak, bound_by(kernels[k], medians[k], peak, bytes_peak),
-                             kernels[k].name);
-  }
-  std::cout << fmt::format("{:9.4f} ms in {} kernels\n", total, kernels.size());
-  return Unit{};
+  return write_file(path, std::string_view(text));
+}
+
+// Every report that was asked for, of one measurement.
+Status report_profile(Session &session, std::vector<std::pair<std::string, Tensor>> inputs, const BenchVerb &verb) {
+  ProfileOptions options{verb.seconds, verb.session.threads, std::filesystem::path(verb.model.path).filename().string()};
+  KILN_TRY(profile, profile_session(session, std::move(inputs), options));
+  if (!verb.trace.empty())
+    KILN_RETURN_IF_ERROR(write_report(verb.trace, profile_trace(profile)));
+  if (verb.profile == "html")
+    return write_report(verb.output, profile_html(profile));
+  if (verb.profile.empty() && !verb.model.json)
+    return Unit{};
+  return write_report(verb.output, verb.model.json ? profile_json(profile) : profile_table(profile));
 }
 
 int bench(const BenchVerb &verb) {
@@ -151,6 +91,10 @@ int bench(const BenchVerb &verb) {
     return fail(status.error());
   if (!made.empty())
     std::cerr << "kiln: note: random values for " << made << "\n";
+  if (!verb.profile.empty() || !verb.trace.empty()) {
+    auto status = report_profile(*session, std::move(*inputs), verb);
+    return status ? kFine : fail(status.error());
+  }
   if (auto status = session->bind(std::move(*inputs)); !status)
     return fail(status.error());
   auto loaded = Clock::now();
@@ -174,10 +118,6 @@ int bench(const BenchVerb &verb) {
       std::cout << "{\"times_ms\": [" << list << "]}\n" << std::flush;
     }
     return kFine;
-  }
-  if (verb.profile) {
-    auto status = profile_kernels(*session, verb);
-    return status ? kFine : fail(status.error());
   }
   auto times = time_slice(*session, verb.seconds);
   if (!times)
@@ -210,7 +150,10 @@ void add_bench(CLI::App &app, int &exit_code) {
   sub->add_option("--target", verb->session.target, "code section of the package to use");
   sub->add_option("--seconds", verb->seconds, "how long to measure")->check(CLI::Range(0.0, 3600.0));
   sub->add_flag("--slices", verb->slices, "run one slice for each line of standard input (seconds), one line of JSON each");
-  sub->add_flag("--profile", verb->profile, "per kernel: time, share, FLOP/s and bytes/s beside the machine's limits");
+  sub->add_flag("--profile{text}", verb->profile, "per kernel: time, share, FLOPs, bytes, and what the machine would allow; --profile=html draws it")
+      ->check(CLI::IsMember({"text", "html"}));
+  sub->add_option("--trace", verb->trace, "write a run's kernels and threads for chrome://tracing or ui.perfetto.dev");
+  sub->add_option("-o,--output", verb->output, "where the profile goes; - for standard output");
   sub->callback([verb, &exit_code] { exit_code = bench(*verb); });
 }
 

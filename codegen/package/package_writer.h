@@ -61,6 +61,9 @@ struct PackageKernel {
   uint32_t location = package::kNoIndex; // index in PackageSpec::locations
   double flops = 0;                      // one run; 0 where it depends on symbolic dims
   double bytes = 0;
+  double weight_bytes = 0;     // the part of `bytes` that is the same in every run
+  std::string flops_text = {}; // both over the entry's symbols
+  std::string bytes_text = {};
 };
 
 struct PackageEntry {

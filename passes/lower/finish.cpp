@@ -165,6 +165,39 @@ Dim body_flops(const std::vector<Stmt> &body, const std::set<Symbol> &defined) {
   return flops;
 }
 
+// Elements of each buffer that are loaded or stored, counted as often as they are.
+void count_accesses(const std::vector<Stmt> &body, const std::set<Symbol> &defined, const Dim &times,
+                    std::map<Symbol, Dim> &counts) {
+  std::function<void(const Expr &)> visit = [&](const Expr &e) {
+    if (e.is(Expr::Kind::load) || e.is(Expr::Kind::gather))
+      counts[e.name] += times * Dim(e.lanes);
+    for (const Expr &arg : e.args)
+      visit(arg);
+  };
+  for (const Stmt &s : body) {
+    visit(s.value);
+    if (s.is(Stmt::Kind::store))
+      counts[s.name] += times * Dim(s.value.lanes);
+    Dim inner = s.is(Stmt::Kind::loop) ? times * loop_extent(s, defined) : times;
+    count_accesses(s.body, defined, inner, counts);
+    count_accesses(s.other, defined, inner, counts);
+  }
+}
+
+// A buffer is touched once, or as often as something looks at it: of a table, the rows looked up.
+void estimate_bytes(Kernel &kernel, const std::set<Symbol> &defined) {
+  std::map<Symbol, Dim> counts;
+  DimRanges ranges = dim_ranges(kernel);
+  count_accesses(kernel.body, defined, 1, counts);
+  kernel.bytes = 0;
+  for (const KernelBuffer &b : kernel.buffers) {
+    Dim touched = b.size, accesses = counts[b.name];
+    if (known_nonnegative(touched - accesses, ranges))
+      touched = accesses;
+    kernel.bytes += touched * Dim(dtype_bytes(b.dtype));
+  }
+}
+
 } // namespace
 
 void split_loops(Kernel &kernel) {
@@ -234,9 +267,7 @@ void finish_kernel(Kernel &kernel) {
     if (!defined.contains(s))
       kernel.dims.push_back(s);
   kernel.flops = body_flops(kernel.body, defined);
-  kernel.bytes = 0;
-  for (const KernelBuffer &b : kernel.buffers)
-    kernel.bytes += b.size * Dim(dtype_bytes(b.dtype));
+  estimate_bytes(kernel, defined);
 }
 
 } // namespace kiln

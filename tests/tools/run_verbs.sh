@@ -68,6 +68,19 @@ expect 1 'no entry' "$kiln" run relu.kiln --entry nosuch --input x=@y.npy
 expect 0 'median' "$kiln" bench relu.kiln --seconds 0.01
 expect 0 '"median_ms"' "$kiln" bench relu.kir --seconds 0.01 --dim N=4 --json
 expect 0 'FMA peak' "$kiln" bench relu.kiln --seconds 0.01 --profile
+expect 0 ' 384 FLOP  *1.50 KiB .* add+relu$' "$kiln" bench relu.kiln --seconds 0.01 --profile --dim N=64
+expect 0 '"bound_by": "calls"' "$kiln" bench relu.kiln --seconds 0.01 --profile --json
+expect 0 '</html>' "$kiln" bench relu.kiln --seconds 0.01 --profile=html --threads 2
+expect 0 '' "$kiln" bench relu.kiln --seconds 0.01 --profile=html -o profile.html --trace trace.json --threads 2
+expect 0 '</html>' cat profile.html
+expect 0 '"ph": "X".*"name": "add+relu' cat trace.json
+expect 0 '' python3 -m json.tool trace.json
+expect 2 'profile' "$kiln" bench relu.kiln --profile=nosuch
+expect 1 'cannot' "$kiln" bench relu.kiln --seconds 0.01 --profile -o nosuch/folder/x
+# A loop that runs its kernels many times, and long enough for threads.
+printf 'export func main(x: f32[512, 512], n: i64[]) -> f32[512, 512] {\n  h = x\n  i = n\n  while i > 0 {\n    h = tanh(matmul(h, x))\n    i = i - 1\n  }\n  return h\n}\n' >loop.kir
+expect 0 '  3 *8[0-9][0-9] MFLOP' "$kiln" bench loop.kir --input n=i64=3 --seconds 0.01 --profile --threads 2 --trace trace.json
+expect 0 '"tid": [12], .*"name": "' cat trace.json
 echo 0.001 | "$kiln" bench relu.kiln --slices 2>/dev/null >out
 [ "$(wc -l <out)" -eq 2 ] && grep -q '"times_ms": \[' out || { echo "FAIL: --slices"; cat out; failures=$((failures + 1)); }
 
@@ -90,6 +103,8 @@ for what in --io --ops --memory --size '--graph dot'; do expect 0 '^{' "$kiln" i
 printf 'export func main(`<script>alert(1)</script>`: f32[2]) -> (y: f32[2]) {\n  y = relu(`<script>alert(1)</script>`)\n  return y\n}\n' >evil.kir
 expect 0 'alert' "$kiln" inspect evil.kir --graph html
 grep -q '<script>alert' out && { echo "FAIL: a name stands unescaped in the page"; failures=$((failures + 1)); }
+expect 0 'alert' "$kiln" bench evil.kir --seconds 0.01 --profile=html -o profile.html
+grep -q '</html>' profile.html && ! grep -q '<script>alert' profile.html || { echo "FAIL: a name stands unescaped in the profile"; failures=$((failures + 1)); }
 
 # check
 expect 0 'ok .*output' "$kiln" check relu.kir
