@@ -111,10 +111,11 @@ void add_scratch(Program &program, const std::vector<Kernel> &kernels) {
   for (const Kernel &kernel : kernels)
     sizes.push_back(scratch_layout(kernel).size);
   for (Plan &plan : program.entries) {
-    std::vector<const PlanStep *> launches;
-    collect_launches(plan.steps, launches);
-    for (const PlanStep *step : launches)
-      plan.scratch_size = std::max(plan.scratch_size, sizes[size_t(step->kernel)]);
+    std::vector<const PlanStep *> loops;
+    std::vector<Launch> launches;
+    collect_launches(plan.steps, loops, launches);
+    for (const Launch &launch : launches)
+      plan.scratch_size = std::max(plan.scratch_size, sizes[size_t(launch.step->kernel)]);
   }
 }
 
