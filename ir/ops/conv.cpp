@@ -87,6 +87,17 @@ Dim add_axis(ReduceSpec &spec, std::string_view stem, const Dim &begin, const Di
   return Dim::symbol(var);
 }
 
+// Taps that read nothing but padding for a whole line of results are left out even where a halo of
+// zeros is there to be read, once the line and the sum over channels make up for the bounds.
+bool leaves_out_padding(LowerContext &c, const Window &w, size_t d) {
+  constexpr int64_t kLeastLine = 4, kLeastChannels = 16;
+  auto at_least = [](const Dim &n, int64_t least) { return n.is_const() && n.as_const() >= least; };
+  const Shape &weight = c.operand_type(1).shape;
+  return d + 1 < w.rank() && at_least(weight[0], kLeastChannels) &&
+         at_least(weight[1], kLeastChannels) && at_least(c.result_type().shape.back(), kLeastLine) &&
+         w.pad_lo[d].is_const() && c.result_type().shape[d + 2].is_const();
+}
+
 ReduceSpec reduce(LowerContext &c, std::span<const Dim> index) {
   const Shape &x = c.operand_type(0).shape, &weight = c.operand_type(1).shape;
   Window w = known_window(c.attrs(), std::vector<Dim>(weight.begin() + 2, weight.end()));
@@ -105,7 +116,8 @@ ReduceSpec reduce(LowerContext &c, std::span<const Dim> index) {
       past = w.pad_hi[d];
     past = max(past, 0);
     TapRange taps{0, w.kernel[d]};
-    if (!c.operand_zero_padded(0, int(d) + 2, w.pad_lo[d], past)) {
+    if (leaves_out_padding(c, w, d) ||
+        !c.operand_zero_padded(0, int(d) + 2, w.pad_lo[d], past)) {
       TapRange inner = inner_taps(w, d, size, at);
       if (!w.pad_lo[d].is_const(0))
         taps.begin = c.simplified(inner.begin);

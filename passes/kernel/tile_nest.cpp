@@ -7,7 +7,7 @@ namespace {
 
 constexpr int64_t kMaxBorder = 16;
 // A packed operand is a column group of at most this many steps of the reduction.
-constexpr int64_t kMaxPackedSteps = 256;
+constexpr int64_t kMaxPackedSteps = 4096;
 constexpr int64_t kMinRowsForPacking = 4;
 constexpr int64_t kMinStridedTrips = 8;
 constexpr int64_t kMinDotTrips = 16;

@@ -34,9 +34,9 @@ std::vector<Stmt> prefetch_next_group(const Expr &operand, const TileNest &nest,
   auto stride = operand.index.coefficient_of(panel.name);
   if (!stride || !stride->is_const() || trip_count(panel).is_const(place.panels))
     return {};
-  int64_t panel_size = stride->as_const(), dense = nest.block;
+  const int64_t panel_size = stride->as_const();
 
-  // Single steps of the innermost reduction, so that the number is linear in its variable.
+  // Steps of the innermost reduction, so that the number is linear in its variable.
   RoundCounter rounds;
   for (size_t i = *nest.panel + 1; i < nest.loops.size(); ++i) {
     const Stmt &l = nest.loops[i];
@@ -45,12 +45,16 @@ std::vector<Stmt> prefetch_next_group(const Expr &operand, const TileNest &nest,
   }
   if (nest.row)
     rounds.add(Dim::symbol(place.tile), place.row_tiles);
+  // How often a reduction runs follows from how its steps divide the panel: it may be cut short.
+  int64_t outer = panel_size;
   for (const Stmt &r : place.reductions) {
-    rounds.add(Dim::symbol(r.name) - r.begin, trip_count(r));
-    if (auto n = trip_count(r).try_const())
-      dense *= *n;
+    auto step = operand.index.coefficient_of(r.name);
+    if (!step || !step->is_const() || step->as_const() <= 0 || outer % step->as_const() != 0)
+      return {};
+    rounds.add(Dim::symbol(r.name), outer / step->as_const());
+    outer = step->as_const();
   }
-  if (!rounds.known || dense != panel_size)
+  if (!rounds.known || outer != nest.block)
     return {};
 
   // Elements for each step, at most a line for each step and panel / 2.
@@ -68,7 +72,7 @@ std::vector<Stmt> prefetch_next_group(const Expr &operand, const TileNest &nest,
       return Dim(0);
     for (const Stmt &r : place.reductions)
       if (s == r.name)
-        return r.begin;
+        return Dim(0);
     return std::nullopt;
   });
   std::vector<Stmt> out;

@@ -55,6 +55,17 @@ bool fits(int64_t rows, int64_t vectors, const TileNest &nest, const MachineDesc
   return used <= m.vector_registers - (vectors >= 3 ? 2 : 1);
 }
 
+// Copied operands of a column group stay in the second level while all rows read them.
+bool copies_fit(int64_t columns, const TileNest &nest, const MachineDesc &m) {
+  if (nest.packed.empty() || columns == 1)
+    return true;
+  int64_t bytes = 0;
+  for (const Expr &e : nest.packed)
+    bytes += trip_count(*nest.packed_along).as_const() * columns * nest.lanes *
+             int64_t(dtype_bytes(e.dtype));
+  return bytes <= m.l2_bytes / 2;
+}
+
 void add_even(std::vector<TilePiece> &out, const Dim &first, int64_t n, int64_t size) {
   Cut cut = even_cut(n, size);
   if (cut.large_count > 0)
@@ -113,7 +124,7 @@ TileShape choose_tile_shape(const TileNest &nest, const MachineDesc &machine,
         if ((wanted.rows && r != std::min(*wanted.rows, guess_rows)) ||
             (wanted.vectors && vectors != *wanted.vectors))
           continue;
-        if (r * c > 1 && !fits(r, vectors, nest, machine))
+        if ((r * c > 1 && !fits(r, vectors, nest, machine)) || !copies_fit(c, nest, machine))
           continue;
         double price = cost(guess_rows, guess_columns, r, c, shape.vectors_per_column,
                             nest.has_scalar_operand, machine);

@@ -103,3 +103,32 @@ TEST_CASE("prefetches are left out where the choice says so") {
   schedule(kernel, *find_machine("x86-64-v4"), options);
   visit_stmts(kernel.body, [](const Stmt &s) { CHECK(!s.is(Stmt::Kind::prefetch)); });
 }
+
+TEST_CASE("reductions that are cut short at an edge are prefetched for like whole ones") {
+  for (bool halo : {true, false}) {
+    Kernel kernel = naive::conv({1, 64, 128, 14, 14, 3, 3, 1, 1, halo, 0});
+    schedule(kernel, *find_machine("x86-64-v4"));
+    int asked = 0;
+    visit_stmts(kernel.body, [&](const Stmt &s) {
+      asked += s.is(Stmt::Kind::prefetch) && s.integer == 2;
+    });
+    CHECK(asked > 0);
+  }
+}
+
+TEST_CASE("operands across the columns are copied along long reductions, in what the cache holds") {
+  for (int64_t k : {40, 512, 2048, 4096}) {
+    const MachineDesc machine = *find_machine("x86-64-v4");
+    Kernel kernel = naive::matmul_transposed(1, 64, 64, k);
+    schedule(kernel, machine);
+    int64_t bytes = 0;
+    visit_stmts(kernel.body, [&](const Stmt &s) {
+      if (s.is(Stmt::Kind::alloc) && s.space == MemorySpace::stack)
+        bytes += s.size * s.lanes * dtype_bytes(s.dtype);
+    });
+    INFO(k);
+    CHECK(bytes >= k * 16 * 4);
+    CHECK(bytes <= machine.l2_bytes / 2);
+    CHECK(accumulator_counts(kernel).back() >= 12);
+  }
+}
