@@ -87,7 +87,10 @@ const OpDef op_attention{
     .decompose = decompose_attention,
     .samples = {sample({{2, 3, 5, 8}, {2, 3, 7, 8}, {2, 3, 7, 4}}, {{"scale", 0.35}}),
                 sample({{4, 6}, {4, 6}, {4, 6}}, {{"scale", 0.4}, {"causal", true}}),
-                sample({{2, 3, 5, 8}, {2, 1, 7, 8}, {2, 1, 7, 4}, {5, 7}}, {{"scale", 0.35}})},
+                sample({{2, 3, 5, 8}, {2, 1, 7, 8}, {2, 1, 7, 4}, {5, 7}}, {{"scale", 0.35}}),
+                sample({{2, 37, 12}, {2, 45, 12}, {2, 45, 20}, {45}}, {{"scale", 0.3}}),
+                sample({{70, 16}, {70, 16}, {70, 16}}, {{"scale", 0.25}, {"causal", true}}),
+                sample({{9, 300}, {250, 300}, {250, 300}}, {{"scale", 0.06}})},
     .tolerance = 1e-4,
 };
 

@@ -83,6 +83,16 @@ void collect_blocks(Function &function, Block &block, std::vector<Block *> &out)
         collect_blocks(function, region, out);
 }
 
+// The second of two dots.
+NodeId attention_root(const Function &function, const std::vector<NodeId> &inside) {
+  NodeId last;
+  int dots = 0;
+  for (NodeId id : inside)
+    if (function.node(id).op == Op::dot)
+      last = id, ++dots;
+  return dots == 2 ? last : NodeId();
+}
+
 } // namespace
 
 int trailing_axes(const Function &function, const Node &reduction) {
@@ -115,6 +125,12 @@ FusionInfo describe_fusion(const Function &function, NodeId id) {
   FusionInfo info;
   KILN_CHECK(!results.empty() || node.op != Op::fusion, "a fusion has a result");
   int reductions = 0;
+  if (NodeId root = attention_root(function, inside); root.valid()) {
+    info.form = FusionForm::attention;
+    info.root = root;
+    info.space = function.type(function.node(root).results[0]).shape;
+    return info;
+  }
   for (NodeId i : inside) {
     const OpDef &def = op_def(function.node(i).op);
     if (def.lower) {

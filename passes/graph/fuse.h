@@ -33,6 +33,11 @@
 //                 wherever a reduction's result goes back into shape S, or there are two
 //                 reductions.
 //
+//   attention     Two dots with a softmax between them, as match_attention() (attention.h) finds them
+//                 from the second, the root. Besides: scalar nodes of the scores' size before the
+//                 softmax, views of the dots' operands and of what the scalar nodes read, linear in the
+//                 last two dims, and scalar nodes of the root's shape after it. One result.
+//
 //   lower         Exactly one node with `lower`, the root, whose results are those of the fusion,
 //   in order.
 //                 Before it scalar and element nodes, as in `elementwise`, for each operand.
@@ -46,11 +51,11 @@ namespace kiln {
 
 inline constexpr size_t kMaxResults = 8;
 
-enum class FusionForm : uint8_t { elementwise, reduce, rows, lower };
+enum class FusionForm : uint8_t { elementwise, reduce, rows, attention, lower };
 
 struct FusionInfo {
   FusionForm form = FusionForm::elementwise;
-  NodeId root;          // reduce, lower: the root; rows: the first reduction
+  NodeId root;          // reduce, attention, lower: the root; rows: the first reduction
   Shape space;          // elementwise: the results' shape; reduce: the root's result; rows: S
   int reduced_dims = 0; // rows: how many trailing dims of S are R
 };

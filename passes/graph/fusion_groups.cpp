@@ -31,6 +31,10 @@ BlockFuser::BlockFuser(Module &module, Function &function, Block &block, bool me
 
 bool BlockFuser::run() {
   int count = int(block_.nodes.size());
+  // What holds two contractions is taken whole, before either is taken alone.
+  for (int p = 0; p < count; ++p)
+    if (node(p).op == Op::dot && is_free(p))
+      fuse_attention(p);
   // Contractions first: what can be computed in registers on the way out is never better elsewhere.
   for (int p = 0; p < count; ++p)
     if (const OpDef &def = op_def(node(p).op); def.reduce && !def.has(kReduction) && is_free(p))
@@ -211,10 +215,16 @@ void BlockFuser::grow_backward(std::set<int> &members, const std::function<bool(
 
 // Reshapes, permutes and broadcasts of captured values: offsets stay linear in the index of the
 // member that reads through them.
-void BlockFuser::absorb_views(std::set<int> &members, const std::set<int> &readers) {
+void BlockFuser::absorb_views(std::set<int> &members, const std::set<int> &readers, size_t inner) {
   for (int reader : readers) {
     for (ValueId operand : node(reader).operands) {
       IndexSpace space = index_space(function_.type(operand).shape);
+      if (inner > 0)
+        std::erase_if(space.symbols, [&](Symbol s) {
+          return std::find(space.index.begin(), space.index.end(), Dim::symbol(s)) -
+                     space.index.begin() + std::ptrdiff_t(inner) <
+                 std::ptrdiff_t(space.index.size());
+        });
       std::vector<Dim> index = space.index;
       for (int p = def(operand);
            p >= 0 && is_view(node(p)) && is_free(p) && !members.contains(p);) {
@@ -223,13 +233,12 @@ void BlockFuser::absorb_views(std::set<int> &members, const std::set<int> &reade
         int from = def(node(p).operands[0]);
         if (from >= 0 && members.contains(from)) // computed again at another index
           break;
-        auto inner = operand_index(function_, node(p), 0, index, space.ranges);
+        auto at = operand_index(function_, node(p), 0, index, space.ranges);
         const Shape &source = function_.type(node(p).operands[0]).shape;
-        if (!inner ||
-            !is_linear(simplify(physical_offset(source, {}, *inner), space.ranges), space))
+        if (!at || !is_linear(simplify(physical_offset(source, {}, *at), space.ranges), space))
           break;
         members.insert(p);
-        index = std::move(*inner);
+        index = std::move(*at);
         p = from;
       }
     }

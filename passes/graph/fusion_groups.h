@@ -1,5 +1,5 @@
 // The fuse pass on one block: which nodes become one kernel (fusion_groups.cpp,
-// fusion_elementwise.cpp) and the fusion nodes made of them (fusion_build.cpp).
+// fusion_attention.cpp, fusion_elementwise.cpp) and the fusion nodes made of them (fusion_build.cpp).
 //
 // Nodes are named by their position in the block. A group whose values are used outside at one
 // place only (its single result) can never be part of a cycle; for groups with more results, what
@@ -23,7 +23,7 @@ public:
   const std::vector<std::pair<ValueId, ValueId>> &replaced() const { return replaced_; }
 
 private:
-  enum class Kind : uint8_t { contraction, rows, reduction, lower, elementwise };
+  enum class Kind : uint8_t { attention, contraction, rows, reduction, lower, elementwise };
   struct Group {
     Kind kind;
     std::set<int> members;
@@ -53,11 +53,15 @@ private:
   void grow_backward(std::set<int> &members, const std::function<bool(int)> &joins);
   void absorb_weights(std::set<int> &members, int root);
   void absorb_dot_views(std::set<int> &members, int root);
-  void absorb_views(std::set<int> &members, const std::set<int> &readers);
+  // `inner`: the last dims of a reader's operand in whose index offsets must be linear; all if 0.
+  void absorb_views(std::set<int> &members, const std::set<int> &readers, size_t inner = 0);
   void fuse_contraction(int root);
   void fuse_rows(int root);
   void fuse_reduction(int root);
   void fuse_lower(int root);
+
+  // fusion_attention.cpp
+  void fuse_attention(int root);
 
   // fusion_elementwise.cpp
   void fuse_elementwise();

@@ -274,6 +274,8 @@ KernelWants kernel_wants(const Function &function, NodeId id, int64_t block) {
     set_all(out, over_space ? Want::match : Want::planar);
     return out;
   }
+  case FusionForm::attention:
+    return out;
   case FusionForm::lower:
     lower_wants(function, node, function.node(info.root), block, out);
     return out;

@@ -21,7 +21,7 @@ public:
     return lowering_.type(node_.results[size_t(i)]);
   }
   Expr operand(int i, std::span<const Dim> index) override {
-    return lowering_.pull(node_.operands[size_t(i)], index);
+    return lowering_.pull_operand(node_, i, index);
   }
   bool operand_zero_padded(int i, int d, const Dim &lo, const Dim &hi) const override {
     return lowering_.zero_padded(node_.operands[size_t(i)], d, lo, hi);
@@ -98,8 +98,11 @@ KernelLowering::KernelLowering(const Module &module, const Function &function, c
 }
 
 LoweredNode KernelLowering::run() {
-  find_row_axes();
-  choose_materialised();
+  attention_ = find_attention();
+  if (!attention_) {
+    find_row_axes();
+    choose_materialised();
+  }
   lower_results();
   kernel_.body = std::move(stack_.front()->stmts);
   kernel_.buffers = std::move(input_buffers_);
@@ -255,6 +258,13 @@ Expr KernelLowering::pull(ValueId value, std::span<const Dim> raw_index) {
   if (materialised_[size_t(value)])
     return pull_row(value, index);
   return compute(value, index);
+}
+
+Expr KernelLowering::pull_operand(const Node &node, int i, std::span<const Dim> index) {
+  for (const LocalOperand &local : local_operands_)
+    if (local.operand == i && local.result == node.results[0])
+      return local.load(index);
+  return pull(node.operands[size_t(i)], index);
 }
 
 Expr KernelLowering::compute(ValueId value, std::span<const Dim> index) {

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "ir/ops/op.h"
+#include "passes/graph/attention.h"
 #include "passes/lower/lower.h"
 
 #include <functional>
@@ -23,6 +24,7 @@ public:
 
   // Used by the context that ops see.
   Expr pull(ValueId value, std::span<const Dim> index);
+  Expr pull_operand(const Node &node, int i, std::span<const Dim> index);
   bool zero_padded(ValueId value, int dim, const Dim &lo, const Dim &hi) const;
   Dim bind_index(Expr value, const Dim &lo, const std::optional<Dim> &hi);
   Expr bind(Expr value);
@@ -45,6 +47,12 @@ private:
     std::vector<Dim> outer;
     Symbol buffer;
   };
+  // An operand of a node of which a copy lies in a local buffer: its element at an index there.
+  struct LocalOperand {
+    ValueId result; // of the node
+    int operand;
+    std::function<Expr(std::span<const Dim>)> load;
+  };
   // A loop body (or the kernel's) under construction.
   struct Scope {
     std::vector<Stmt> stmts;
@@ -56,6 +64,7 @@ private:
     enum class Part : uint8_t { whole, block, lane } part;
   };
 
+  std::optional<AttentionParts> find_attention() const;
   void find_row_axes();
   void choose_materialised();
   bool is_inner(ValueId value) const { return inner_[size_t(value)]; }
@@ -66,6 +75,8 @@ private:
   std::vector<int64_t> phases(const Shape &shape) const;
   void lower_phase(const std::vector<ValueId> &results, const std::vector<int64_t> &steps,
                    const std::vector<int64_t> &phase);
+  void lower_attention();
+  friend class AttentionNests;
   void zero_halo(ValueId result);
   std::vector<Nest> nest_order(ValueId result) const;
   bool block_overrun_allowed(ValueId result, int dim) const;
@@ -93,6 +104,8 @@ private:
   std::vector<bool> inner_;        // by value: defined inside the node
   std::vector<int> uses_;          // by value, inside the node
   std::vector<bool> materialised_; // by value: kept in a row buffer
+  std::vector<LocalOperand> local_operands_;
+  std::optional<AttentionParts> attention_;
   std::vector<int> row_axes_;
   Dim row_size_ = 1;
 

@@ -139,6 +139,8 @@ void KernelLowering::lower_results() {
   const Node &root = region_ ? function_.node(function_.value(roots_[0]).def) : node_;
   if (op_def(root.op).lower)
     return lower_root(root);
+  if (attention_)
+    return lower_attention();
   // Results of one shape and layout share their loops.
   std::vector<bool> done(results_.size());
   for (size_t i = 0; i < results_.size(); ++i) {

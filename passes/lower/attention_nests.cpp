@@ -1,0 +1,456 @@
+// Attention by blocks of query rows: the scores of a block stay in scratch memory between the two
+// products, and the division by the sum of a row is left to the end.
+//
+//   for h parallel { for share parallel {
+//     kt[j/16][e][j%16] = k[h, j, e]; vp[j][d] = v[h, j, d]          copies that vectors can read
+//     for block {
+//       for i, j { s[i, j] = scores(sum over e of q[h, i, e] * kt[..]) }
+//       for i { m = max s[i, ..]; s[i, j] = exp(s[i, j] - m); sum[i] = sum s[i, ..] }
+//       for i, d { out[h, i, d] = 1 / sum[i] * sum over j of s[i, j] * vp[j, d] }
+//     }}}
+//
+// Where there are too many keys for that, or nobody knows how many, they come in spans: a share keeps
+// the maximum, the sum and the weighted values of each row so far, and scales them down when a span has
+// a larger maximum. Where a constant mask hides all keys from some distance after the query on, as a
+// causal one does, those are not read.
+//
+// With a known number of queries, blocks and shares are of one size: the last begins early enough to
+// be whole and computes a few rows again, to the same bits.
+#include "passes/lower/kernel_lowering.h"
+
+#include "passes/graph/index_map.h"
+#include "passes/lower/mask_bound.h"
+
+#include <algorithm>
+#include <limits>
+
+namespace kiln {
+namespace {
+
+constexpr int64_t kPanel = 16;            // keys side by side
+constexpr int64_t kBlockElements = 8192;  // of the scores of a block: 32 KiB of f32
+constexpr int64_t kMinBlockRows = 8, kMaxBlockRows = 64;
+constexpr int64_t kHeldElements = 1 << 17; // of the keys and values of a head that are held at once
+constexpr int64_t kSpanElements = 1 << 16; // of those of a span otherwise
+constexpr int64_t kEnoughShares = 6;       // even, so that two threads get as much
+constexpr int64_t kMinShareRows = 32, kShareRows = 128; // a share copies all keys and values
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+// Rows that lie in the cache at different places: an odd number of panels.
+int64_t padded_row(int64_t n) {
+  int64_t panels = (n + kPanel - 1) / kPanel;
+  return (panels | 1) * kPanel;
+}
+
+} // namespace
+
+class AttentionNests {
+public:
+  AttentionNests(KernelLowering &lowering, const AttentionParts &parts)
+      : l_(lowering), parts_(parts), function_(lowering.function_),
+        values_dot_(function_.node(parts.values_dot)), keys_dot_(function_.node(parts.keys_dot)),
+        out_(values_dot_.results[0]), dtype_(compute_dtype(lowering.type(parts.scores).dtype)) {
+    const Shape &scores = l_.type(parts.scores).shape, &out = l_.type(out_).shape;
+    queries_ = scores[scores.size() - 2];
+    keys_ = scores.back();
+    value_size_ = out.back().as_const();
+    key_size_ = l_.type(keys_dot_.operands[0]).shape.back().as_const();
+    choose_spans();
+    choose_blocks();
+    reach_ = mask_reach(l_.module_, function_, parts_, [&](ValueId v) { return l_.resolve(v); });
+  }
+
+  void run() { over_batch(0); }
+
+private:
+  void choose_spans() {
+    int64_t of_a_key = key_size_ + value_size_;
+    in_spans_ = !keys_.is_const() || keys_.as_const() * of_a_key > kHeldElements;
+    span_ = in_spans_ ? std::max<int64_t>(kSpanElements / of_a_key / 64, 1) * 64 : keys_.as_const();
+    row_ = padded_row(span_);
+  }
+
+  void choose_blocks() {
+    int64_t most = std::clamp(kBlockElements / row_, kMinBlockRows, kMaxBlockRows);
+    if (!queries_.is_const()) {
+      share_rows_ = kShareRows;
+      rows_ = most;
+      return;
+    }
+    int64_t queries = queries_.as_const(), heads = 1, shares = 1;
+    const Shape &out = l_.type(out_).shape;
+    for (size_t d = 0; d + 2 < out.size(); ++d)
+      heads *= out[d].is_const() ? out[d].as_const() : 1;
+    auto can_split = [&] { return queries / (shares + 1) >= kMinShareRows; };
+    while (shares * heads < kEnoughShares && can_split())
+      ++shares;
+    if (shares * heads % 2 != 0 && can_split())
+      ++shares;
+    if (in_spans_)
+      shares = std::max(shares, (queries + kShareRows - 1) / kShareRows);
+    share_rows_ = (queries + shares - 1) / shares;
+    int64_t blocks = (share_rows_ + most - 1) / most;
+    rows_ = (share_rows_ + blocks - 1) / blocks;
+  }
+
+  void over_batch(size_t d) {
+    const Shape &out = l_.type(out_).shape;
+    if (d + 2 == out.size())
+      return over_parts("share", 0, queries_, share_rows_,
+                        [&](const Dim &first, const Dim &count) { share(first, count); });
+    l_.loop("h", 0, out[d], LoopKind::parallel, [&](const Dim &var) {
+      batch_.push_back(var);
+      over_batch(d + 1);
+      batch_.pop_back();
+    });
+  }
+
+  // [first, first + count) in parts of `size` rows, the last moved back so that it is whole or, where
+  // it is not known whether there are as many rows, shorter.
+  void over_parts(std::string_view name, const Dim &first, const Dim &count, int64_t size,
+                  const std::function<void(const Dim &, const Dim &)> &f) {
+    l_.loop(name, 0, ceildiv(count, size), LoopKind::parallel, [&](const Dim &var) {
+      Dim at = var * Dim(size);
+      if (count.is_const())
+        f(first + min(at, count - Dim(size)), size);
+      else
+        f(first + at, l_.simplified(min(Dim(size), count - at)));
+    });
+  }
+
+  // A value as a symbol, so that what is linear in it looks linear.
+  Dim named(const Dim &value, const Dim &lo, const std::optional<Dim> &hi) {
+    Dim v = l_.simplified(value);
+    return v.is_const() || v.try_symbol() ? v : l_.bind_index(kb::index(v), lo, hi);
+  }
+
+  // The rows [first, first + count).
+  void share(const Dim &first_row, const Dim &count) {
+    Dim first = named(first_row, 0, queries_);
+    if (!in_spans_) {
+      copy_span(0, keys_);
+      over_blocks(first, count, 0, keys_);
+      l_.local_operands_.clear();
+      return;
+    }
+    allocate_state(count);
+    Dim keys = seen_by(first + count);
+    l_.loop("span", 0, ceildiv(keys, span_), LoopKind::serial, [&](const Dim &var) {
+      Dim begin = var * Dim(span_);
+      Dim size = named(min(Dim(span_), keys_ - begin), 1, Dim(span_) + Dim(1));
+      copy_span(begin, size);
+      over_blocks(first, count, begin, size);
+      l_.local_operands_.clear();
+    });
+    finish(first, count);
+  }
+
+  void over_blocks(const Dim &first, const Dim &count, const Dim &begin, const Dim &size) {
+    over_parts("block", 0, count, rows_, [&](const Dim &at, const Dim &rows) {
+      block(first, named(at, 0, queries_), named(rows, 1, Dim(rows_) + Dim(1)), begin, size);
+    });
+  }
+
+  // Keys that queries before `end` can see: whole panels, where that is a plain number of them.
+  Dim seen_by(const Dim &end) {
+    if (!reach_)
+      return keys_;
+    Dim seen = max(Dim(1), min(keys_, end + Dim(*reach_)));
+    if (!keys_.is_const())
+      return named(seen, 1, std::nullopt);
+    Dim panels = named(ceildiv(seen, kPanel), 1, ceildiv(keys_, kPanel) + Dim(1));
+    return mod(keys_, kPanel).is_const(0) ? panels * Dim(kPanel)
+                                          : named(min(keys_, panels * Dim(kPanel)), 1, keys_ + Dim(1));
+  }
+
+  // --- indices ----------------------------------------------------------------------------------
+
+  std::vector<Dim> along(const OperandPath &path, std::vector<Dim> index) const {
+    for (auto [id, operand] : path) {
+      auto next = operand_index(function_, function_.node(id), operand, index, l_.ranges_);
+      KILN_CHECK(next, "the way through an attention is of elements");
+      index = std::move(*next);
+    }
+    return index;
+  }
+
+  // The index of a dot's operand, whose last two dims are at r and c, for a batch index of the dot.
+  std::vector<Dim> operand_at(const Node &dot, int operand, std::span<const Dim> batch, const Dim &r,
+                              const Dim &c) const {
+    const Shape &shape = l_.type(dot.operands[size_t(operand)]).shape;
+    std::vector<Dim> at;
+    size_t own = shape.size() - 2;
+    for (size_t d = 0; d < own; ++d)
+      at.push_back(shape[d].is_const(1) ? Dim(0) : batch[batch.size() - own + d]);
+    at.push_back(r);
+    at.push_back(c);
+    return at;
+  }
+
+  // Of the scores, which have the shape of the normalised weights.
+  std::vector<Dim> scores_at(const Dim &i, const Dim &j) const {
+    return along(parts_.to_normalised, operand_at(values_dot_, 0, batch_, i, j));
+  }
+
+  // --- copies of keys and values -----------------------------------------------------------------
+
+  void copy_span(const Dim &begin, const Dim &size) {
+    copy_keys(begin, size);
+    copy_values(begin, size);
+  }
+
+  // kt[j / 16][e][j % 16]
+  void copy_keys(const Dim &begin, const Dim &size) {
+    Symbol kt = l_.fresh("kt");
+    l_.emit(kb::alloc(kt, dtype_, (span_ + kPanel - 1) / kPanel * key_size_ * kPanel, 1,
+                      MemorySpace::stack));
+    bool transposed = keys_dot_.attrs.get_bool("transpose_b");
+    std::vector<Dim> at = along(parts_.to_dot, scores_at(0, 0));
+    std::vector<Dim> batch(at.begin(), at.end() - 2);
+    auto panel = [&](const Dim &p, const Dim &width) {
+      l_.loop("e", 0, key_size_, LoopKind::parallel, [&](const Dim &e) {
+        l_.loop("j", 0, width, LoopKind::parallel, [&](const Dim &j) {
+          Dim key = begin + p * Dim(kPanel) + j;
+          auto index = operand_at(keys_dot_, 1, batch, transposed ? key : e, transposed ? e : key);
+          Dim offset = p * Dim(key_size_ * kPanel) + e * Dim(kPanel) + j;
+          Expr value = kb::convert(dtype_, l_.pull(keys_dot_.operands[1], index));
+          l_.emit(kb::store(kt, l_.simplified(offset), std::move(value)));
+        });
+      });
+    };
+    Dim whole = l_.simplified(floordiv(size, kPanel)), rest = l_.simplified(mod(size, kPanel));
+    l_.loop("p", 0, whole, LoopKind::parallel, [&](const Dim &p) { panel(p, kPanel); });
+    if (!rest.is_const(0))
+      panel(named(whole, 0, std::nullopt), named(rest, 0, kPanel));
+    l_.local_operands_.push_back({keys_dot_.results[0], 1, [=, this](std::span<const Dim> index) {
+      Dim key = index[index.size() - (transposed ? 2 : 1)] - begin,
+          e = index[index.size() - (transposed ? 1 : 2)];
+      Dim offset = floordiv(key, kPanel) * Dim(key_size_ * kPanel) + e * Dim(kPanel) + mod(key, kPanel);
+      return kb::load(kt, dtype_, l_.simplified(offset));
+    }});
+  }
+
+  // vp[j][d], unless they lie like that already.
+  void copy_values(const Dim &begin, const Dim &size) {
+    Symbol vp = l_.fresh("vp");
+    bool dense = false;
+    auto stmts = l_.in_scope(Symbol(), [&] {
+      l_.loop("j", 0, size, LoopKind::parallel, [&](const Dim &j) {
+        l_.loop("d", 0, value_size_, LoopKind::parallel, [&](const Dim &d) {
+          auto at = operand_at(values_dot_, 1, batch_, begin + j, d);
+          Expr value = l_.pull(values_dot_.operands[1], at);
+          dense = lies_densely(value, j, d);
+          Dim offset = l_.simplified(j * Dim(value_size_) + d);
+          l_.emit(kb::store(vp, offset, kb::convert(dtype_, std::move(value))));
+        });
+      });
+    });
+    if (dense)
+      return;
+    l_.emit(kb::alloc(vp, dtype_, span_ * value_size_, 1, MemorySpace::stack));
+    for (Stmt &s : stmts)
+      l_.emit(std::move(s));
+    l_.local_operands_.push_back({out_, 1, [=, this](std::span<const Dim> index) {
+      Dim offset = (index[index.size() - 2] - begin) * Dim(value_size_) + index.back();
+      return kb::load(vp, dtype_, l_.simplified(offset));
+    }});
+  }
+
+  bool lies_densely(const Expr &value, const Dim &j, const Dim &d) const {
+    auto row = j.try_symbol(), column = d.try_symbol();
+    if (!value.is(Expr::Kind::load) || value.dtype != dtype_ || !row || !column)
+      return false;
+    auto a = value.index.coefficient_of(*row), b = value.index.coefficient_of(*column);
+    return a && b && a->is_const(value_size_) && b->is_const(1);
+  }
+
+  // --- one block --------------------------------------------------------------------------------
+
+  // Rows `at` to at + rows of the share that begins at `first`, for the keys of one span.
+  void block(const Dim &first, const Dim &at, const Dim &rows, const Dim &begin, const Dim &size) {
+    Dim row = named(first + at, 0, queries_), seen = size;
+    if (reach_)
+      seen = in_spans_ ? named(max(Dim(0), min(size, seen_by(row + rows) - begin)), 0, Dim(span_) + Dim(1))
+                       : seen_by(row + rows);
+    scores_ = l_.fresh("s");
+    scale_ = l_.fresh("scale");
+    l_.emit(kb::alloc(scores_, dtype_, rows_ * row_, 1, MemorySpace::stack));
+    l_.emit(kb::alloc(scale_, dtype_, rows_, 1, MemorySpace::stack));
+    query_keys(row, rows, begin, seen);
+    l_.loop("i", 0, rows, LoopKind::parallel, [&](const Dim &i) { softmax(i, at + i, seen); });
+    l_.local_operands_.push_back({out_, 0, [=, this](std::span<const Dim> index) {
+      return kb::load(scores_, dtype_, score_offset(index[index.size() - 2] - row, index.back() - begin));
+    }});
+    weigh_values(row, at, rows, begin, seen);
+    l_.local_operands_.pop_back();
+  }
+
+  Dim score_offset(const Dim &i, const Dim &j) const { return l_.simplified(i * Dim(row_) + j); }
+
+  void query_keys(const Dim &row, const Dim &rows, const Dim &begin, const Dim &seen) {
+    l_.loop("i", 0, rows, LoopKind::parallel, [&](const Dim &i) {
+      l_.loop("p", 0, ceildiv(seen, kPanel), LoopKind::parallel, [&](const Dim &p) {
+        Dim width = min(Dim(kPanel), seen - p * Dim(kPanel));
+        if (l_.simplified(mod(seen, kPanel)).is_const(0))
+          width = kPanel;
+        l_.loop("j", 0, width, LoopKind::parallel, [&](const Dim &lane) {
+          Dim j = p * Dim(kPanel) + lane;
+          Expr score = l_.pull(parts_.scores, scores_at(row + i, begin + j));
+          l_.emit(kb::store(scores_, score_offset(i, j), kb::convert(dtype_, std::move(score))));
+        });
+      });
+    });
+  }
+
+  // acc = op over j of s[i, j]
+  Expr reduce_row(const Dim &i, const Dim &seen, BinaryOp op, double init) {
+    Symbol acc = l_.fresh("acc"), var = l_.fresh("j");
+    l_.emit(kb::alloc(acc, dtype_, 1, 1, MemorySpace::reg));
+    l_.emit(kb::store(acc, 0, kb::number(dtype_, init)));
+    l_.ranges_.set(var, {Dim(0), seen});
+    auto body = l_.in_scope(var, [&] {
+      Expr element = kb::load(scores_, dtype_, score_offset(i, Dim::symbol(var)));
+      l_.emit(kb::store(acc, 0, kb::binary(op, kb::load(acc, dtype_, 0), std::move(element))));
+    });
+    l_.emit(kb::loop(var, 0, seen, LoopKind::reduce, std::move(body)));
+    return l_.bind(kb::load(acc, dtype_, 0));
+  }
+
+  Expr state(Symbol buffer, const Dim &row) const { return kb::load(buffer, dtype_, l_.simplified(row)); }
+  Expr number(double x) const { return kb::number(dtype_, x); }
+
+  // Row i of the block, row r of the share.
+  void softmax(const Dim &i, const Dim &r, const Dim &seen) {
+    Expr most = reduce_row(i, seen, BinaryOp::max, -kInfinity), scale;
+    if (in_spans_) {
+      Expr before = l_.bind(state(maximum_, r));
+      Expr now = l_.bind(kb::max(before, most));
+      // Rows that have seen nothing: exp(-inf - 0) = 0.
+      most = l_.bind(kb::select(kb::eq(now, number(-kInfinity)), number(0), now));
+      scale = l_.bind(kb::unary(UnaryOp::exp, kb::sub(before, most)));
+      l_.emit(kb::store(maximum_, l_.simplified(r), now));
+      l_.emit(kb::store(scale_, i, scale));
+    }
+    l_.loop("j", 0, seen, LoopKind::parallel, [&](const Dim &j) {
+      Expr shifted = kb::sub(kb::load(scores_, dtype_, score_offset(i, j)), most);
+      l_.emit(kb::store(scores_, score_offset(i, j), kb::unary(UnaryOp::exp, std::move(shifted))));
+    });
+    Expr sum = reduce_row(i, seen, BinaryOp::add, 0);
+    if (in_spans_)
+      l_.emit(kb::store(sum_, l_.simplified(r), kb::add(kb::mul(state(sum_, r), scale), sum)));
+    else
+      l_.emit(kb::store(scale_, i, kb::div(number(1), std::move(sum))));
+  }
+
+  void weigh_values(const Dim &row, const Dim &at, const Dim &rows, const Dim &begin, const Dim &seen) {
+    l_.loop("i", 0, rows, LoopKind::parallel, [&](const Dim &i) {
+      l_.loop("d", 0, value_size_, LoopKind::parallel, [&](const Dim &d) {
+        Expr value = weighted(row + i, d, begin, seen), scale = kb::load(scale_, dtype_, i);
+        if (!in_spans_)
+          return store(row + i, d, kb::mul(std::move(value), scale), kb::eq(scale, scale));
+        Dim offset = l_.simplified((at + i) * Dim(value_size_) + d);
+        Expr before = kb::mul(kb::load(values_, dtype_, offset), scale);
+        l_.emit(kb::store(values_, offset, kb::add(std::move(value), std::move(before))));
+      });
+    });
+  }
+
+  // The sum over j of weights[i, begin + j] * values[begin + j, d].
+  Expr weighted(const Dim &i, const Dim &d, const Dim &begin, const Dim &seen) {
+    auto operand = [&](int k, const Dim &r, const Dim &c) {
+      auto at = operand_at(values_dot_, k, batch_, r, c);
+      for (const auto &local : l_.local_operands_)
+        if (local.result == out_ && local.operand == k)
+          return local.load(at);
+      return l_.pull(values_dot_.operands[size_t(k)], at);
+    };
+    Symbol acc = l_.fresh("acc"), var = l_.fresh("j");
+    l_.emit(kb::alloc(acc, dtype_, 1, 1, MemorySpace::reg));
+    l_.emit(kb::store(acc, 0, number(0)));
+    l_.ranges_.set(var, {Dim(0), seen});
+    Dim j = begin + Dim::symbol(var);
+    auto body = l_.in_scope(var, [&] {
+      Expr term = kb::mul(operand(0, i, j), operand(1, j, d));
+      l_.emit(kb::store(acc, 0, kb::add(kb::load(acc, dtype_, 0), std::move(term))));
+    });
+    l_.emit(kb::loop(var, 0, seen, LoopKind::reduce, std::move(body)));
+    return kb::load(acc, dtype_, 0);
+  }
+
+  // Stores what follows from the dot's element; without a `valid` sum of the row it may be 0.
+  void store(const Dim &i, const Dim &d, Expr value, Expr valid) {
+    std::vector<Dim> at = batch_;
+    at.push_back(l_.simplified(i));
+    at.push_back(d);
+    if (parts_.nan_to_zero)
+      value = kb::select(std::move(valid), std::move(value), number(0));
+    if (l_.roots_[0] != out_) {
+      value = l_.bind(std::move(value));
+      l_.stack_.back()->memos.push_back({out_, at, value});
+      value = l_.pull(l_.roots_[0], at);
+    }
+    l_.emit(l_.store(l_.results_[0], at, std::move(value)));
+  }
+
+  // --- rows over several spans ---------------------------------------------------------------------
+
+  void allocate_state(const Dim &count) {
+    maximum_ = l_.fresh("most");
+    sum_ = l_.fresh("sum");
+    values_ = l_.fresh("acc");
+    l_.emit(kb::alloc(maximum_, dtype_, share_rows_, 1, MemorySpace::stack));
+    l_.emit(kb::alloc(sum_, dtype_, share_rows_, 1, MemorySpace::stack));
+    l_.emit(kb::alloc(values_, dtype_, share_rows_ * value_size_, 1, MemorySpace::stack));
+    l_.loop("i", 0, count, LoopKind::parallel, [&](const Dim &i) {
+      l_.emit(kb::store(maximum_, i, number(-kInfinity)));
+      l_.emit(kb::store(sum_, i, number(0)));
+    });
+    l_.loop("i", 0, count * Dim(value_size_), LoopKind::parallel,
+            [&](const Dim &i) { l_.emit(kb::store(values_, i, number(0))); });
+  }
+
+  void finish(const Dim &first, const Dim &count) {
+    l_.loop("i", 0, count, LoopKind::parallel, [&](const Dim &i) {
+      Expr sum = l_.bind(state(sum_, i));
+      Expr inverse = l_.bind(kb::div(number(1), sum));
+      l_.loop("d", 0, value_size_, LoopKind::parallel, [&](const Dim &d) {
+        Expr value = kb::load(values_, dtype_, l_.simplified(i * Dim(value_size_) + d));
+        store(first + i, d, kb::mul(std::move(value), inverse), kb::lt(number(0), sum));
+      });
+    });
+  }
+
+  KernelLowering &l_;
+  const AttentionParts &parts_;
+  const Function &function_;
+  const Node &values_dot_, &keys_dot_;
+  ValueId out_;
+  DType dtype_;
+  Dim queries_, keys_;
+  int64_t key_size_ = 0, value_size_ = 0;
+  std::optional<int64_t> reach_; // queries before `end` see keys before end + reach
+  bool in_spans_ = false;
+  int64_t span_ = 0;       // keys at once
+  int64_t row_ = 0;        // elements between rows of scores
+  int64_t rows_ = 1;       // of a block
+  int64_t share_rows_ = 1;
+  std::vector<Dim> batch_;
+  Symbol scores_, scale_;
+  Symbol maximum_, sum_, values_; // of each row of a share, over several spans
+};
+
+std::optional<AttentionParts> KernelLowering::find_attention() const {
+  if (!region_)
+    return std::nullopt;
+  int dots = 0;
+  NodeId last;
+  for (NodeId id : region_->nodes)
+    if (function_.node(id).op == Op::dot)
+      last = id, ++dots;
+  return dots == 2 ? match_attention(module_, function_, last) : std::nullopt;
+}
+
+void KernelLowering::lower_attention() { AttentionNests(*this, *attention_).run(); }
+
+} // namespace kiln
