@@ -4,6 +4,8 @@
 #include "codegen/cpu/kernel_emitter.h"
 #include "codegen/cpu/types.h"
 
+#include <llvm/IR/IntrinsicsX86.h>
+
 namespace kiln::cpu {
 namespace {
 
@@ -15,6 +17,30 @@ bool is_never_nan(llvm::Value *v) {
     if (auto *number = llvm::dyn_cast<llvm::ConstantFP>(splat))
       return !number->isNaN();
   return false;
+}
+
+// maxps and minps as they are, for whole registers: written as a comparison and a selection, what
+// follows would be merged into their mask.
+llvm::Value *x86_extremum(llvm::IRBuilder<> &b, const MachineDesc &machine, bool maximum,
+                                 llvm::Value *first, llvm::Value *second) {
+  auto *type = llvm::dyn_cast<llvm::FixedVectorType>(first->getType());
+  unsigned bytes = type ? unsigned(type->getPrimitiveSizeInBits().getFixedValue() / 8) : 0;
+  if (bytes < 16 || bytes > unsigned(machine.vector_bytes))
+    return nullptr;
+  bool wide = type->getElementType()->isDoubleTy();
+  using namespace llvm::Intrinsic;
+  if (bytes == 64) {
+    ID id = wide ? (maximum ? x86_avx512_max_pd_512 : x86_avx512_min_pd_512)
+                 : (maximum ? x86_avx512_max_ps_512 : x86_avx512_min_ps_512);
+    return b.CreateIntrinsic(id, {}, {first, second, b.getInt32(4)});
+  }
+  if (bytes != 16 && bytes != 32)
+    return nullptr;
+  ID id = bytes == 32 ? (wide ? (maximum ? x86_avx_max_pd_256 : x86_avx_min_pd_256)
+                              : (maximum ? x86_avx_max_ps_256 : x86_avx_min_ps_256))
+                      : (wide ? (maximum ? x86_sse2_max_pd : x86_sse2_min_pd)
+                              : (maximum ? x86_sse_max_ps : x86_sse_min_ps));
+  return b.CreateIntrinsic(id, {}, {first, second});
 }
 
 } // namespace
@@ -101,13 +127,17 @@ llvm::Value *KernelEmitter::emit_float_binary(BinaryOp op, llvm::Value *a, llvm:
 }
 
 // NaN if either is. On x86 minps and maxps return their second operand where one is NaN; what is
-// left to repair is a NaN in the first, which a constant never is.
+// left to repair is a NaN in the first, which a constant never is. An accumulator comes as `a` and
+// goes second: it does not wait for the repair's comparison then.
 llvm::Value *KernelEmitter::emit_float_extremum(bool maximum, llvm::Value *a, llvm::Value *b) {
   if (!llvm::StringRef(machine_.triple).starts_with("x86_64"))
     return b_.CreateBinaryIntrinsic(maximum ? llvm::Intrinsic::maximum : llvm::Intrinsic::minimum,
                                     a, b);
-  if (is_never_nan(b))
+  if (is_never_nan(b) || !is_never_nan(a))
     std::swap(a, b);
+  if (!is_never_nan(a))
+    if (llvm::Value *extremum = x86_extremum(b_, machine_, maximum, a, b))
+      return b_.CreateSelect(b_.CreateFCmpUNO(a, a), a, extremum);
   llvm::Value *first = maximum ? b_.CreateFCmpOGT(a, b) : b_.CreateFCmpOLT(a, b);
   llvm::Value *extremum = b_.CreateSelect(first, a, b);
   if (is_never_nan(a))

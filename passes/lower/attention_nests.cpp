@@ -278,7 +278,7 @@ private:
     l_.emit(kb::alloc(scores_, dtype_, rows_ * row_, 1, MemorySpace::stack));
     l_.emit(kb::alloc(scale_, dtype_, rows_, 1, MemorySpace::stack));
     query_keys(row, rows, begin, seen);
-    l_.loop("i", 0, rows, LoopKind::parallel, [&](const Dim &i) { softmax(i, at + i, seen); });
+    softmax(at, rows, seen);
     l_.local_operands_.push_back({out_, 0, [=, this](std::span<const Dim> index) {
       return kb::load(scores_, dtype_, score_offset(index[index.size() - 2] - row, index.back() - begin));
     }});
@@ -320,27 +320,42 @@ private:
   Expr state(Symbol buffer, const Dim &row) const { return kb::load(buffer, dtype_, l_.simplified(row)); }
   Expr number(double x) const { return kb::number(dtype_, x); }
 
-  // Row i of the block, row r of the share.
-  void softmax(const Dim &i, const Dim &r, const Dim &seen) {
-    Expr most = reduce_row(i, seen, BinaryOp::max, -kInfinity), scale;
-    if (in_spans_) {
-      Expr before = l_.bind(state(maximum_, r));
-      Expr now = l_.bind(kb::max(before, most));
-      // Rows that have seen nothing: exp(-inf - 0) = 0.
-      most = l_.bind(kb::select(kb::eq(now, number(-kInfinity)), number(0), now));
-      scale = l_.bind(kb::unary(UnaryOp::exp, kb::sub(before, most)));
-      l_.emit(kb::store(maximum_, l_.simplified(r), now));
-      l_.emit(kb::store(scale_, i, scale));
-    }
-    l_.loop("j", 0, seen, LoopKind::parallel, [&](const Dim &j) {
-      Expr shifted = kb::sub(kb::load(scores_, dtype_, score_offset(i, j)), most);
-      l_.emit(kb::store(scores_, score_offset(i, j), kb::unary(UnaryOp::exp, std::move(shifted))));
+  // Rows first maxima, then exponentials, then sums: what one row waits for, the next ones need not.
+  void softmax(const Dim &at, const Dim &rows, const Dim &seen) {
+    Symbol most = l_.fresh("m");
+    l_.emit(kb::alloc(most, dtype_, rows_, 1, MemorySpace::stack));
+    auto over_rows = [&](const std::function<void(const Dim &)> &f) {
+      l_.loop("i", 0, rows, LoopKind::parallel, f);
+    };
+    over_rows([&](const Dim &i) {
+      Expr here = reduce_row(i, seen, BinaryOp::max, -kInfinity);
+      l_.emit(kb::store(most, i, in_spans_ ? joined_maximum(i, at + i, here) : here));
     });
-    Expr sum = reduce_row(i, seen, BinaryOp::add, 0);
-    if (in_spans_)
-      l_.emit(kb::store(sum_, l_.simplified(r), kb::add(kb::mul(state(sum_, r), scale), sum)));
-    else
-      l_.emit(kb::store(scale_, i, kb::div(number(1), std::move(sum))));
+    over_rows([&](const Dim &i) {
+      Expr m = l_.bind(kb::load(most, dtype_, i));
+      l_.loop("j", 0, seen, LoopKind::parallel, [&](const Dim &j) {
+        Expr shifted = kb::sub(kb::load(scores_, dtype_, score_offset(i, j)), m);
+        l_.emit(kb::store(scores_, score_offset(i, j), kb::unary(UnaryOp::exp, std::move(shifted))));
+      });
+    });
+    over_rows([&](const Dim &i) {
+      Expr sum = reduce_row(i, seen, BinaryOp::add, 0);
+      if (!in_spans_)
+        return l_.emit(kb::store(scale_, i, kb::div(number(1), std::move(sum))));
+      Expr before = kb::mul(state(sum_, at + i), kb::load(scale_, dtype_, i));
+      l_.emit(kb::store(sum_, l_.simplified(at + i), kb::add(std::move(before), std::move(sum))));
+    });
+  }
+
+  // With the maximum of the spans before; scale[i] is what these are worth now. Row r of the share.
+  Expr joined_maximum(const Dim &i, const Dim &r, const Expr &here) {
+    Expr before = l_.bind(state(maximum_, r));
+    Expr now = l_.bind(kb::max(before, here));
+    // Rows that have seen nothing: exp(-inf - 0) = 0.
+    Expr most = l_.bind(kb::select(kb::eq(now, number(-kInfinity)), number(0), now));
+    l_.emit(kb::store(maximum_, l_.simplified(r), now));
+    l_.emit(kb::store(scale_, i, kb::unary(UnaryOp::exp, kb::sub(before, most))));
+    return most;
   }
 
   void weigh_values(const Dim &row, const Dim &at, const Dim &rows, const Dim &begin, const Dim &seen) {
