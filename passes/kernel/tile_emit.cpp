@@ -17,7 +17,6 @@
 namespace kiln {
 namespace {
 
-constexpr int64_t kUnrollWhole = 8;
 
 struct Hoisted {
   Expr value; // before hoisting

@@ -12,6 +12,9 @@
 
 namespace kiln {
 
+// Reductions of at most so many steps are unrolled whole.
+constexpr int64_t kUnrollWhole = 8;
+
 struct TileNest {
   std::vector<Stmt> loops; // outermost first, without bodies
   std::vector<Stmt> body;  // of the innermost

@@ -45,6 +45,34 @@ double cost(int64_t n_rows, int64_t n_columns, int64_t rows, int64_t columns, in
   return sum;
 }
 
+// Steps of a reduction that are unrolled whole (few input channels, a window's row) and have nothing
+// between them: the target loads ahead over all of them, which takes one more register.
+bool has_short_steps(const TileNest &nest) {
+  std::vector<const Stmt *> loops;
+  visit_stmts(nest.body, [&](const Stmt &s) {
+    if (s.is(Stmt::Kind::loop))
+      loops.push_back(&s);
+  });
+  // The innermost will be the one along which the vector operand moves least.
+  const Stmt *innermost = nullptr;
+  int64_t least = 0;
+  for (const Stmt *l : loops) {
+    int64_t step = 0;
+    visit_exprs(nest.body, [&](const Expr &e) {
+      if (!e.is(Expr::Kind::load) || !e.index.depends_on(nest.vector_loop().name))
+        return;
+      auto by = e.index.coefficient_of(l->name);
+      step = std::max(step, by && by->is_const() ? std::abs(by->as_const()) : 0);
+    });
+    if (!innermost || step <= least) {
+      innermost = l;
+      least = step;
+    }
+  }
+  auto trips = innermost ? trip_count(*innermost).try_const() : std::nullopt;
+  return trips && *trips <= kUnrollWhole;
+}
+
 bool fits(int64_t rows, int64_t vectors, const TileNest &nest, const MachineDesc &m) {
   int64_t tile = rows * vectors * nest.accumulators;
   if (rows == 1)
@@ -52,7 +80,7 @@ bool fits(int64_t rows, int64_t vectors, const TileNest &nest, const MachineDesc
   if (!nest.has_scalar_operand) // each row brings its own vectors
     return tile + vectors + rows + 2 <= m.vector_registers * 3 / 4 || tile <= 4;
   int64_t used = tile + vectors + 1 + (m.has_fma ? 0 : 1);
-  return used <= m.vector_registers - (vectors >= 3 ? 2 : 1);
+  return used <= m.vector_registers - (vectors >= 3 || has_short_steps(nest) ? 2 : 1);
 }
 
 // Copied operands of a column group stay in the second level while all rows read them.
@@ -144,7 +172,7 @@ TileShape choose_tile_shape(const TileNest &nest, const MachineDesc &machine,
   if (n_rows.is_const())
     add_even(shape.rows, nest.border_lo, n_rows.as_const(), best_rows);
   else
-    add_symbolic(shape.rows, n_rows, std::min<int64_t>(best_rows, 8));
+    add_symbolic(shape.rows, n_rows, best_rows);
   if (nest.border_hi > 0)
     shape.rows.push_back({n_rows + Dim(nest.border_lo), nest.border_hi, 1, false, true});
 
