@@ -62,6 +62,24 @@ inline std::string attr_ints(const std::string &name, const std::vector<int64_t>
   w.add_int32(20, 7);
   return out;
 }
+inline std::string attr_floats(const std::string &name, const std::vector<float> &values) {
+  std::string out;
+  pbf_writer w(out);
+  w.add_string(1, name);
+  for (float v : values)
+    w.add_float(7, v);
+  w.add_int32(20, 6);
+  return out;
+}
+inline std::string attr_strings(const std::string &name, const Names &values) {
+  std::string out;
+  pbf_writer w(out);
+  w.add_string(1, name);
+  for (const std::string &v : values)
+    w.add_bytes(9, v);
+  w.add_int32(20, 8);
+  return out;
+}
 inline std::string attr_bytes(const std::string &name, int field, int type, const std::string &bytes) {
   std::string out;
   pbf_writer w(out);
