@@ -1,5 +1,6 @@
 #include "codegen/compile.h"
 
+#include "codegen/tuning.h"
 #include "ir/kernel/scratch.h"
 #include "ir/pack.h"
 #include "passes/kernel/schedule.h"
@@ -189,12 +190,15 @@ bool optimise_module(Module &module, const CompileOptions &options, Diagnostics 
   return whole && !diagnostics.has_errors();
 }
 
-std::vector<Kernel> schedule_kernels(const Program &program, const MachineDesc &machine, int jobs) {
+std::vector<Kernel> schedule_kernels(const Program &program, const MachineDesc &machine, int jobs,
+                                     const Tuning *tuning) {
   std::vector<Kernel> kernels = program.kernels;
   std::atomic<size_t> next{0};
   auto work = [&] {
-    for (size_t i; (i = next.fetch_add(1)) < kernels.size();)
-      schedule(kernels[i], machine);
+    for (size_t i; (i = next.fetch_add(1)) < kernels.size();) {
+      const KernelTuning *found = tuning ? tuning->find(kernels[i], machine) : nullptr;
+      schedule(kernels[i], machine, found ? found->options() : ScheduleOptions());
+    }
   };
   std::vector<std::thread> threads;
   for (int j = 1; j < jobs; ++j)
@@ -207,7 +211,6 @@ std::vector<Kernel> schedule_kernels(const Program &program, const MachineDesc &
 
 bool compile_module(Module &module, const CompileOptions &options, Compiled &compiled,
                     Diagnostics &diagnostics) {
-  KILN_CHECK(!options.machines.empty(), "compile_module() needs a machine");
   compiled = {};
   compiled.denormals_keep = options.denormals_keep;
   PhaseTimer timer(options, compiled);
@@ -217,9 +220,19 @@ bool compile_module(Module &module, const CompileOptions &options, Compiled &com
   timer.begin("lowering");
   if (!lower_module(module, compiled.program, diagnostics))
     return false;
+  timer.end();
+  return generate_code(options, compiled, diagnostics);
+}
+
+bool generate_code(const CompileOptions &options, Compiled &compiled, Diagnostics &diagnostics) {
+  KILN_CHECK(!options.machines.empty(), "generate_code() needs a machine");
+  compiled.targets.clear();
+  for (Plan &plan : compiled.program.entries)
+    plan.scratch_size = 0; // of this code, whatever was made of the program before
+  PhaseTimer timer(options, compiled);
   for (const MachineDesc &machine : options.machines) {
     timer.begin(machine.name + ": kernel passes");
-    TargetCode target{machine, schedule_kernels(compiled.program, machine, options.jobs), {}};
+    TargetCode target{machine, schedule_kernels(compiled.program, machine, options.jobs, options.tuning), {}};
     add_scratch(compiled.program, target.kernels);
     timer.begin(machine.name + ": code generation");
     cpu::CpuOptions cpu;

@@ -19,6 +19,8 @@
 
 namespace kiln {
 
+class Tuning;
+
 struct CompileOptions {
   std::vector<MachineDesc> machines; // one code section for each, in this order
   OptLevel level = OptLevel::o2;
@@ -26,6 +28,7 @@ struct CompileOptions {
   bool keep_params = false;    // parameters can be written by the runtime, so they are not folded away
   bool denormals_keep = false;
   DType weights = DType::f32;  // constant weights are kept as f32, bf16, f16 or i8
+  const Tuning *tuning = nullptr; // measured schedules for some kernels
   PassManagerOptions passes;
   // Told when a phase begins: "graph passes", "lowering", "x86-64-v4: kernels", ...
   std::function<void(std::string_view phase)> progress;
@@ -48,7 +51,10 @@ struct Compiled {
 // The phases one by one, for tools that stop between them. Each returns false after reporting errors.
 bool optimise_module(Module &module, const CompileOptions &options, Diagnostics &diagnostics,
                      std::string *pass_times = nullptr);
-std::vector<Kernel> schedule_kernels(const Program &program, const MachineDesc &machine, int jobs);
+std::vector<Kernel> schedule_kernels(const Program &program, const MachineDesc &machine, int jobs,
+                                     const Tuning *tuning = nullptr);
+// From compiled.program on; what it holds of targets is replaced.
+bool generate_code(const CompileOptions &options, Compiled &compiled, Diagnostics &diagnostics);
 
 // `module` is left as the graph passes made it: what the plan's values refer to.
 bool compile_module(Module &module, const CompileOptions &options, Compiled &compiled,

@@ -1,10 +1,13 @@
 // kiln compile: a model file becomes a package, or any of the forms on the way there.
+#include "codegen/tuning.h"
 #include "tools/cli.h"
+#include "tools/tune.h"
 
 #include "codegen/c/c.h"
 #include "codegen/object_data.h"
 #include "frontend/data/safetensors.h"
 #include "frontend/files/file_writer.h"
+#include "frontend/files/mapped_file.h"
 #include "ir/print.h"
 #include "passes/lower/lower.h"
 
@@ -27,6 +30,9 @@ struct CompileVerb {
   int jobs = int(std::max(1u, std::thread::hardware_concurrency()));
   bool time_passes = false, keep_params = false;
   std::string denormals = "flush";
+  std::string tune_file;
+  double tune_seconds = 0;
+  int tune_threads = 1;
 };
 
 Status write_text(const std::string &path, std::string_view text) {
@@ -75,7 +81,7 @@ Result<std::string> emit_text(const CompileVerb &verb, Module &module, const Com
   }
   if (verb.emit == "lowered")
     return kernels_text(program.kernels);
-  std::vector<Kernel> kernels = schedule_kernels(program, options.machines[0], options.jobs);
+  std::vector<Kernel> kernels = schedule_kernels(program, options.machines[0], options.jobs, options.tuning);
   if (verb.emit == "kernels")
     return kernels_text(kernels);
   if (verb.emit == "header") {
@@ -175,6 +181,52 @@ int emit_and_write(const CompileVerb &verb, Module &module, const CompileOptions
   return status ? kFine : report(status.error(), json);
 }
 
+// The lines of --tune-file. One that is not there yet is what --tune is going to write.
+bool read_tuning(const CompileVerb &verb, Tuning &tuning, Diagnostics &diagnostics) {
+  constexpr size_t kMaxBytes = size_t(16) << 20;
+  if (verb.tune_file.empty() || (verb.tune_seconds > 0 && !std::filesystem::exists(verb.tune_file)))
+    return true;
+  auto file = MappedFile::open(verb.tune_file);
+  if (!file) {
+    diagnostics.error({}, file.error().message);
+    return false;
+  }
+  std::span<const std::byte> bytes = (*file)->bytes();
+  if (bytes.size() > kMaxBytes) {
+    diagnostics.error({}, fmt::format("'{}' is no tuning file: it has {} bytes", verb.tune_file, bytes.size()));
+    return false;
+  }
+  return tuning.read(verb.tune_file, {reinterpret_cast<const char *>(bytes.data()), bytes.size()}, diagnostics);
+}
+
+// Searches, writes what was found, and makes the code anew with it.
+Status tune_and_save(const CompileVerb &verb, const Module &module, const CompileOptions &options, Compiled &compiled,
+                     Tuning &tuning, const std::string &output) {
+  TuneOptions how;
+  how.seconds = verb.tune_seconds;
+  how.threads = verb.tune_threads;
+  how.progress = options.progress;
+  KILN_TRY(dims, fixed_dims(verb.model));
+  how.dims = std::move(dims);
+  KILN_TRY(found, tune(module, compiled, options, how, tuning));
+  std::string path = verb.tune_file.empty() ? output + ".tune" : verb.tune_file;
+  KILN_RETURN_IF_ERROR(write_file(path, std::string_view(tuning.text())));
+  if (options.progress)
+    std::cerr << "\r\033[K";
+  if (verb.model.json)
+    std::cout << fmt::format("{{\"tuning\": {}, \"variants\": {}, \"kernels\": {}, \"changed\": {}, \"before_ms\": {:.6f}, \"after_ms\": "
+                             "{:.6f}, \"complete\": {}}}\n",
+                             json_quote(path), found.variants, found.kernels, found.changed, found.before_ms, found.after_ms, found.is_complete);
+  else
+    std::cout << fmt::format("{}: {} of {} kernels do better with another schedule, {:.4f} ms before, {:.4f} ms now; {} variants{}\n", path,
+                             found.changed, found.kernels, found.before_ms, found.after_ms, found.variants,
+                             found.is_complete ? "" : ", more with more seconds");
+  Diagnostics diagnostics;
+  if (!generate_code(options, compiled, diagnostics))
+    return Error{diagnostics.render()};
+  return Unit{};
+}
+
 int compile(CompileVerb verb) {
   CompileOptions options;
   bool json = verb.model.json;
@@ -213,17 +265,25 @@ int compile(CompileVerb verb) {
   Module module;
   if (!load_model(verb.model, module, diagnostics))
     return report(diagnostics, json);
-  if (verb.emit != "package" && verb.emit != "object")
-    return emit_and_write(verb, module, options, diagnostics);
-  if (!options.passes.stop_after.empty())
-    return emit_and_write(verb, module, options, diagnostics);
+  Tuning tuning;
+  if (!read_tuning(verb, tuning, diagnostics))
+    return report(diagnostics, json);
+  options.tuning = &tuning;
+  bool is_code = (verb.emit == "package" || verb.emit == "object") && options.passes.stop_after.empty();
   std::string output = verb.output.empty() ? default_output(verb) : verb.output;
+  if (verb.tune_seconds > 0 && (!is_code || (output == "-" && verb.tune_file.empty())))
+    return bad_usage("--tune makes a package or an object, and writes what it found to --tune-file or beside the output", json);
+  if (!is_code)
+    return emit_and_write(verb, module, options, diagnostics);
   Compiled compiled;
   bool fine = compile_module(module, options, compiled, diagnostics);
   if (show_progress)
     std::cerr << "\r\033[K";
   if (int code = report(diagnostics, json); !fine)
     return code == kFine ? int(kBadInput) : code;
+  if (verb.tune_seconds > 0)
+    if (auto status = tune_and_save(verb, module, options, compiled, tuning, output); !status)
+      return report(status.error(), json);
   if (auto status = write_code(verb, module, compiled, output); !status)
     return report(status.error(), json);
   if (!verb.dump_dir.empty())
@@ -256,6 +316,9 @@ void add_compile(CLI::App &app, int &exit_code) {
   sub->add_option("--dump-dir", verb->dump_dir, "write the graph after each pass that changed it, its constants, and the kernels here");
   sub->add_option("--stop-after", verb->stop_after, "a graph pass, lower or schedule: stop there and print what there is");
   sub->add_option("--denormals", verb->denormals, "flush (default) or keep")->check(CLI::IsMember({"flush", "keep"}));
+  sub->add_option("--tune", verb->tune_seconds, "seconds to search for better schedules on this machine")->check(CLI::Range(0.0, 86400.0));
+  sub->add_option("--tune-file", verb->tune_file, "schedules found before; with --tune also where to write them (default: OUTPUT.tune)");
+  sub->add_option("--tune-threads", verb->tune_threads, "threads that the model runs on during the search")->check(CLI::Range(1, 1024));
   sub->add_flag("--keep-params", verb->keep_params, "parameters can be written at run time");
   sub->add_flag("--time-passes", verb->time_passes, "print the seconds that each phase took");
   sub->callback([verb, &exit_code] { exit_code = compile(*verb); });

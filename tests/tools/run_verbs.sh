@@ -84,6 +84,36 @@ expect 0 '"tid": [12], .*"name": "' cat trace.json
 echo 0.001 | "$kiln" bench relu.kiln --slices 2>/dev/null >out
 [ "$(wc -l <out)" -eq 2 ] && grep -q '"times_ms": \[' out || { echo "FAIL: --slices"; cat out; failures=$((failures + 1)); }
 
+# tune: the search, its file, and what the next compile makes of it
+printf 'export func main(x: f32[64, 256], w: f32[256, 192]) -> f32[64, 192] {\n  return relu(matmul(x, w))\n}\n' >gemm.kir
+expect 0 'gemm.tune: .* of 1 kernels' "$kiln" compile gemm.kir -o tuned.kiln --tune 0.5 --tune-file gemm.tune
+expect 0 'kernels in' "$kiln" compile gemm.kir -o again.kiln --tune-file gemm.tune
+cmp tuned.kiln again.kiln || { echo "FAIL: the file gives another package than the search"; failures=$((failures + 1)); }
+line=$(grep -E '^(x86|aarch)' gemm.tune | cut -d' ' -f1,2)
+"$kiln" compile gemm.kir --emit kernels >default.kernels
+printf 'kiln-tune 1\n%s rows=2 vectors=1 threads=0 # by hand\n' "$line" >hand.tune
+"$kiln" compile gemm.kir --emit kernels --tune-file hand.tune >hand.kernels
+cmp -s default.kernels hand.kernels && { echo "FAIL: a line of the tuning file changes nothing"; failures=$((failures + 1)); }
+expect 0 'ok ' "$kiln" check gemm.kir
+# refuses TEXT MESSAGE: a tuning file that is refused, with its line.
+refuses() {
+  printf "$1" >bad.tune
+  expect 1 "$2" "$kiln" compile gemm.kir -o again.kiln --tune-file bad.tune
+}
+refuses '' 'bad.tune:1:.*not a tuning file'
+refuses '\0\377\001garbage' 'bad.tune:1:.*not a tuning file'
+refuses 'kiln-tune 2\n' 'bad.tune:1:.*not a tuning file'
+refuses "kiln-tune 1\n\n$line rows=9999999999999999999999\n" 'bad.tune:3:.*write rows=N with N from 1 to'
+refuses "kiln-tune 1\n$line rows=-1\n" 'bad.tune:2:.*write rows=N'
+refuses "kiln-tune 1\n$line rosw=2\n" 'bad.tune:2:.*there are rows, vectors'
+refuses "kiln-tune 1\n$line rows=2 rows=2\n" 'bad.tune:2:.*set twice'
+refuses "kiln-tune 1\n$line rows=2\n$line rows=4\n" 'bad.tune:3:.*another line'
+refuses 'kiln-tune 1\nz80 0123456789abcdef rows=2\n' "bad.tune:2:.*no target is named 'z80'"
+refuses 'kiln-tune 1\nx86-64-v3 0123 rows=2\n' 'bad.tune:2:.*no hash'
+expect 1 'nosuch.tune' "$kiln" compile gemm.kir --tune-file nosuch.tune
+expect 2 'makes a package' "$kiln" compile gemm.kir --emit asm --tune 1
+[ "$(uname -m)" = x86_64 ] && expect 1 'aarch64' "$kiln" compile gemm.kir --target aarch64 --tune 0.1
+
 # inspect
 expect 0 'input  x: f32\[N, 3\]' "$kiln" inspect relu.kir
 expect 0 'input  x: f32\[N, 3\]' "$kiln" inspect relu.kiln
