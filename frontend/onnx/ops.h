@@ -20,12 +20,14 @@ const OnnxOp *find_onnx_op(std::string_view domain, std::string_view name);
 // One row of onnx_ops.def is one handler, in one of the ops_*.cpp.
 #define KILN_ONNX(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
 #define KILN_ONNX_ML(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
+#define KILN_ONNX_TRAIN(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
 #define KILN_ONNX_MS(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
 #define KILN_ONNX_UNARY(name, op)
 #define KILN_ONNX_BINARY(name, op)
 #include "frontend/onnx/onnx_ops.def"
 #undef KILN_ONNX
 #undef KILN_ONNX_ML
+#undef KILN_ONNX_TRAIN
 #undef KILN_ONNX_MS
 #undef KILN_ONNX_UNARY
 #undef KILN_ONNX_BINARY

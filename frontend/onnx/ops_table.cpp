@@ -35,6 +35,8 @@ constexpr OnnxOp kOps[] = {
 #define KILN_ONNX(name, min_inputs, max_inputs, handler) {"", #name, min_inputs, max_inputs, handler},
 #define KILN_ONNX_ML(name, min_inputs, max_inputs, handler)                                        \
   {"ai.onnx.ml", #name, min_inputs, max_inputs, handler},
+#define KILN_ONNX_TRAIN(name, min_inputs, max_inputs, handler)                                     \
+  {"ai.onnx.preview.training", #name, min_inputs, max_inputs, handler},
 #define KILN_ONNX_MS(name, min_inputs, max_inputs, handler)                                        \
   {"com.microsoft", #name, min_inputs, max_inputs, handler},
 #define KILN_ONNX_UNARY(name, op) {"", #name, 1, 1, import_unary<Op::op>},
@@ -42,6 +44,7 @@ constexpr OnnxOp kOps[] = {
 #include "frontend/onnx/onnx_ops.def"
 #undef KILN_ONNX
 #undef KILN_ONNX_ML
+#undef KILN_ONNX_TRAIN
 #undef KILN_ONNX_MS
 #undef KILN_ONNX_UNARY
 #undef KILN_ONNX_BINARY

@@ -1,0 +1,125 @@
+// Operators that are imported as several ops: losses, attention, rotary positions, optimizers.
+#include "tests/onnx/harness.h"
+
+#include <cmath>
+
+using namespace kiln;
+using namespace kiln::test;
+using Catch::Contains;
+
+namespace {
+
+void check_near(const Tensor &got, const std::vector<double> &want) {
+  std::vector<double> numbers = values(got);
+  REQUIRE(numbers.size() == want.size());
+  for (size_t i = 0; i < want.size(); ++i)
+    CHECK(numbers[i] == Approx(want[i]).margin(1e-5));
+}
+
+// y of one node with the inputs x0, x1, ... and an output "y".
+std::vector<Tensor> run_node(const std::string &type, const std::vector<Tensor> &inputs,
+                             const std::vector<std::string> &attributes, const Names &outputs = {"y"},
+                             const std::string &domain = "") {
+  GraphMaker g;
+  Names names;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    names.push_back(inputs[i].count() ? "x" + std::to_string(i) : "");
+    std::vector<TestDim> dims(inputs[i].dims().begin(), inputs[i].dims().end());
+    if (inputs[i].count())
+      g.input(names.back(), inputs[i].dtype(), dims);
+  }
+  g.node(type, names, outputs, attributes, "", domain);
+  for (const std::string &o : outputs)
+    g.output(o);
+  Imported m(g.model(23));
+  std::vector<Tensor> given;
+  for (const Tensor &t : inputs)
+    if (t.count())
+      given.push_back(t);
+  return m.run(given);
+}
+
+Tensor bools(std::vector<int64_t> dims, const std::vector<int> &flags) {
+  Tensor out(DType::bool_, std::move(dims));
+  for (size_t i = 0; i < flags.size(); ++i)
+    out.set_i64(int64_t(i), flags[i]);
+  return out;
+}
+
+} // namespace
+
+TEST_CASE("losses") {
+  Tensor scores = floats({2, 2}, {-1, -2, -3, -4}), target = ints({1, 0}), weights = floats({2}, {1, 3});
+  auto nll = [&](std::vector<std::string> attributes, bool weighted = false) {
+    std::vector<Tensor> inputs = {scores, target};
+    if (weighted)
+      inputs.push_back(weights);
+    return run_node("NegativeLogLikelihoodLoss", inputs, attributes)[0];
+  };
+  check_near(nll({}), {2.5});
+  check_near(nll({attr_s("reduction", "none")}), {2, 3});
+  check_near(nll({attr_s("reduction", "sum")}, true), {9});
+  check_near(nll({}, true), {9.0 / 4});
+  check_near(nll({attr_i("ignore_index", 0)}), {2});
+  auto out = run_node("SoftmaxCrossEntropyLoss", {floats({2, 2}, {5, 5, 0, std::log(3)}), ints({0, 1})},
+                      {attr_s("reduction", "none")}, {"y", "p"});
+  check_near(out[0], {std::log(2), std::log(4.0 / 3)});
+  check_near(out[1], {-std::log(2), -std::log(2), -std::log(4), std::log(0.75)});
+}
+
+TEST_CASE("attention") {
+  Tensor q = floats({1, 2, 2, 1}, {1, 1, 1, 1}), k = floats({1, 1, 2, 1}, {0, std::log(3)}), v = floats({1, 1, 2, 1}, {4, 8});
+  std::vector<std::string> scale = {attr_f("scale", 1)};
+  check_near(run_node("Attention", {q, k, v}, scale)[0], {7, 7, 7, 7}); // weights 1/4 and 3/4, for both heads
+  check_near(run_node("Attention", {q, k, v}, {attr_f("scale", 1), attr_i("is_causal", 1)})[0], {4, 7, 4, 7});
+  // A row that sees nothing is zero; a mask that is too short hides the rest.
+  check_near(run_node("Attention", {q, k, v, bools({2, 2}, {0, 0, 1, 1})}, scale)[0], {0, 7, 0, 7});
+  check_near(run_node("Attention", {q, k, v, floats({2, 1}, {0, 0})}, {attr_f("scale", 1), attr_f("softcap", 5000)})[0],
+             {7, 7, 7, 7}); // one column is for all keys
+  // What came before goes in front, and the first query stands behind it.
+  auto out = run_node("Attention", {q, k, v, Tensor(DType::f32, {0}), floats({1, 1, 1, 1}, {0}), floats({1, 1, 1, 1}, {0})},
+                      {attr_f("scale", 1), attr_i("is_causal", 1)}, {"y", "k", "v"});
+  check_near(out[0], {2, 28.0 / 5, 2, 28.0 / 5});
+  check_near(out[1], {0, 0, std::log(3)});
+  // Heads side by side, with the scores after the softmax.
+  Tensor flat_q = floats({1, 2, 2}, {1, 1, 1, 1}), flat_k = floats({1, 2, 1}, {0, std::log(3)}), flat_v = floats({1, 2, 1}, {4, 8});
+  auto flat = run_node("Attention", {flat_q, flat_k, flat_v},
+                       {attr_f("scale", 1), attr_i("q_num_heads", 2), attr_i("kv_num_heads", 1), attr_i("qk_matmul_output_mode", 3)},
+                       {"y", "k", "v", "w"});
+  check_near(flat[0], {7, 7, 7, 7});
+  check_near(flat[3], {0.25, 0.75, 0.25, 0.75, 0.25, 0.75, 0.25, 0.75});
+}
+
+TEST_CASE("attention refuses what does not fit") {
+  GraphMaker g;
+  g.input("q", DType::f32, {1, 2, 6}).input("k", DType::f32, {1, 2, 4});
+  g.node("Attention", {"q", "k", "k"}, {"y"}, {attr_i("q_num_heads", 3), attr_i("kv_num_heads", 2)}).output("y");
+  CHECK_THAT(Imported(g.model(23)).errors(), Contains("3 query heads do not share 2 key and 2 value heads evenly"));
+}
+
+TEST_CASE("rotary positions") {
+  Tensor x = floats({1, 1, 1, 5}, {1, 2, 3, 4, 9}), cosines = floats({2, 2}, {1, 1, 0, 0}), sines = floats({2, 2}, {0, 0, 1, 1});
+  Tensor at(DType::i64, {1, 1});
+  at.set_i64(0, 1);
+  std::vector<std::string> part = {attr_i("rotary_embedding_dim", 4)};
+  check_near(run_node("RotaryEmbedding", {x, cosines, sines, at}, part)[0], {-3, -4, 1, 2, 9});
+  part.push_back(attr_i("interleaved", 1));
+  check_near(run_node("RotaryEmbedding", {x, cosines, sines, at}, part)[0], {-2, 1, -4, 3, 9});
+}
+
+TEST_CASE("optimizers") {
+  Tensor rate = floats({}, {0.5}), step(DType::i64, {}), x = floats({2}, {1, 2}), g = floats({2}, {2, -2}), zero = floats({2}, {0, 0});
+  step.set_i64(0, 1);
+  std::string domain = "ai.onnx.preview.training";
+  auto momentum = run_node("Momentum", {rate, step, x, g, floats({2}, {1, 1})},
+                           {attr_f("alpha", 0.5), attr_f("beta", 1), attr_f("norm_coefficient", 0), attr_s("mode", "standard")},
+                           {"y", "v"}, domain);
+  check_near(momentum[0], {-0.25, 2.75});
+  check_near(momentum[1], {2.5, -1.5});
+  auto adagrad = run_node("Adagrad", {rate, step, x, g, zero}, {attr_f("epsilon", 0)}, {"y", "h"}, domain);
+  check_near(adagrad[0], {0.5, 2.5});
+  check_near(adagrad[1], {4, 4});
+  // The first step of Adam is as long as the rate.
+  auto adam = run_node("Adam", {rate, step, x, g, zero, zero}, {attr_f("epsilon", 0)}, {"y", "v", "h"}, domain);
+  check_near(adam[0], {0.5, 2.5});
+}
