@@ -14,8 +14,8 @@
 // a larger maximum. Where a constant mask hides all keys from some distance after the query on, as a
 // causal one does, those are not read.
 //
-// With a known number of queries, blocks and shares are of one size: the last begins early enough to
-// be whole and computes a few rows again, to the same bits.
+// With a known number of queries, shares are of one size, and blocks where there are no spans: the last
+// begins early enough to be whole and computes a few rows again, to the same bits.
 #include "passes/lower/kernel_lowering.h"
 
 #include "passes/graph/index_map.h"
@@ -28,11 +28,13 @@ namespace kiln {
 namespace {
 
 constexpr int64_t kPanel = 16;            // keys side by side
-constexpr int64_t kBlockElements = 8192;  // of the scores of a block: 32 KiB of f32
+constexpr int64_t kBlockElements = 16384; // of the scores of a block: 64 KiB of f32
+constexpr int64_t kTileRows = 6; // rows of most register tiles divide multiples of it
 constexpr int64_t kMinBlockRows = 8, kMaxBlockRows = 64;
 constexpr int64_t kHeldElements = 1 << 17; // of the keys and values of a head that are held at once
 constexpr int64_t kSpanElements = 1 << 16; // of those of a span otherwise
 constexpr int64_t kEnoughShares = 6;       // even, so that two threads get as much
+constexpr int64_t kMinCopyRows = 4, kMinDirectKey = 32; // shorter keys make short vectors
 constexpr int64_t kMinShareRows = 32, kShareRows = 128; // a share copies all keys and values
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -75,7 +77,7 @@ private:
     int64_t most = std::clamp(kBlockElements / row_, kMinBlockRows, kMaxBlockRows);
     if (!queries_.is_const()) {
       share_rows_ = kShareRows;
-      rows_ = most;
+      rows_ = std::max<int64_t>(most / kTileRows, 1) * kTileRows;
       return;
     }
     int64_t queries = queries_.as_const(), heads = 1, shares = 1;
@@ -97,8 +99,7 @@ private:
   void over_batch(size_t d) {
     const Shape &out = l_.type(out_).shape;
     if (d + 2 == out.size())
-      return over_parts("share", 0, queries_, share_rows_,
-                        [&](const Dim &first, const Dim &count) { share(first, count); });
+      return over_shares([&](const Dim &first, const Dim &count) { share(first, count); });
     l_.loop("h", 0, out[d], LoopKind::parallel, [&](const Dim &var) {
       batch_.push_back(var);
       over_batch(d + 1);
@@ -106,16 +107,14 @@ private:
     });
   }
 
-  // [first, first + count) in parts of `size` rows, the last moved back so that it is whole or, where
-  // it is not known whether there are as many rows, shorter.
-  void over_parts(std::string_view name, const Dim &first, const Dim &count, int64_t size,
-                  const std::function<void(const Dim &, const Dim &)> &f) {
-    l_.loop(name, 0, ceildiv(count, size), LoopKind::parallel, [&](const Dim &var) {
-      Dim at = var * Dim(size);
-      if (count.is_const())
-        f(first + min(at, count - Dim(size)), size);
+  // Shares of `size` rows of all queries.
+  void over_shares(const std::function<void(const Dim &, const Dim &)> &f) {
+    l_.loop("share", 0, ceildiv(queries_, share_rows_), LoopKind::parallel, [&](const Dim &var) {
+      Dim at = var * Dim(share_rows_);
+      if (queries_.is_const())
+        f(min(at, queries_ - Dim(share_rows_)), share_rows_);
       else
-        f(first + at, l_.simplified(min(Dim(size), count - at)));
+        f(at, min(Dim(share_rows_), queries_ - at));
     });
   }
 
@@ -125,9 +124,23 @@ private:
     return v.is_const() || v.try_symbol() ? v : l_.bind_index(kb::index(v), lo, hi);
   }
 
-  // The rows [first, first + count).
+  // The rows [first, first + count). A few rows, as where text is generated word by word, do not pay
+  // for copies of all keys and values.
   void share(const Dim &first_row, const Dim &count) {
     Dim first = named(first_row, 0, queries_);
+    if (count.is_const())
+      return share(first, count, true);
+    Dim rows = named(count, 1, Dim(share_rows_) + Dim(1));
+    if (key_size_ < kMinDirectKey)
+      return share(first, rows, true);
+    Expr few = kb::lt(kb::index(rows), kb::integer(DType::i64, kMinCopyRows));
+    auto direct = l_.in_scope(Symbol(), [&] { share(first, rows, false); });
+    auto copied = l_.in_scope(Symbol(), [&] { share(first, rows, true); });
+    l_.emit(kb::if_(std::move(few), std::move(direct), std::move(copied)));
+  }
+
+  void share(const Dim &first, const Dim &count, bool copies) {
+    copies_ = copies;
     if (!in_spans_) {
       copy_span(0, keys_);
       over_blocks(first, count, 0, keys_);
@@ -147,9 +160,25 @@ private:
   }
 
   void over_blocks(const Dim &first, const Dim &count, const Dim &begin, const Dim &size) {
-    over_parts("block", 0, count, rows_, [&](const Dim &at, const Dim &rows) {
-      block(first, named(at, 0, queries_), named(rows, 1, Dim(rows_) + Dim(1)), begin, size);
-    });
+    if (!copies_)
+      return l_.loop("row", 0, count, LoopKind::parallel,
+                     [&](const Dim &at) { block(first, at, 1, begin, size); });
+    auto rows_from = [&](const Dim &at, const Dim &rows) {
+      block(first, named(at, 0, queries_), rows, begin, size);
+    };
+    if (count.is_const() && !in_spans_)
+      return l_.loop("block", 0, ceildiv(count, rows_), LoopKind::parallel, [&](const Dim &var) {
+        rows_from(min(var * Dim(rows_), count - Dim(rows_)), rows_);
+      });
+    // What a row has gathered of the spans before may not be added to twice.
+    Dim whole = l_.simplified(floordiv(count, rows_)), rest = l_.simplified(mod(count, rows_));
+    l_.loop("block", 0, whole, LoopKind::parallel,
+            [&](const Dim &var) { rows_from(var * Dim(rows_), rows_); });
+    if (rest.is_const(0))
+      return;
+    Dim left = named(rest, 0, rows_);
+    l_.if_then(kb::lt(kb::index(0), kb::index(left)),
+               [&] { rows_from(whole * Dim(rows_), left); });
   }
 
   // Keys that queries before `end` can see: whole panels, where that is a plain number of them.
@@ -196,6 +225,8 @@ private:
   // --- copies of keys and values -----------------------------------------------------------------
 
   void copy_span(const Dim &begin, const Dim &size) {
+    if (!copies_)
+      return;
     copy_keys(begin, size);
     copy_values(begin, size);
   }
@@ -445,7 +476,7 @@ private:
   Dim queries_, keys_;
   int64_t key_size_ = 0, value_size_ = 0;
   std::optional<int64_t> reach_; // queries before `end` see keys before end + reach
-  bool in_spans_ = false;
+  bool in_spans_ = false, copies_ = true;
   int64_t span_ = 0;       // keys at once
   int64_t row_ = 0;        // elements between rows of scores
   int64_t rows_ = 1;       // of a block

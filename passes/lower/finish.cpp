@@ -118,24 +118,34 @@ DimRanges dim_ranges(const Kernel &kernel) {
   return ranges;
 }
 
-// Iterations of a loop, taking the wider side of clamped bounds, without loop variables.
-Dim loop_extent(const Stmt &s, const std::set<Symbol> &defined) {
-  std::function<Dim(const Dim &, bool)> widen = [&](const Dim &d, bool upper) -> Dim {
-    if (d.terms().size() == 1 && d.constant_part() == 0 && d.terms()[0].coefficient == 1 &&
-        d.terms()[0].factors.size() == 1) {
-      const DimAtom &atom = d.terms()[0].factors[0];
-      if (atom.kind == AtomKind::min && upper)
-        return atom.args[0].is_const() ? atom.args[0] : atom.args[1];
-      if (atom.kind == AtomKind::max && !upper)
-        return atom.args[0].is_const() ? atom.args[0] : atom.args[1];
-    }
+// What loops and lets stand for in an estimate: the middle of a loop, the value of a let.
+using Estimates = std::map<Symbol, Dim>;
+
+Dim estimate(const Dim &d, const Estimates &estimates) {
+  if (d.is_const())
     return d;
-  };
-  Dim extent = widen(s.end, true) - widen(s.begin, false);
-  extent = extent.substitute([&](Symbol symbol) -> std::optional<Dim> {
-    return defined.contains(symbol) ? std::optional<Dim>(0) : std::nullopt;
+  return d.substitute([&](Symbol symbol) -> std::optional<Dim> {
+    auto it = estimates.find(symbol);
+    return it == estimates.end() ? std::nullopt : std::optional(it->second);
   });
+}
+
+Dim loop_extent(const Stmt &s, const Estimates &estimates) {
+  Dim extent = estimate(s.end - s.begin, estimates);
   return s.step > 1 ? ceildiv(extent, s.step) : extent;
+}
+
+void collect_estimates(const std::vector<Stmt> &body, Estimates &estimates) {
+  for (const Stmt &s : body) {
+    if (s.is(Stmt::Kind::loop))
+      estimates[s.name] = estimate(s.begin, estimates) +
+                          floordiv(loop_extent(s, estimates) - Dim(1), 2) * Dim(s.step);
+    else if (s.is(Stmt::Kind::let) && s.dtype == DType::i64)
+      estimates[s.name] =
+          s.value.is(Expr::Kind::index) ? estimate(s.value.index, estimates) : Dim(0);
+    collect_estimates(s.body, estimates);
+    collect_estimates(s.other, estimates);
+  }
 }
 
 int64_t expr_flops(const Expr &e) {
@@ -154,11 +164,12 @@ int64_t expr_flops(const Expr &e) {
   }
 }
 
-Dim body_flops(const std::vector<Stmt> &body, const std::set<Symbol> &defined) {
+// Of the two sides of a condition the second, the general case, counts.
+Dim body_flops(const std::vector<Stmt> &body, const Estimates &estimates) {
   Dim flops = 0;
   for (const Stmt &s : body) {
-    Dim inner = body_flops(s.body, defined) + body_flops(s.other, defined);
-    flops += s.is(Stmt::Kind::loop) ? inner * loop_extent(s, defined) : inner;
+    Dim inner = body_flops(s.other.empty() ? s.body : s.other, estimates);
+    flops += s.is(Stmt::Kind::loop) ? inner * loop_extent(s, estimates) : inner;
     if (!s.value.is(Expr::Kind::none))
       flops += expr_flops(s.value);
   }
@@ -166,7 +177,7 @@ Dim body_flops(const std::vector<Stmt> &body, const std::set<Symbol> &defined) {
 }
 
 // Elements of each buffer that are loaded or stored, counted as often as they are.
-void count_accesses(const std::vector<Stmt> &body, const std::set<Symbol> &defined, const Dim &times,
+void count_accesses(const std::vector<Stmt> &body, const Estimates &estimates, const Dim &times,
                     std::map<Symbol, Dim> &counts) {
   std::function<void(const Expr &)> visit = [&](const Expr &e) {
     if (e.is(Expr::Kind::load) || e.is(Expr::Kind::gather))
@@ -178,17 +189,17 @@ void count_accesses(const std::vector<Stmt> &body, const std::set<Symbol> &defin
     visit(s.value);
     if (s.is(Stmt::Kind::store))
       counts[s.name] += times * Dim(s.value.lanes);
-    Dim inner = s.is(Stmt::Kind::loop) ? times * loop_extent(s, defined) : times;
-    count_accesses(s.body, defined, inner, counts);
-    count_accesses(s.other, defined, inner, counts);
+    Dim inner = s.is(Stmt::Kind::loop) ? times * loop_extent(s, estimates) : times;
+    count_accesses(s.body, estimates, inner, counts);
+    count_accesses(s.other, estimates, inner, counts);
   }
 }
 
 // A buffer is touched once, or as often as something looks at it: of a table, the rows looked up.
-void estimate_bytes(Kernel &kernel, const std::set<Symbol> &defined) {
+void estimate_bytes(Kernel &kernel, const Estimates &estimates) {
   std::map<Symbol, Dim> counts;
   DimRanges ranges = dim_ranges(kernel);
-  count_accesses(kernel.body, defined, 1, counts);
+  count_accesses(kernel.body, estimates, 1, counts);
   kernel.bytes = 0;
   for (const KernelBuffer &b : kernel.buffers) {
     Dim touched = b.size, accesses = counts[b.name];
@@ -266,8 +277,10 @@ void finish_kernel(Kernel &kernel) {
   for (Symbol s : used)
     if (!defined.contains(s))
       kernel.dims.push_back(s);
-  kernel.flops = body_flops(kernel.body, defined);
-  estimate_bytes(kernel, defined);
+  Estimates estimates;
+  collect_estimates(kernel.body, estimates);
+  kernel.flops = body_flops(kernel.body, estimates);
+  estimate_bytes(kernel, estimates);
 }
 
 } // namespace kiln
