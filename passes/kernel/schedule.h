@@ -16,6 +16,7 @@ namespace kiln {
 struct TileChoice {
   std::optional<int64_t> rows,
       vectors;                   // of a tile at most; one that needs more registers is not taken
+  std::optional<int64_t> depth;  // steps of the outermost reduction in a piece; 0: all
   std::optional<int64_t> unroll; // steps of the innermost reduction in a round of its loop
   std::optional<int64_t> prefetch_steps; // how far ahead a packed operand is asked for; 0: never
   std::optional<bool> prefetch_next;     // the next group of panels, while this one is computed

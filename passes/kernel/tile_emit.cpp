@@ -10,6 +10,7 @@
 //     for r in 0..6 unroll {
 //       let a: f32x16 = broadcast(a[...], 16)
 //       for c in 0..4 unroll { acc[4*r + c] = fma(a, col[c], acc[4*r + c]) } } } }
+#include "passes/kernel/tile_depth.h"
 #include "passes/kernel/tile_prefetch.h"
 
 #include <algorithm>
@@ -37,26 +38,13 @@ public:
   }
 
   std::optional<Stmt> run() {
-    Symbol group = names_.fresh("g"), tile = names_.fresh("t");
-    tile_ = tile;
-    std::vector<Stmt> inner, copies = pack_operands(group);
-    // Pieces as a chain of ifs, so that the loops around it stay perfectly nested.
-    if (!columns_from(0, group, 0, tile, inner))
+    Symbol group = names_.fresh("g");
+    tile_ = names_.fresh("t");
+    std::vector<Stmt> out;
+    if (shape_.depth > 0 ? !group_in_pieces(group, out) : !whole_group(group, out))
       return std::nullopt;
-    if (nest_.row)
-      inner = wrap(kb::loop(tile, 0, total(shape_.rows), LoopKind::parallel, std::move(inner)));
-    append(copies, std::move(inner));
-    std::vector<Stmt> out = std::move(copies);
-    size_t group_at = nest_.panel ? *nest_.panel : nest_.vector;
-    for (size_t i = nest_.loops.size(); i-- > 0;) {
-      if (i == group_at) {
-        out = wrap(kb::loop(group, 0, total(shape_.columns), LoopKind::parallel, std::move(out)));
-      } else if (i != nest_.vector && !(nest_.row && i == *nest_.row)) {
-        Stmt loop = nest_.loops[i];
-        loop.body = std::move(out);
-        out = wrap(std::move(loop));
-      }
-    }
+    out = wrap(kb::loop(group, 0, total(shape_.columns), LoopKind::parallel, std::move(out)));
+    wrap_loops(0, group_at(), out);
     return std::move(out[0]);
   }
 
@@ -65,6 +53,71 @@ private:
     std::vector<Stmt> out;
     out.push_back(std::move(s));
     return out;
+  }
+
+  size_t group_at() const { return nest_.panel ? *nest_.panel : nest_.vector; }
+
+  // The loops of [begin, end) that are neither tiles nor groups, around `body`.
+  void wrap_loops(size_t begin, size_t end, std::vector<Stmt> &body) const {
+    for (size_t i = end; i-- > begin;)
+      if (i != nest_.vector && !(nest_.row && i == *nest_.row)) {
+        Stmt loop = nest_.loops[i];
+        loop.body = std::move(body);
+        body = wrap(std::move(loop));
+      }
+  }
+
+  // All tiles of a group, and the loops around them that are inside the group's. Pieces of rows and
+  // columns are a chain of ifs, so that the loops around it stay perfectly nested.
+  bool tiles_of_group(Symbol group, std::vector<Stmt> &out) {
+    if (!columns_from(0, group, 0, tile_, out))
+      return false;
+    if (nest_.row)
+      out = wrap(kb::loop(tile_, 0, total(shape_.rows), LoopKind::parallel, std::move(out)));
+    return true;
+  }
+
+  bool whole_group(Symbol group, std::vector<Stmt> &out) {
+    out = pack_operands(group);
+    std::vector<Stmt> inner;
+    if (!tiles_of_group(group, inner))
+      return false;
+    append(out, std::move(inner));
+    wrap_loops(group_at() + 1, nest_.loops.size(), out);
+    return true;
+  }
+
+  bool group_in_pieces(Symbol group, std::vector<Stmt> &out) {
+    cut_ = cut_reduction(nest_, shape_, names_);
+    ranges_.set(cut_->piece, {Dim(0), cut_->pieces()});
+    for (const Stmt &s : cut_->sums)
+      stored_.insert(s.name);
+    auto tiles = [&](std::vector<Stmt> body, std::vector<Stmt> &to) {
+      nest_.body = std::move(body);
+      std::vector<Stmt> inner;
+      if (!tiles_of_group(group, inner))
+        return false;
+      wrap_loops(group_at() + 1, nest_.loops.size(), inner);
+      rename_declarations(inner, names_);
+      append(to, std::move(inner));
+      return true;
+    };
+    std::vector<Stmt> set_up = cut_->set_up, finish = cut_->finish;
+    out = cut_->sums;
+    if (!tiles(std::move(set_up), out))
+      return false;
+    nest_.body = cut_->add;
+    if (nest_.packed_along) {
+      nest_.packed_along->begin = cut_->begin();
+      nest_.packed_along->end = cut_->end();
+    }
+    std::vector<Stmt> piece = pack_operands(group);
+    adding_ = true;
+    if (!tiles(nest_.body, piece))
+      return false;
+    adding_ = false;
+    out.push_back(kb::loop(cut_->piece, 0, cut_->pieces(), LoopKind::serial, std::move(piece)));
+    return tiles(std::move(finish), out);
   }
 
   // Copies the operands of a column group, and has the body read the copies.
@@ -79,19 +132,20 @@ private:
       Symbol copy = names_.fresh("packed"), k = names_.fresh(along.name.text()),
              c = names_.fresh("c");
       Dim to = Dim::symbol(k) * Dim(width) + Dim::symbol(c);
+      Dim first = along.begin; // not 0 in pieces
       Expr value = e;
       value.index = e.index.substitute([&](Symbol s) -> std::optional<Dim> {
         if (s == vector.name)
           return base + Dim::symbol(c);
-        return s == along.name ? std::optional(Dim::symbol(k)) : std::nullopt;
+        return s == along.name ? std::optional(first + Dim::symbol(k)) : std::nullopt;
       });
       Dim columns = kiln::min(Dim(width), vector.end - base);
       std::vector<Stmt> body = wrap(kb::store(copy, to, std::move(value)));
       body = wrap(kb::loop(c, 0, columns, LoopKind::parallel, std::move(body)));
-      out.push_back(
-          kb::alloc(copy, e.dtype, trip_count(along).as_const() * width, 1, MemorySpace::stack));
-      out.push_back(kb::loop(k, 0, along.end, LoopKind::parallel, std::move(body)));
-      Dim from = Dim::symbol(along.name) * Dim(width) + Dim::symbol(vector.name) - base;
+      int64_t steps = cut_ ? cut_->steps : trip_count(along).as_const();
+      out.push_back(kb::alloc(copy, e.dtype, steps * width, 1, MemorySpace::stack));
+      out.push_back(kb::loop(k, 0, trip_count(along), LoopKind::parallel, std::move(body)));
+      Dim from = (Dim::symbol(along.name) - first) * Dim(width) + Dim::symbol(vector.name) - base;
       replace_loads(nest_.body, e, kb::load(copy, e.dtype, from));
     }
     return out;
@@ -250,6 +304,9 @@ private:
         return panel;
       if (nest_.row && s == nest_.loops[*nest_.row].name)
         return row;
+      if (cut_ && s == cut_->first_column)
+        return nest_.panel ? column_.first
+                           : nest_.vector_loop().begin + column_.first * Dim(nest_.lanes);
       return std::nullopt;
     });
   }
@@ -565,9 +622,10 @@ private:
   // Of the operands that all rows share and that are constant.
   std::vector<Stmt> next_group_prefetches(const std::vector<Stmt> &body) const {
     std::vector<Stmt> out;
-    if (!shape_.prefetch_next)
+    if (!shape_.prefetch_next || (cut_ && !adding_))
       return out;
     TilePlace place;
+    place.cut = cut_ ? &*cut_ : nullptr;
     place.tile = tile_;
     place.row_tiles = nest_.row ? 0 : 1;
     for (const TilePiece &p : shape_.rows)
@@ -598,6 +656,8 @@ private:
   Symbol tile_, row_var_, panel_var_, vector_var_, prefetch_loop_;
   VectorContext context_;
   std::vector<Stmt> reductions_;
+  std::optional<DepthCut> cut_;
+  bool adding_ = false; // the tiles that add a piece
 };
 
 } // namespace

@@ -7,7 +7,12 @@ namespace {
 
 constexpr int64_t kMaxBorder = 16;
 // A packed operand is a column group of at most this many steps of the reduction.
-constexpr int64_t kMaxPackedSteps = 4096;
+constexpr int64_t kMaxPackedSteps = 32768;
+// Lines of a contiguous operand so far apart that each lies in a page and a cache set with many
+// others are copied if enough rows read them.
+constexpr int64_t kFarBytes = 2048;
+constexpr int64_t kMinRowsForGathering = 48;
+constexpr int64_t kMinFarSteps = 64;
 constexpr int64_t kMinRowsForPacking = 4;
 constexpr int64_t kMinStridedTrips = 8;
 constexpr int64_t kMinDotTrips = 16;
@@ -338,6 +343,31 @@ bool choose_loops(TileNest &nest, size_t vector_at, const BodyFacts &facts,
   return true;
 }
 
+// Contiguous operands whose lines lie far apart, as packed ones.
+void pack_far_lines(TileNest &nest, const BodyFacts &facts) {
+  if (!nest.row || nest.panel || !nest.has_scalar_operand || !nest.reuses_rows)
+    return;
+  auto rows = trip_count(nest.loops[*nest.row]).try_const();
+  if (!rows || *rows < kMinRowsForGathering)
+    return;
+  TileNest packed = nest;
+  for (const Expr &e : facts.reduce_loads) {
+    if (!is_vector_load(e, nest.vector_loop().name))
+      continue;
+    const Stmt *along = packing_loop(e, facts);
+    if (!along || (packed.packed_along && packed.packed_along->name != along->name) ||
+        trip_count(*along).as_const() < kMinFarSteps)
+      return;
+    auto step = e.index.coefficient_of(along->name);
+    if (!step->is_const() || step->as_const() * int64_t(dtype_bytes(e.dtype)) < kFarBytes)
+      return;
+    packed.packed_along = *along;
+    packed.packed.push_back(e);
+  }
+  if (!packed.packed.empty() && can_pack(packed))
+    nest = std::move(packed);
+}
+
 } // namespace
 
 std::optional<TileNest> find_tile_nest(const Stmt &outermost, const MachineDesc &machine,
@@ -356,8 +386,11 @@ std::optional<TileNest> find_tile_nest(const Stmt &outermost, const MachineDesc 
       return std::nullopt;
     for (size_t i = nest.loops.size(); i-- > 0;)
       if (suits_as_vector(nest, i, facts, form))
-        if (choose_loops(nest, i, facts, machine, ranges))
+        if (choose_loops(nest, i, facts, machine, ranges)) {
+          if (form == VectorForm::contiguous)
+            pack_far_lines(nest, facts);
           return nest;
+        }
   }
   return std::nullopt;
 }

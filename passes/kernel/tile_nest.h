@@ -56,6 +56,7 @@ struct TileShape {
   std::vector<TilePiece> rows, columns; // a column is a panel, or a vector where there is no panel
   int64_t vectors_per_column = 1;
   int64_t packed_width = 0;   // columns of a copied operand
+  int64_t depth = 0;          // steps of the outermost reduction in a piece; 0: all
   int64_t unroll = 4;         // steps of the innermost reduction in a round
   int64_t prefetch_steps = 0; // how many steps ahead a packed operand is asked for; 0: never
   bool prefetch_next = false; // the next column group's part of it, into the second level

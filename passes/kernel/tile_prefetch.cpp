@@ -46,28 +46,26 @@ std::vector<Stmt> prefetch_next_group(const Expr &operand, const TileNest &nest,
   if (nest.row)
     rounds.add(Dim::symbol(place.tile), place.row_tiles);
   // How often a reduction runs follows from how its steps divide the panel: it may be cut short.
-  int64_t outer = panel_size;
+  int64_t outer = panel_size, piece_size = 0;
   for (const Stmt &r : place.reductions) {
     auto step = operand.index.coefficient_of(r.name);
     if (!step || !step->is_const() || step->as_const() <= 0 || outer % step->as_const() != 0)
       return {};
-    rounds.add(Dim::symbol(r.name), outer / step->as_const());
+    bool cut = place.cut && r.begin.depends_on(place.cut->piece);
+    if (cut && outer != panel_size)
+      return {};
+    if (cut)
+      rounds.add(Dim::symbol(r.name) - place.cut->begin(), place.cut->steps);
+    else
+      rounds.add(Dim::symbol(r.name), outer / step->as_const());
     outer = step->as_const();
+    if (cut)
+      piece_size = outer * place.cut->steps;
   }
   if (!rounds.known || outer != nest.block)
     return {};
 
-  // Elements for each step, at most a line for each step and panel / 2.
-  int64_t line = kLineBytes / int64_t(dtype_bytes(operand.dtype));
-  int64_t group = panel_size * place.panels;
-  int64_t per_step = (group + rounds.count - 1) / rounds.count;
-  int64_t per_round = per_step * shape.unroll;
-  int64_t lines = (per_round + line - 1) / line;
-  if (lines > std::max<int64_t>(2, shape.unroll * place.panels / 2))
-    return {};
   Dim base = operand.index.substitute([&](Symbol s) -> std::optional<Dim> {
-    if (s == panel.name)
-      return place.next_panel;
     if (s == nest.vector_loop().name)
       return Dim(0);
     for (const Stmt &r : place.reductions)
@@ -75,10 +73,33 @@ std::vector<Stmt> prefetch_next_group(const Expr &operand, const TileNest &nest,
         return Dim(0);
     return std::nullopt;
   });
+  // The whole of the next group is one stretch of memory; the next piece of this one, or the first
+  // of the next, is one in each panel.
+  std::vector<Dim> stretches;
+  int64_t length = panel_size * place.panels;
+  if (!place.cut) {
+    stretches.push_back(base.substitute(panel.name, place.next_panel));
+  } else {
+    length = piece_size;
+    Dim next = Dim::symbol(place.cut->piece) + Dim(1), last = floordiv(next, place.cut->pieces());
+    Dim ahead = (Dim(1) - last) * next * Dim(piece_size) + last * Dim(panel_size * place.panels);
+    for (int64_t p = 0; p < place.panels; ++p)
+      stretches.push_back(base.substitute(panel.name, place.next_panel + Dim(p - place.panels)) +
+                          ahead);
+  }
+
+  // Elements for each step, at most a line for each step and panel / 2.
+  int64_t line = kLineBytes / int64_t(dtype_bytes(operand.dtype));
+  int64_t per_step = (length + rounds.count - 1) / rounds.count;
+  int64_t per_round = per_step * shape.unroll;
+  int64_t lines = (per_round + line - 1) / line;
+  if (lines * int64_t(stretches.size()) > std::max<int64_t>(2, shape.unroll * place.panels / 2))
+    return {};
   std::vector<Stmt> out;
-  for (int64_t i = 0; i < lines; ++i)
-    out.push_back(kb::prefetch(
-        operand.name, base + rounds.number * Dim(per_step) + Dim(i * per_round / lines), 2));
+  for (const Dim &start : stretches)
+    for (int64_t i = 0; i < lines; ++i)
+      out.push_back(kb::prefetch(
+          operand.name, start + rounds.number * Dim(per_step) + Dim(i * per_round / lines), 2));
   return out;
 }
 

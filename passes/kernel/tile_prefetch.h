@@ -11,7 +11,7 @@
 // loads overlap with the arithmetic of all of them.
 #pragma once
 
-#include "passes/kernel/tile_nest.h"
+#include "passes/kernel/tile_depth.h"
 
 namespace kiln {
 
@@ -21,7 +21,8 @@ struct TilePlace {
   int64_t row_tiles = 1;
   Dim next_panel; // the first panel of the next group
   int64_t panels = 1;
-  std::vector<Stmt> reductions; // around and including the innermost one, outermost first
+  const DepthCut *cut = nullptr; // where the reduction is in pieces: the next piece is asked for
+  std::vector<Stmt> reductions;  // around and including the innermost one, outermost first
 };
 
 // Prefetches of one round of the innermost reduction for `operand`, a load as the nest's body has

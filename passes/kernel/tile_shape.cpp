@@ -3,7 +3,7 @@
 // A tile of R rows and C vectors does R*C multiply-adds for R + C loads. R*C accumulators, C column
 // operands and one row operand must fit in the registers; fewer than latency * throughput
 // accumulators leave the multipliers idle; the last tiles of a row or column are part of the price.
-#include "passes/kernel/tile_nest.h"
+#include "passes/kernel/tile_depth.h"
 
 #include <algorithm>
 
@@ -85,7 +85,7 @@ bool fits(int64_t rows, int64_t vectors, const TileNest &nest, const MachineDesc
 
 // Copied operands of a column group stay in the second level while all rows read them.
 bool copies_fit(int64_t columns, const TileNest &nest, const MachineDesc &m) {
-  if (nest.packed.empty() || columns == 1)
+  if (nest.packed.empty() || columns == 1 || cuttable_reduction(nest))
     return true;
   int64_t bytes = 0;
   for (const Expr &e : nest.packed)
@@ -223,6 +223,7 @@ TileShape choose_tile_shape(const TileNest &nest, const MachineDesc &machine,
     if (partial)
       shape.columns.push_back({whole, n_columns - whole, 1, true, false});
   }
+  shape.depth = choose_depth(nest, shape, machine, choice.depth);
   return shape;
 }
 

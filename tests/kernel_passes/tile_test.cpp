@@ -8,6 +8,7 @@
 #include "tests/kernel_passes/run.h"
 
 #include <algorithm>
+#include <cmath>
 
 using namespace kiln;
 
@@ -38,7 +39,84 @@ void count_prefetches(std::vector<Stmt> &body) {
   }
 }
 
+// The scheduled kernel computes what the naive one does, with the same bits as `like` where given.
+naive::Run check(const Kernel &kernel, const Kernel &scheduled, const naive::Run *like = nullptr) {
+  Status status = verify_kernel(scheduled);
+  INFO(print_kernel(scheduled));
+  REQUIRE((status.ok() ? "" : status.error().message) == "");
+  naive::Run expected = naive::interpret(kernel, {}, false);
+  naive::Run run = naive::interpret(scheduled, {}, true);
+  REQUIRE(run.error == "");
+  size_t out = kernel.buffers.size() - 1;
+  int64_t n = int64_t(run.buffers[out].size()) / 4;
+  for (int64_t i = 0; i < n; ++i) {
+    double x = naive::number_at(DType::f32, expected.buffers[out], i),
+           y = naive::number_at(DType::f32, run.buffers[out], i);
+    if (!(std::fabs(x - y) <= 1e-4 * std::max(1.0, std::fabs(x))))
+      FAIL("[" << i << "] = " << y << ", expected " << x);
+  }
+  if (like)
+    CHECK(run.buffers[out] == like->buffers[out]);
+  return run;
+}
+
+int count_allocs(const Kernel &k, std::string_view stem) {
+  int n = 0;
+  visit_stmts(k.body, [&](const Stmt &s) {
+    n +=
+        s.is(Stmt::Kind::alloc) && s.space == MemorySpace::stack && s.name.text().starts_with(stem);
+  });
+  return n;
+}
+
 } // namespace
+
+TEST_CASE("long reductions are cut into pieces, and sums keep their bits") {
+  std::vector<Kernel> kernels = {
+      naive::matmul(29, 160, 64, true),
+      naive::matmul(33, 122, 45, true),
+      naive::matmul(48, 96, 70, false),
+      naive::matmul_transposed(2, 25, 70, 70),
+      naive::conv({1, 32, 80, 7, 7, 3, 3, 1, 1, true, 0}),
+      naive::conv({1, 40, 48, 6, 6, 3, 3, 1, 1, false, 0}),
+  };
+  for (const Kernel &kernel : kernels)
+    for (MachineDesc machine : cpu_machines()) {
+      Kernel whole = kernel, cut = kernel;
+      schedule(whole, machine);
+      naive::Run run = check(kernel, whole);
+      machine.l2_bytes = 12 << 10; // pieces that the interpreter has time for
+      ScheduleOptions options;
+      options.tile_choice.depth = kernel.name == "conv" ? 1 : 16;
+      schedule(cut, machine, options);
+      INFO(machine.name);
+      check(kernel, cut, &run);
+    }
+}
+
+TEST_CASE("what a group shares is cut where it is more than the second level holds") {
+  const MachineDesc machine = *find_machine("x86-64-v4");
+  Kernel small = naive::matmul(64, 768, 1024, true), large = naive::matmul(64, 768, 4096, true);
+  schedule(small, machine);
+  schedule(large, machine);
+  CHECK(count_allocs(small, "sum") == 0);
+  CHECK(count_allocs(large, "sum") == 1);
+  int asked = 0;
+  visit_stmts(large.body,
+              [&](const Stmt &s) { asked += s.is(Stmt::Kind::prefetch) && s.integer == 2; });
+  CHECK(asked > 0);
+}
+
+TEST_CASE("lines that lie far apart are copied where many rows read them") {
+  const MachineDesc machine = *find_machine("x86-64-v4");
+  for (auto [m, n, copies] : {std::tuple(64, 1024, 1), {64, 96, 0}, {16, 1024, 0}}) {
+    Kernel kernel = naive::matmul(m, n, 96, false);
+    Kernel scheduled = kernel;
+    schedule(scheduled, machine);
+    CHECK(count_allocs(scheduled, "packed") == copies);
+    check(kernel, scheduled);
+  }
+}
 
 TEST_CASE("the next group of panels is asked for while one is computed") {
   const int64_t m = 29, n = 192, k = 64;
@@ -109,9 +187,8 @@ TEST_CASE("reductions that are cut short at an edge are prefetched for like whol
     Kernel kernel = naive::conv({1, 64, 128, 14, 14, 3, 3, 1, 1, halo, 0});
     schedule(kernel, *find_machine("x86-64-v4"));
     int asked = 0;
-    visit_stmts(kernel.body, [&](const Stmt &s) {
-      asked += s.is(Stmt::Kind::prefetch) && s.integer == 2;
-    });
+    visit_stmts(kernel.body,
+                [&](const Stmt &s) { asked += s.is(Stmt::Kind::prefetch) && s.integer == 2; });
     CHECK(asked > 0);
   }
 }
