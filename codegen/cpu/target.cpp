@@ -7,6 +7,7 @@
 #include <llvm/IR/Verifier.h>
 #include <llvm/MC/TargetRegistry.h>
 #include <llvm/Passes/PassBuilder.h>
+#include <llvm/Support/CommandLine.h>
 #include <llvm/Support/TargetSelect.h>
 #include <llvm/Support/raw_ostream.h>
 #include <llvm/Transforms/InstCombine/InstCombine.h>
@@ -23,9 +24,20 @@
 namespace kiln::cpu {
 namespace {
 
+// Loop strength reduction looks for a cheaper set of induction variables. Kernels address their
+// buffers by one variable and constant offsets already, which it takes apart at times, and it is
+// most of the code generator's time. LLVM knows it as an option of its command line only.
+void disable_loop_strength_reduction() {
+  auto &options = llvm::cl::getRegisteredOptions();
+  auto it = options.find("disable-lsr");
+  KILN_CHECK(it != options.end(), "this LLVM has no option disable-lsr");
+  static_cast<llvm::cl::opt<bool> *>(it->second)->setValue(true);
+}
+
 void initialize_targets() {
   static std::once_flag once;
   std::call_once(once, [] {
+    disable_loop_strength_reduction();
     LLVMInitializeX86TargetInfo();
     LLVMInitializeX86Target();
     LLVMInitializeX86TargetMC();
