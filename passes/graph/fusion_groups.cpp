@@ -47,7 +47,8 @@ bool BlockFuser::run() {
     if (op_def(node(p).op).has(kReduction) && op_def(node(p).op).reduce && is_free(p))
       fuse_reduction(p);
   for (int p = 0; p < count; ++p)
-    if (op_def(node(p).op).lower && op_def(node(p).op).has(kMovement) && is_free(p))
+    if (op_def(node(p).op).lower && (op_def(node(p).op).has(kMovement) || node(p).op == Op::pad) &&
+        is_free(p))
       fuse_lower(p);
   fuse_elementwise();
   return build();

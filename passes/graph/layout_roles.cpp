@@ -261,7 +261,9 @@ KernelWants kernel_wants(const Function &function, NodeId id, int64_t block) {
     } else if (node.op == Op::resize && function.type(node.operands[0]).rank() > 1 &&
                function.type(node.operands[0]).shape[1] ==
                    function.type(node.results[0]).shape[1]) {
-      out.makes = Makes::inherits;
+      // Positions and weights are worked out once for all channels of a block.
+      bool copies = node.attrs.get_string("mode") == "nearest";
+      out.makes = copies ? Makes::inherits : Makes::as_read;
       set_all(out, Want::match);
     } else {
       out.makes = Makes::any;

@@ -146,7 +146,7 @@ TileShape choose_tile_shape(const TileNest &nest, const MachineDesc &machine,
   int64_t best_rows = 1, best_columns = 1;
   double best = 1e300;
   auto consider = [&](const TileChoice &wanted) {
-    for (int64_t r = 1; r <= std::min<int64_t>(guess_rows, nest.reuses_rows ? 16 : 4); ++r)
+    for (int64_t r = 1; r <= std::min<int64_t>(guess_rows, nest.reuses_rows ? 16 : 8); ++r)
       for (int64_t c = 1; c <= std::min<int64_t>(guess_columns, 16); ++c) {
         int64_t vectors = c * shape.vectors_per_column;
         if ((wanted.rows && r != std::min(*wanted.rows, guess_rows)) ||
