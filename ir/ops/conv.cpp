@@ -88,14 +88,16 @@ Dim add_axis(ReduceSpec &spec, std::string_view stem, const Dim &begin, const Di
 }
 
 // Taps that read nothing but padding for a whole line of results are left out even where a halo of
-// zeros is there to be read, once the line and the sum over channels make up for the bounds.
+// zeros is there to be read, once the line and the sum over channels make up for the bounds. In large
+// images such lines are rare, and plain bounds make better addresses.
 bool leaves_out_padding(LowerContext &c, const Window &w, size_t d) {
-  constexpr int64_t kLeastLine = 4, kLeastChannels = 16;
+  constexpr int64_t kLeastLine = 4, kLeastChannels = 16, kMostLines = 16;
   auto at_least = [](const Dim &n, int64_t least) { return n.is_const() && n.as_const() >= least; };
   const Shape &weight = c.operand_type(1).shape;
-  return d + 1 < w.rank() && at_least(weight[0], kLeastChannels) &&
+  const Dim &lines = c.result_type().shape[d + 2];
+  return d + 1 < w.rank() && lines.is_const() && lines.as_const() <= kMostLines && at_least(weight[0], kLeastChannels) &&
          at_least(weight[1], kLeastChannels) && at_least(c.result_type().shape.back(), kLeastLine) &&
-         w.pad_lo[d].is_const() && c.result_type().shape[d + 2].is_const();
+         w.pad_lo[d].is_const();
 }
 
 ReduceSpec reduce(LowerContext &c, std::span<const Dim> index) {
