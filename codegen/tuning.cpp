@@ -27,6 +27,7 @@ std::optional<int64_t> number(const std::optional<bool> &value) {
 const Setting kSettings[] = {
     {"rows", 1, 64, [](const KernelTuning &t) { return t.tile.rows; }, [](KernelTuning &t, int64_t v) { t.tile.rows = v; }},
     {"vectors", 1, 64, [](const KernelTuning &t) { return t.tile.vectors; }, [](KernelTuning &t, int64_t v) { t.tile.vectors = v; }},
+    {"depth", 0, 65536, [](const KernelTuning &t) { return t.tile.depth; }, [](KernelTuning &t, int64_t v) { t.tile.depth = v; }},
     {"unroll", 1, 64, [](const KernelTuning &t) { return t.tile.unroll; }, [](KernelTuning &t, int64_t v) { t.tile.unroll = v; }},
     {"prefetch", 0, 1024, [](const KernelTuning &t) { return t.tile.prefetch_steps; },
      [](KernelTuning &t, int64_t v) { t.tile.prefetch_steps = v; }},

@@ -32,7 +32,7 @@ struct Variant {
 };
 
 // Tiles that fill the registers, for each width the tallest one and some less tall, then the rest one
-// by one: unrolling, how far ahead operands are asked for, whether threads are worth it.
+// by one: pieces of long reductions, unrolling, how far ahead operands are asked for, whether threads are worth it.
 std::vector<Variant> variants(const MachineDesc &machine, int threads) {
   std::vector<Variant> out;
   auto add_tile = [&](int64_t rows, int64_t vectors) {
@@ -47,6 +47,9 @@ std::vector<Variant> variants(const MachineDesc &machine, int threads) {
       if (rows - less >= 2)
         add_tile(rows - less, vectors);
   }
+  for (int64_t depth : {0, 128, 256, 512})
+    out.push_back({depth > 0 ? fmt::format("reductions in pieces of {}", depth) : std::string("reductions in one piece"),
+                   [=](KernelTuning &t) { t.tile.depth = depth; }});
   for (int64_t unroll : {2, 8, 1})
     out.push_back({fmt::format("{} steps a round", unroll), [=](KernelTuning &t) { t.tile.unroll = unroll; }});
   for (int64_t steps : {0, 4, 16})

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""The benchmark's models, made from scratch: eleven common networks with seeded random weights.
+"""The benchmark's models, made from scratch: eleven common networks with seeded random weights, and single layers.
 
     python3 models.py FOLDER [NAME...]
 
 Writes FOLDER/NAME.onnx and FOLDER/NAME.npz, which holds `in:NAME` for each input and `out:NAME` for each output, as
-ONNX Runtime computes it. Times depend on shapes and not on what the weights have learned, so nothing is downloaded.
+ONNX Runtime computes it. Single layers, for profiles, are named by their sizes: `matmul_128x3072x768` (rows, columns, depth),
+`conv_64x56x3x1` (channels, size of the image, kernel, stride; four layers one after the other), `attention_12x128x64` (heads,
+length, width of a head). Times depend on shapes and not on what the weights have learned, so nothing is downloaded.
 Needs numpy, onnx and onnxruntime.
 """
 import os
@@ -269,6 +271,37 @@ def lstm(name, steps=100, width=128, hidden=256):
     return n, {"x": sample(4, 1, steps, width)}, n.linear(n.add("Transpose", h, perm=[1, 0, 2]), hidden, 10)
 
 
+def matmul(name, rows, columns, depth):
+    n = Net(name, x=(F32, [rows, depth]))
+    return n, {"x": sample(6, rows, depth)}, n.linear("x", depth, columns)
+
+
+def conv(name, channels, size, kernel, stride):
+    n, h = Net(name, x=(F32, [1, channels, size, size])), "x"
+    for _ in range(4 if stride == 1 else 1):
+        h = n.relu(n.conv(h, channels, channels, kernel, stride))
+    return n, {"x": sample(7, 1, channels, size, size)}, h
+
+
+def attention(name, heads, length, size):
+    n = Net(name, x=(F32, [1, length, heads * size]))
+    return n, {"x": sample(8, 1, length, heads * size)}, n.attention("x", length, heads * size, heads)
+
+
+LAYERS = {"matmul": (matmul, 3), "conv": (conv, 4), "attention": (attention, 3)}
+
+
+def make(name):
+    if name in MODELS:
+        return MODELS[name](name)
+    kind, _, sizes = name.partition("_")
+    function, count = LAYERS.get(kind, (None, 0))
+    numbers = [int(s) for s in sizes.split("x") if s.isdigit() and int(s) > 0]
+    if function is None or len(numbers) != count or "x".join(map(str, numbers)) != sizes:
+        sys.exit(f"no such model: {name}; there are {', '.join(MODELS)}, and layers with their sizes: matmul_RxCxD, conv_CxHxKxS, attention_HxLxD")
+    return function(name, *numbers)
+
+
 MODELS = {
     "mlp_b1": lambda name: mlp(name, 1),
     "mlp_b64": lambda name: mlp(name, 64),
@@ -288,11 +321,9 @@ def main(arguments):
     if not arguments or any(a.startswith("-") for a in arguments):
         sys.exit(__doc__)
     folder, names = arguments[0], arguments[1:] or list(MODELS)
-    if unknown := [n for n in names if n not in MODELS]:
-        sys.exit(f"no such model: {', '.join(unknown)}; there are: {', '.join(MODELS)}")
     os.makedirs(folder, exist_ok=True)
     for name in names:
-        net, samples, output = MODELS[name](name)
+        net, samples, output = make(name)
         net.save(folder, samples, output)
 
 
