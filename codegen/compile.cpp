@@ -2,6 +2,7 @@
 
 #include "codegen/tuning.h"
 #include "ir/kernel/scratch.h"
+#include "codegen/dot4.h"
 #include "ir/pack.h"
 #include "passes/kernel/schedule.h"
 #include "passes/lower/lower.h"
@@ -183,6 +184,9 @@ bool optimise_module(Module &module, const CompileOptions &options, Diagnostics 
   PassContext context(diagnostics);
   context.flags.keep_params = options.keep_params;
   context.flags.weights = options.weights;
+  if (!options.machines.empty() &&
+      std::all_of(options.machines.begin(), options.machines.end(), has_dot4))
+    context.native.push_back(Op::dequantize);
   PassManager manager(context, options.passes);
   bool whole = run_graph_pipeline(module, manager, options.level);
   if (pass_times)

@@ -26,6 +26,10 @@ std::vector<MachineDesc> cpu_machines() {
   v4.has_masks = true;
   v4.has_broadcast_operand = true;
 
+  MachineDesc vnni = v4;
+  vnni.name = "x86-64-v4+avx512vnni";
+  vnni.features += ",+avx512vnni";
+
   MachineDesc arm;
   arm.name = "aarch64";
   arm.triple = "aarch64-unknown-linux-gnu";
@@ -35,7 +39,7 @@ std::vector<MachineDesc> cpu_machines() {
   arm.vector_registers = 32;
   arm.has_fma = true;
   arm.l1_bytes = 64 << 10;
-  return {v2, v3, v4, arm};
+  return {v2, v3, v4, vnni, arm};
 }
 
 MachineDesc host_machine() {
@@ -43,12 +47,12 @@ MachineDesc host_machine() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("x86-64-v4"))
-    return machines[2];
+    return machines[__builtin_cpu_supports("avx512vnni") ? 3 : 2];
   if (__builtin_cpu_supports("x86-64-v3"))
     return machines[1];
   return machines[0];
 #else
-  return machines[3];
+  return machines[4];
 #endif
 }
 

@@ -3,6 +3,8 @@
 #include "ir/dim.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <numeric>
 
 namespace kiln {
 namespace {
@@ -87,6 +89,31 @@ bool sign_known(const Dim &a, const DimRanges &ranges, bool &nonnegative) {
   return i.lo >= 0 || i.hi <= 0;
 }
 
+// x = d * high + low with d a divisor of y and low in [0, d): where x and y are the numerator and the
+// constant divisor of 4*i + j, j below 4, and 16. Then x / y = high / (y / d).
+struct Digits {
+  int64_t d = 1;
+  Dim high, low;
+};
+
+std::optional<Digits> split_digits(const Dim &x, int64_t y, const DimRanges &ranges) {
+  for (const DimTerm &term : x.terms()) {
+    int64_t d = std::gcd(std::abs(term.coefficient), y);
+    if (d <= 1 || d == y)
+      continue;
+    Dim low = ((x.constant_part() % d) + d) % d;
+    for (Symbol s : x.symbols())
+      if (auto c = x.coefficient_of(s); c && c->is_const() && c->as_const() % d != 0)
+        low += *c * Dim::symbol(s);
+    Dim high = x - low;
+    if (low.is_const(0) || !mod(high, d).is_const(0) || !known_nonnegative(low, ranges) ||
+        !known_nonnegative(Dim(d - 1) - low, ranges))
+      continue;
+    return Digits{d, floordiv(high, d), low};
+  }
+  return std::nullopt;
+}
+
 } // namespace
 
 void DimRanges::set(Symbol name, DimRange range) { list_.emplace_back(name, std::move(range)); }
@@ -142,6 +169,14 @@ Dim simplify(const Dim &a, const DimRanges &ranges) {
           product *= factor.kind == Kind::floordiv ? Dim(0) : x;
           break;
         }
+        if (y.is_const() && y.as_const() > 1)
+          if (auto digits = split_digits(x, y.as_const(), ranges)) {
+            Dim rest = y.as_const() / digits->d;
+            product *= factor.kind == Kind::floordiv
+                           ? simplify(floordiv(digits->high, rest), ranges)
+                           : simplify(mod(digits->high, rest), ranges) * Dim(digits->d) + digits->low;
+            break;
+          }
         // Folding moves multiples of y out of x; what is left may now lie within [0, y).
         Dim folded = factor.kind == Kind::floordiv ? floordiv(x, y) : mod(x, y);
         bool same = folded.constant_part() == 0 && folded.terms().size() == 1 &&

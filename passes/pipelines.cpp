@@ -1,5 +1,7 @@
 #include "passes/pipelines.h"
 
+#include <vector>
+
 namespace kiln {
 
 bool run_graph_pipeline(Module &module, PassManager &manager, OptLevel level) {
@@ -9,13 +11,18 @@ bool run_graph_pipeline(Module &module, PassManager &manager, OptLevel level) {
   if (!run("dce")) // only exported functions are left
     return false;
 
-  if (level == OptLevel::o0)
+  if (level == OptLevel::o0) {
+    std::erase(manager.context().native, Op::dequantize);
     return run("decompose"); // only primitives are left, and what the target has a kernel for
+  }
 
   if (!run("freeze")) // weights of inference are constants, so that they can be folded and packed
     return false;
   constexpr std::string_view kSimplify[] = {"canonicalise", "fold", "cse", "dce"};
   if (!manager.run_until_stable(module, kSimplify, 4)) // composites are as simple as they get
+    return false;
+  // What is quantised is computed so, where the target can.
+  if (std::erase(manager.context().native, Op::dequantize) && !run("integer-products"))
     return false;
   if (!run("raise")) // what was a composite for its author is one again
     return false;

@@ -71,6 +71,7 @@ struct KernelPassInfo {
 constexpr KernelPassInfo kKernelPasses[] = {
     {"simplify-kernel", [](Kernel &k, const MachineDesc &) { return simplify_kernel(k); }},
     {"collapse-loops", [](Kernel &k, const MachineDesc &) { return collapse_loops(k); }},
+    {"dot-products", dot_products},
     {"tile-contraction", [](Kernel &k, const MachineDesc &m) { return tile_contraction(k, m); }},
     {"transpose-tiles", transpose_tiles},
     {"vectorise", vectorise},

@@ -87,6 +87,7 @@ private:
   llvm::Value *emit_number(const Expr &e);
   llvm::Value *emit_select(const Expr &e);
   llvm::Value *emit_reduce(const Expr &e);
+  llvm::Value *emit_dot4(const Expr &e);
   llvm::Value *emit_lanes(const Expr &e);
 
   // emit_arith.cpp

@@ -27,6 +27,11 @@ bool cheap(const OpDef &def, std::span<const Val> operands) {
   return work.is_const() && work.as_const() <= (1 << 22);
 }
 
+// Weights stay quantised: passes know whether the target computes with them.
+bool is_weight(Op op, std::span<const Val> operands) {
+  return op == Op::dequantize && operands[0].rank() >= 2 && dtype_bits(operands[0].dtype()) == 8;
+}
+
 } // namespace
 
 Result<Val> Emitter::emit(Op op, std::vector<Val> operands, Attrs attrs) {
@@ -82,7 +87,7 @@ Emitter::try_compute(Op op, std::span<const Val> operands, const Attrs &attrs) {
     constant &= v.constant != nullptr;
     types.push_back(v.type);
   }
-  if (!cheap(def, operands))
+  if (!cheap(def, operands) || is_weight(op, operands))
     return Out();
   KILN_TRY(inferred, infer_alone(op, types, attrs));
   for (const TensorType &type : inferred.results)

@@ -1,5 +1,7 @@
 #include "ir/kernel/build.h"
 
+#include "ir/kernel/dot4.h"
+
 namespace kiln {
 
 std::string_view unary_name(UnaryOp op) {
@@ -192,10 +194,12 @@ Expr broadcast(Expr a, int lanes) {
 Expr iota(DType dtype, int lanes) { return make(Expr::Kind::iota, dtype, lanes); }
 
 Expr fma(Expr a, Expr b, Expr c) {
-  check_same(a, b, "fma");
-  check_same(a, c, "fma");
-  DType dtype = a.dtype;
-  int lanes = a.lanes;
+  if (!fits_dot4(a, b, c)) {
+    check_same(a, b, "fma");
+    check_same(a, c, "fma");
+  }
+  DType dtype = c.dtype;
+  int lanes = c.lanes;
   return make(Expr::Kind::fma, dtype, lanes, {std::move(a), std::move(b), std::move(c)});
 }
 

@@ -1,5 +1,6 @@
 #include "ir/kernel/interpret.h"
 
+#include "ir/kernel/dot4.h"
 #include "ir/kernel/scalar_value.h"
 
 #include <algorithm>
@@ -192,6 +193,10 @@ private:
       each([&](size_t i) { return int_scalar(e.dtype, int64_t(i)); });
       break;
     case Expr::Kind::fma:
+      if (is_dot4(e)) {
+        each([&](size_t i) { return dot4(args, i); });
+        break;
+      }
       each([&](size_t i) { return fma_scalar(e.dtype, args[0][i], args[1][i], args[2][i]); });
       break;
     case Expr::Kind::reduce:
@@ -213,6 +218,16 @@ private:
       break;
     }
     return out;
+  }
+
+  static ScalarValue dot4(const std::vector<Lanes> &args, size_t lane) {
+    uint32_t sum = uint32_t(args[2][lane].i);
+    for (size_t k = 0; k < 4; ++k) {
+      int64_t a = args[0][args[0].size() == 4 ? k : 4 * lane + k].i;
+      int64_t b = args[1][args[1].size() == 4 ? k : 4 * lane + k].i;
+      sum += uint32_t(a * b);
+    }
+    return int_scalar(DType::i32, int64_t(int32_t(sum)));
   }
 
   ScalarValue binary(BinaryOp op, DType dtype, ScalarValue a, ScalarValue b) {

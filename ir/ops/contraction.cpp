@@ -1,5 +1,7 @@
 #include "ir/ops/contraction.h"
 
+#include "ir/ops/infer_util.h"
+
 #include <algorithm>
 
 namespace kiln {
@@ -55,6 +57,17 @@ void visit_taps(const ConcreteWindow &w, int64_t begin, int64_t end, const F &vi
 }
 
 } // namespace
+
+Result<DType> contraction_dtype(const InferContext &context) {
+  if (context.operands[0].dtype != DType::u8 || context.operands[1].dtype != DType::i8) {
+    KILN_RETURN_IF_ERROR(same_dtype(context));
+    return context.operands[0].dtype;
+  }
+  if (context.operands.size() > 2)
+    KILN_RETURN_IF_ERROR(check_dtype(context, 2, context.operands[2].dtype == DType::i32,
+                                     "i32, as the sums of products of u8 and i8 are"));
+  return DType::i32;
+}
 
 template <typename A>
 void accumulate_product(const A *a, const A *b, A *c, int64_t m, int64_t n, int64_t k) {

@@ -24,6 +24,10 @@ template <typename A>
 void scatter_columns(const ConcreteWindow &w, const A *columns, int64_t begin, int64_t end,
                      A *plane);
 
+// The dtype of a contraction of operands 0 and 1 plus operand 2: that of all of them, or i32 where u8
+// meets i8.
+Result<DType> contraction_dtype(const InferContext &context);
+
 template <typename F>
 Tensor with_contraction_type(DType dtype, F &&f) {
   return is_float(dtype) ? f.template operator()<double>() : f.template operator()<uint64_t>();

@@ -11,7 +11,7 @@ using elementwise::InferResult;
 
 InferResult infer(InferContext &c) {
   KILN_RETURN_IF_ERROR(check_kinds(c, 0, kNumbers));
-  KILN_RETURN_IF_ERROR(same_dtype(c));
+  KILN_TRY(dtype, contraction_dtype(c));
   KILN_RETURN_IF_ERROR(check_rank_at_least(c, 0, 3));
   KILN_RETURN_IF_ERROR(check_rank(c, 1, c.operands[0].rank()));
   const Shape &x = c.operands[0].shape, &w = c.operands[1].shape;
@@ -32,7 +32,7 @@ InferResult infer(InferContext &c) {
     KILN_RETURN_IF_ERROR(
         equal_shapes(c, c.operands[2].shape, {w[0]}, "the bias and the output channels"));
   spatial.insert(spatial.begin(), {x[0], w[0]});
-  return one_result(c.operands[0].dtype, std::move(spatial));
+  return one_result(dtype, std::move(spatial));
 }
 
 template <typename A>
@@ -105,7 +105,7 @@ ReduceSpec reduce(LowerContext &c, std::span<const Dim> index) {
   Window w = known_window(c.attrs(), std::vector<Dim>(weight.begin() + 2, weight.end()));
   int64_t groups = c.attrs().get_int("groups");
   ReduceSpec spec;
-  spec.accumulator = compute_dtype(c.operand_type(0).dtype);
+  spec.accumulator = compute_dtype(c.result_type().dtype);
   spec.init = kb::constant(spec.accumulator, 0);
   Dim oc = index[1], ic = add_axis(spec, "ic", 0, weight[1]);
   Dim group = groups == 1 ? Dim(0) : floordiv(oc, floordiv(weight[0], groups));
@@ -130,8 +130,8 @@ ReduceSpec reduce(LowerContext &c, std::span<const Dim> index) {
     at_x.push_back(at * Dim(w.stride[d]) + k * Dim(w.dilation[d]) - w.pad_lo[d]);
     at_w.push_back(k);
   }
-  spec.term = [at_x, at_w](LowerContext &lc) {
-    return kb::mul(lc.operand(0, at_x), lc.operand(1, at_w));
+  spec.term = [at_x, at_w, sum = spec.accumulator](LowerContext &lc) {
+    return kb::mul(kb::convert(sum, lc.operand(0, at_x)), kb::convert(sum, lc.operand(1, at_w)));
   };
   if (c.node().operands.size() > 2)
     spec.finish = [&c, oc](Expr acc) {
@@ -171,6 +171,17 @@ std::vector<OpSample> samples() {
   add(f, {2, 3, 13}, {4, 3, 5}, true, {2}, {2, 2}, {1}, 1); // one dim
   add(f, {1, 2, 4, 5, 3}, {3, 2, 2, 3, 3}, true, {1, 1, 1}, {0, 1, 1, 1, 1, 1}, {1, 1, 1},
       1); // three
+  auto mixed = [&](Shape x, Shape w, std::vector<Dim> pad, int64_t groups) {
+    out.push_back({{{DType::u8, std::move(x)}, {DType::i8, w}, {DType::i32, {w[0]}}},
+                   {{"stride", std::vector<Dim>{1, 1}},
+                    {"pad", std::move(pad)},
+                    {"dilation", std::vector<Dim>{1, 1}},
+                    {"groups", Dim(groups)}},
+                   0,
+                   100});
+  };
+  mixed({1, 20, 6, 7}, {18, 20, 3, 3}, {1, 1, 1, 1}, 1);
+  mixed({2, 16, 5, 5}, {16, 1, 3, 3}, {1, 1, 1, 1}, 16);
   add(f, {0, 3, 5, 5}, {2, 3, 3, 3}, false, {1, 1}, {0, 0, 0, 0}, {1, 1}, 1);
   return out;
 }
@@ -181,7 +192,7 @@ const OpDef op_conv{
     .name = "conv",
     .doc = "Convolution (cross-correlation) of x[N, C, spatial...] with w[M, C/groups, k...], plus "
            "bias[M]. "
-           "f16 and bf16 accumulate in f32. (x, w, bias?)",
+           "f16 and bf16 accumulate in f32; u8 with i8 gives i32. (x, w, bias?)",
     .min_operands = 2,
     .max_operands = 3,
     .attrs = {{"stride", AttrKind::dims},

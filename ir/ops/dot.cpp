@@ -11,7 +11,7 @@ using elementwise::InferResult;
 
 InferResult infer(InferContext &c) {
   KILN_RETURN_IF_ERROR(check_kinds(c, 0, kNumbers));
-  KILN_RETURN_IF_ERROR(same_dtype(c));
+  KILN_TRY(dtype, contraction_dtype(c));
   KILN_RETURN_IF_ERROR(check_rank_at_least(c, 0, 2));
   KILN_RETURN_IF_ERROR(check_rank_at_least(c, 1, 2));
   const Shape &a = c.operands[0].shape, &b = c.operands[1].shape;
@@ -30,7 +30,7 @@ InferResult infer(InferContext &c) {
   shape.push_back(n);
   if (c.operands.size() > 2)
     KILN_RETURN_IF_ERROR(broadcasts_to(c, c.operands[2].shape, shape));
-  return one_result(c.operands[0].dtype, std::move(shape));
+  return one_result(dtype, std::move(shape));
 }
 
 // Which matrix of an operand belongs to each matrix of the result.
@@ -126,10 +126,10 @@ ReduceSpec reduce(LowerContext &c, std::span<const Dim> index) {
   at_b.insert(at_b.end(), {transposed ? n : k, transposed ? k : n});
   ReduceSpec spec;
   spec.axes = {{var, 0, a.back()}};
-  spec.accumulator = compute_dtype(c.operand_type(0).dtype);
+  spec.accumulator = compute_dtype(c.result_type().dtype);
   spec.init = kb::constant(spec.accumulator, 0);
-  spec.term = [at_a, at_b](LowerContext &lc) {
-    return kb::mul(lc.operand(0, at_a), lc.operand(1, at_b));
+  spec.term = [at_a, at_b, sum = spec.accumulator](LowerContext &lc) {
+    return kb::mul(kb::convert(sum, lc.operand(0, at_a)), kb::convert(sum, lc.operand(1, at_b)));
   };
   if (c.node().operands.size() > 2) {
     const Shape &bias = c.operand_type(2).shape;
@@ -153,6 +153,10 @@ std::vector<OpSample> samples() {
     add(DType::name, {{3, 17}, {17, 5}, {5}}, false);
 #include "ir/dtypes.def"
 #undef KILN_DTYPE
+  out.push_back({{{DType::u8, {6, 24}}, {DType::i8, {24, 37}}, {DType::i32, {37}}},
+                 {{"transpose_b", false}},
+                 0,
+                 100});
   add(DType::f32, {{1, 1}, {1, 1}}, false);
   add(DType::f32, {{33, 65}, {65, 49}}, false);
   add(DType::f32, {{7, 9}, {13, 9}, {13}}, true);
@@ -171,7 +175,7 @@ const OpDef op_dot{
     .name = "dot",
     .doc = "The matrix products a[..., M, K] b[..., K, N], plus a bias that broadcasts to the "
            "result. Batch dims "
-           "broadcast. f16 and bf16 accumulate in f32. (a, b, bias?)",
+           "broadcast. f16 and bf16 accumulate in f32; u8 with i8 gives i32. (a, b, bias?)",
     .min_operands = 2,
     .max_operands = 3,
     .attrs = {{"transpose_b", AttrKind::boolean, Attr(false), "b is [..., N, K]"}},

@@ -49,11 +49,21 @@ bool within_work(const OpDef &def, std::span<const Tensor *const> operands, int6
   return !__builtin_mul_overflow(terms, std::max<int64_t>(1, result_count), &work) && work <= limit;
 }
 
+// Quantised weights of a target that computes with them: what integer_products looks for.
+bool is_native_weight(Sweep &s, const Node &node, const PassContext &context) {
+  if (node.op != Op::dequantize ||
+      std::find(context.native.begin(), context.native.end(), node.op) == context.native.end())
+    return false;
+  const TensorType &codes = s.function().type(node.operands[0]);
+  return codes.rank() >= 2 && dtype_bits(codes.dtype) == 8;
+}
+
 bool try_fold(Sweep &s, NodeId id, const PassContext &context) {
   const Node &node = s.node(id);
   const OpDef &def = op_def(node.op);
   if (!def.ref || def.has(kNoFold) || def.has(kSideEffect) || !node.regions.empty() ||
-      node.op == Op::constant || !attrs_are_static(node.attrs))
+      node.op == Op::constant || is_native_weight(s, node, context) ||
+      !attrs_are_static(node.attrs))
     return false;
   std::vector<const Tensor *> operands;
   int64_t operand_bytes = 0;

@@ -284,6 +284,34 @@ void BlockFuser::absorb_weights(std::set<int> &members, int root) {
     members.insert(p);
 }
 
+// What computes the other operands of the ops behind a contraction, element by element, and is used
+// nowhere else: a residual that is kept as codes of 8 bits.
+void BlockFuser::absorb_operands(std::set<int> &members, int root) {
+  const Shape space = shape(root);
+  std::vector<int> work;
+  auto feeds_root = [&](int p) {
+    const auto &operands = node(root).operands;
+    return std::any_of(operands.begin(), operands.end(), [&](ValueId v) { return def(v) == p; });
+  };
+  auto push_inputs = [&](int p) {
+    for (ValueId v : node(p).operands)
+      if (int d = def(v); d >= 0 && is_free(d) && !members.contains(d))
+        work.push_back(d);
+  };
+  for (int p : members)
+    if (p != root)
+      push_inputs(p);
+  while (!work.empty() && members.size() < kMaxMembers) {
+    int p = work.back();
+    work.pop_back();
+    if (members.contains(p) || !is_scalar(p) || op_def(node(p).op).has(kExpensive) ||
+        shape(p) != space || feeds_root(p) || !used_only_in(p, members))
+      continue;
+    members.insert(p);
+    push_inputs(p);
+  }
+}
+
 void BlockFuser::fuse_contraction(int root) {
   Shape space = squeezed(shape(root));
   auto members = grow_forward(root, 1, [&](int u) {
@@ -292,6 +320,7 @@ void BlockFuser::fuse_contraction(int root) {
   // A reshape that ends the group is free outside.
   while (members.size() > 1 && is_unit_reshape(*members.rbegin()))
     members.erase(std::prev(members.end()));
+  absorb_operands(members, root);
   std::set<int> epilogue = members;
   epilogue.erase(root);
   absorb_views(members, epilogue);

@@ -52,6 +52,7 @@ private:
   std::set<int> grow_forward(int root, size_t max_results, const std::function<bool(int)> &joins);
   void grow_backward(std::set<int> &members, const std::function<bool(int)> &joins);
   void absorb_weights(std::set<int> &members, int root);
+  void absorb_operands(std::set<int> &members, int root);
   void absorb_dot_views(std::set<int> &members, int root);
   // `inner`: the last dims of a reader's operand in whose index offsets must be linear; all if 0.
   void absorb_views(std::set<int> &members, const std::set<int> &readers, size_t inner = 0);

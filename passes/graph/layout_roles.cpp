@@ -59,13 +59,19 @@ std::vector<int> identity_order(int rank) {
   return out;
 }
 
-Layout conv_weights(ConvStyle style, int rank, int64_t block) {
+// Four inputs of 8 bits lie side by side for each output: they are multiplied together.
+constexpr int64_t kQuad = 4;
+
+Layout conv_weights(ConvStyle style, DType dtype, int rank, int64_t block) {
   Layout out;
   if (style == ConvStyle::few_inputs) { // [O/16][H][W][I][16]
     out.order = {0};
     for (int d = 2; d < rank; ++d)
       out.order.push_back(d);
     out.order.push_back(1);
+  } else if (style == ConvStyle::blocked && dtype == DType::i8) { // [O/16][I/4][H][W][16 o][4 i]
+    out.blocks = {{0, block}, {1, kQuad}};
+    return out;
   } else if (style == ConvStyle::blocked) { // [O/16][I/16][H][W][16 i][16 o]
     out.blocks.push_back({1, block});
   }
@@ -84,7 +90,8 @@ void conv_wants(const Function &function, const Inside &root, int64_t block, Ker
     out.makes = Makes::blocked;
     if (weights >= 0) {
       out.operands[size_t(weights)] = Want::weights;
-      out.packed[size_t(weights)] = conv_weights(style, int(w.size()), block);
+      out.packed[size_t(weights)] = conv_weights(
+          style, function.type(root.node->operands[1]).dtype, int(w.size()), block);
     }
   }
   if (root.outer.size() > 2 && root.outer[2] >= 0)
@@ -176,6 +183,8 @@ void dot_wants(const Function &function, const Inside &root, int64_t block, Kern
     std::swap(layout.order[size_t(columns)], layout.order[size_t(columns) - 1]);
   }
   layout.blocks = {{columns, block}};
+  if (type.dtype == DType::i8) // [N / 16][K / 4][16][4]
+    layout.blocks.push_back({transposed ? type.rank() - 1 : type.rank() - 2, kQuad});
   out.operands[size_t(b)] = Want::weights;
 }
 
@@ -229,7 +238,7 @@ void lower_wants(const Function &function, const Node &outer, const Node &root, 
 } // namespace
 
 bool can_block(const TensorType &type) {
-  if (type.rank() < 3 || type.rank() > 5 || !is_float(type.dtype))
+  if (type.rank() < 3 || type.rank() > 5 || (!is_float(type.dtype) && type.dtype != DType::u8))
     return false;
   auto channels = type.shape[1].try_const();
   return channels && *channels >= kFewChannels;

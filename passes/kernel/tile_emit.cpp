@@ -280,7 +280,8 @@ private:
         return false;
       width = (*trips + nest_.lanes - 1) / nest_.lanes * nest_.lanes;
     }
-    last = last.substitute(v, nest_.vector_loop().begin + Dim(width - 1));
+    last = last.substitute(v, nest_.vector_loop().begin + Dim(width - 1)) +
+           Dim(e.lanes / nest_.lanes - 1);
     return known_nonnegative(b->size - Dim(1) - last, r);
   }
 
@@ -533,7 +534,8 @@ private:
   }
 
   void hoist_operands(Expr &e, std::vector<Hoisted> &columns, std::vector<Hoisted> &scalars) {
-    if (e.lanes == nest_.lanes && is_loaded_input(e)) {
+    bool of_dot4 = e.is(Expr::Kind::load) && (e.lanes == 4 * nest_.lanes || e.lanes == 4);
+    if ((e.lanes == nest_.lanes || of_dot4) && is_loaded_input(e)) {
       bool row = varies_by_row(e), column = varies_by_column(e);
       if (!row && rows_.size > 1 && (column || column_count() == 1)) {
         Symbol name = hoist(columns, e, "col", names_);
@@ -583,7 +585,7 @@ private:
     }
     for (const Hoisted &h : columns) {
       out.push_back(
-          kb::alloc(h.name, h.value.dtype, column_count(), nest_.lanes, MemorySpace::reg));
+          kb::alloc(h.name, h.value.dtype, column_count(), h.value.lanes, MemorySpace::reg));
       append(out, over_columns(wrap(kb::store(h.name, column_index(), h.value))));
       if (in_reduce)
         prefetch(h.value, out);

@@ -29,7 +29,8 @@ struct BodyFacts {
 
 void add_loads(const Expr &e, bool in_reduce, BodyFacts &facts) {
   visit_exprs(e, [&](const Expr &x) {
-    if (x.lanes != 1)
+    bool of_dot4 = x.is(Expr::Kind::load) && x.lanes == 4;
+    if (x.lanes != 1 && !of_dot4)
       facts.well_formed = false;
     if (x.is(Expr::Kind::load) && !facts.tiles.count(x.name))
       (in_reduce ? facts.reduce_loads : facts.other_loads).push_back(x);
@@ -125,10 +126,13 @@ bool suits_as_vector(TileNest &nest, size_t at, const BodyFacts &facts, VectorFo
     if (!step || step->depends_on(loop.name))
       return false;
     used |= !step->is_const(0);
-    if (step->is_const(0) || step->is_const(1) || form >= VectorForm::strided_loads)
+    // An operand of dot4 has four elements for each lane.
+    if (step->is_const(0) || step->is_const(e.lanes))
       continue;
-    if (form == VectorForm::contiguous)
+    if (e.lanes != 1 || form == VectorForm::contiguous)
       return false;
+    if (form >= VectorForm::strided_loads)
+      continue;
     const Stmt *along = packing_loop(e, facts);
     if (!along || (nest.packed_along && nest.packed_along->name != along->name))
       return false;

@@ -1,5 +1,7 @@
 #include "passes/kernel/vector_expr.h"
 
+#include "ir/kernel/dot4.h"
+
 #include <algorithm>
 
 namespace kiln {
@@ -105,6 +107,20 @@ std::optional<Expr> vector_load(const Expr &e, const VectorContext &c) {
   return out;
 }
 
+// Four elements for each lane, where they lie one after the other; or the same four for all.
+std::optional<Expr> quad_lanes(const Expr &e, const VectorContext &c) {
+  if (is_uniform(e, c))
+    return e;
+  auto step = e.is(Expr::Kind::load) && !c.tiles.count(e.name) ? lane_step(e.index, c) : std::nullopt;
+  if (!step || !step->is_const(4) || !e.stride.is_const(1) || e.count)
+    return std::nullopt;
+  Expr out = e;
+  out.lanes = 4 * c.lanes;
+  if (c.count && !(c.may_overread && c.may_overread(out)))
+    out.count = *c.count * Dim(4);
+  return out;
+}
+
 } // namespace
 
 std::optional<Expr> vector_expr(const Expr &e, const VectorContext &c) {
@@ -112,6 +128,13 @@ std::optional<Expr> vector_expr(const Expr &e, const VectorContext &c) {
     return std::nullopt;
   if (is_uniform(e, c))
     return kb::broadcast(e, c.lanes);
+  if (is_dot4(e)) {
+    auto a = quad_lanes(e.args[0], c), b = quad_lanes(e.args[1], c);
+    auto sum = vector_expr(e.args[2], c);
+    if (!sum || !a || !b)
+      return std::nullopt;
+    return kb::fma(std::move(*a), std::move(*b), std::move(*sum));
+  }
   switch (e.kind) {
   case Expr::Kind::index: {
     auto step = lane_step(e.index, c);

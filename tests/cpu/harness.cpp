@@ -1,5 +1,7 @@
 #include "tests/cpu/harness.h"
 
+#include "codegen/dot4.h"
+
 #include <catch2/catch.hpp>
 
 #include <algorithm>
@@ -185,6 +187,7 @@ std::vector<MachineDesc> runnable_machines() {
     bool runs = machine.name == "x86-64-v2"   ? __builtin_cpu_supports("x86-64-v2")
                 : machine.name == "x86-64-v3" ? __builtin_cpu_supports("x86-64-v3")
                 : machine.name == "x86-64-v4" ? __builtin_cpu_supports("x86-64-v4")
+                : has_dot4(machine)           ? __builtin_cpu_supports("avx512vnni")
                                               : has_emulator();
     if (runs)
       out.push_back(machine);

@@ -118,7 +118,7 @@ TEST_CASE("a register tile stays in registers") {
 
 // Interleaved, best of several, since the machine is shared.
 TEST_CASE("a register tile is near the machine's peak") {
-  if (host_machine().name != "x86-64-v4")
+  if (!host_machine().name.starts_with("x86-64-v4"))
     return;
   constexpr int64_t kDepth = 256;
   cpu::CodeImage image = compile(make_program({tile_kernel(kDepth, 16, sym("R"))}), host_machine());

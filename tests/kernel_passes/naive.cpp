@@ -79,6 +79,24 @@ Kernel matmul(Dim m, Dim n, Dim k, bool panels, DType dtype, Symbols dims) {
   return out;
 }
 
+Kernel quantised_matmul(Dim m, Dim n, int64_t k, Symbols dims) {
+  Kernel out = start("quantised_matmul", std::move(dims));
+  buffer(out, "a", DType::u8, m * Dim(k), Access::in);
+  buffer(out, "b", DType::i8, ceildiv(n, 16) * Dim(k * 16), Access::in, true);
+  buffer(out, "c", DType::i32, m * n, Access::out);
+  Dim depth = s("ko") * Dim(4) + s("ki");
+  Dim at_b = (s("no") * Dim(k / 4) + s("ko")) * Dim(64) + s("ni") * Dim(4) + s("ki");
+  Expr term = mul(convert(DType::i32, ld("a", DType::u8, s("m") * Dim(k) + depth)),
+                  convert(DType::i32, ld("b", DType::i8, at_b)));
+  std::vector<Stmt> body{reg("acc", DType::i32), st("acc", 0, constant(DType::i32, 0)),
+                         red("ko", k / 4, {red("ki", 4, {accumulate("acc", term)})}),
+                         st("c", s("m") * n + s("no") * Dim(16) + s("ni"), ld("acc", DType::i32, 0))};
+  Stmt lanes = par("ni", kiln::min(Dim(16), n - s("no") * Dim(16)), body);
+  out.body = {par("m", m, {par("no", ceildiv(n, 16), {lanes})})};
+  out.flops = Dim(2 * k) * m * n;
+  return out;
+}
+
 Kernel matmul_transposed(Dim batch, Dim m, Dim n, Dim k, Symbols dims) {
   Kernel out = start("matmul_transposed", std::move(dims));
   buffer(out, "a", kF, batch * m * k, Access::in);

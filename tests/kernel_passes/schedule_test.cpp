@@ -3,6 +3,7 @@
 #define CATCH_CONFIG_MAIN
 #include <catch2/catch.hpp>
 
+#include "ir/kernel/dot4.h"
 #include "passes/kernel/rewrite.h"
 #include "passes/kernel/schedule.h"
 #include "tests/kernel_passes/naive.h"
@@ -76,6 +77,16 @@ TEST_CASE("matmul with packed weights") {
     check(naive::matmul(m, n, k, true));
   check(naive::matmul(0, 16, 4, true), {}, {0, false});
   check(naive::matmul(3, 16, 0, true), {}, {0, false});
+}
+TEST_CASE("matmul of quantised operands") {
+  for (auto [m, n, k] : {std::tuple(1, 16, 8), {5, 40, 12}, {14, 64, 36}, {7, 130, 4}, {29, 3, 20}})
+    check(naive::quantised_matmul(m, n, k));
+  check(naive::quantised_matmul(dim("M"), 48, 16, {sym("M")}), {9});
+  Kernel k = naive::quantised_matmul(6, 48, 16);
+  schedule(k, *find_machine("x86-64-v4+avx512vnni"));
+  int dots = 0;
+  visit_exprs(k.body, [&](const Expr &e) { dots += is_dot4(e) && e.lanes == 16; });
+  CHECK(dots > 0);
 }
 TEST_CASE("matmul of activations") {
   for (auto [m, n, k] :
