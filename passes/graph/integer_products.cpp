@@ -284,6 +284,8 @@ bool IntegerProducts::comes_from_codes(ValueId v, int depth) const {
     return false;
   if (n->op == Op::dequantize)
     return true;
+  if (op_def(n->op).has(kContraction))
+    return comes_from_codes(n->operands[0], 1);
   if (!op_def(n->op).scalar)
     return false;
   return std::any_of(n->operands.begin(), n->operands.end(),
@@ -315,7 +317,7 @@ void IntegerProducts::rewrite_quantize(Sweep &s, NodeId id) {
   auto found = scaled_.find(sums);
   ValueId steps;
   if (found == scaled_.end()) {
-    steps = b(Op::mul, {x, scalar(1 / codes->scale)});
+    steps = b(Op::mul, {limits ? x : sums, scalar(1 / codes->scale)});
   } else {
     steps = scale_sums(b, found->second, codes->scale);
     if (limits)

@@ -59,11 +59,20 @@ std::vector<int> identity_order(int rank) {
   return out;
 }
 
-// Four inputs of 8 bits lie side by side for each output: they are multiplied together.
+// Four inputs (or steps of a window) of 8 bits lie side by side for each output: they are multiplied
+// together.
 constexpr int64_t kQuad = 4;
 
-Layout conv_weights(ConvStyle style, DType dtype, int rank, int64_t block) {
+Layout conv_weights(ConvStyle style, const TensorType &type, int64_t block) {
   Layout out;
+  DType dtype = type.dtype;
+  int rank = type.rank();
+  if (style == ConvStyle::depthwise && dtype == DType::i8) { // [C/16][1][H][W/4][16][4 w]
+    out.blocks = {{0, block}};
+    if (auto width = type.shape.back().try_const(); width && *width > 1 && *width <= kQuad)
+      out.blocks.push_back({rank - 1, kQuad});
+    return out;
+  }
   if (style == ConvStyle::few_inputs) { // [O/16][H][W][I][16]
     out.order = {0};
     for (int d = 2; d < rank; ++d)
@@ -91,7 +100,7 @@ void conv_wants(const Function &function, const Inside &root, int64_t block, Ker
     if (weights >= 0) {
       out.operands[size_t(weights)] = Want::weights;
       out.packed[size_t(weights)] = conv_weights(
-          style, function.type(root.node->operands[1]).dtype, int(w.size()), block);
+          style, function.type(root.node->operands[1]), block);
     }
   }
   if (root.outer.size() > 2 && root.outer[2] >= 0)

@@ -3,11 +3,17 @@
 //   for k in 0..4 reduce { acc[0] = add(acc[0], mul(convert(i32, x[i + k]), convert(i32, w[j + k]))) }
 //     ->  acc[0] = fma(x[i; x4], w[j; x4], acc[0])
 //
+// The four may also be neighbouring positions of a window over channels of their own (depthwise), which
+// lie a vector apart: they are loaded as one vector and interleaved, [4][16] to [16][4], with zeros where
+// the window is narrower.
+//
 // The loop may stand anywhere in a nest of reductions. Weights whose layout has the four innermost
 // ([O/16][I/4][16][4]) then fill a vector for 16 outputs, which is what tile_contraction makes of it.
 #include "codegen/dot4.h"
 #include "passes/kernel/rewrite.h"
 #include "passes/kernel/schedule.h"
+
+#include <algorithm>
 
 namespace kiln {
 namespace {
@@ -46,17 +52,32 @@ std::optional<Products> products_of(const std::vector<Stmt> &body) {
   return std::nullopt;
 }
 
+bool has_step(const Expr &e, Symbol loop, int64_t expected) {
+  auto step = e.index.coefficient_of(loop);
+  return step && step->is_const(expected);
+}
+
 bool is_quad(const Stmt &loop, const Products &p) {
-  auto unit = [&](const Expr &e) {
-    auto step = e.index.coefficient_of(loop.name);
-    return step && step->is_const(1);
-  };
-  return loop.begin.is_const(0) && loop.end.is_const(4) && loop.step == 1 && unit(*p.a) &&
-         unit(*p.b);
+  return loop.begin.is_const(0) && loop.end.is_const(4) && loop.step == 1 &&
+         has_step(*p.a, loop.name, 1) && has_step(*p.b, loop.name, 1);
+}
+
+// Two to four steps of a window whose positions lie `lanes` elements apart, as the iterations of a
+// loop around it do: one of the loops in `outer`.
+bool is_window(const Stmt &loop, const Products &p, const std::vector<const Stmt *> &outer,
+               int lanes) {
+  auto trips = loop.end.try_const();
+  if (!loop.begin.is_const(0) || !trips || *trips < 2 || *trips > 4 || loop.step != 1 ||
+      !has_step(*p.a, loop.name, lanes) || !has_step(*p.b, loop.name, 1))
+    return false;
+  return std::any_of(outer.begin(), outer.end(), [&](const Stmt *l) {
+    return l->loop == LoopKind::parallel && l->begin.is_const(0) && l->end.is_const(lanes) &&
+           l->step == 1 && has_step(*p.a, l->name, 1) && has_step(*p.b, l->name, 4);
+  });
 }
 
 // The perfect nest of reductions that begins at `outer`: one of its loops becomes a dot4.
-bool fold_quad(Stmt &outer) {
+bool fold_quad(Stmt &outer, const std::vector<const Stmt *> &around, int lanes) {
   std::vector<Stmt *> loops = {&outer};
   while (loops.back()->body.size() == 1 && is_loop(loops.back()->body[0], LoopKind::reduce))
     loops.push_back(&loops.back()->body[0]);
@@ -67,15 +88,22 @@ bool fold_quad(Stmt &outer) {
     bool bounds = false;
     for (size_t k = i + 1; k < loops.size(); ++k)
       bounds |= loops[k]->begin.depends_on(loops[i]->name) || loops[k]->end.depends_on(loops[i]->name);
-    if (bounds || !is_quad(*loops[i], *products))
+    bool quad = is_quad(*loops[i], *products);
+    if (bounds || (!quad && !is_window(*loops[i], *products, around, lanes)))
       continue;
     auto four = [&](Expr load) {
       load.lanes = 4;
       load.index = load.index.substitute(loops[i]->name, 0);
       return load;
     };
+    Expr a = four(*products->a), b = four(*products->b);
+    if (!quad) {
+      a.stride = lanes;
+      if (!loops[i]->end.is_const(4))
+        a.count = loops[i]->end;
+    }
     Stmt &store = loops.back()->body[0];
-    store.value = kb::fma(four(*products->a), four(*products->b), store.value.args[0]);
+    store.value = kb::fma(std::move(a), std::move(b), store.value.args[0]);
     std::vector<Stmt> inner = std::move(loops[i]->body);
     if (i == 0 && !inner[0].is(Stmt::Kind::loop)) {
       // The only reduction: one round of it is left, so that there is a loop to tile around.
@@ -94,15 +122,19 @@ bool fold_quad(Stmt &outer) {
   return false;
 }
 
-bool fold_quads(std::vector<Stmt> &body) {
+bool fold_quads(std::vector<Stmt> &body, std::vector<const Stmt *> &around, int lanes) {
   bool changed = false;
   for (Stmt &s : body) {
-    if (is_loop(s, LoopKind::reduce) && fold_quad(s)) {
+    if (is_loop(s, LoopKind::reduce) && fold_quad(s, around, lanes)) {
       changed = true;
       continue;
     }
-    changed |= fold_quads(s.body);
-    changed |= fold_quads(s.other);
+    if (s.is(Stmt::Kind::loop))
+      around.push_back(&s);
+    changed |= fold_quads(s.body, around, lanes);
+    changed |= fold_quads(s.other, around, lanes);
+    if (s.is(Stmt::Kind::loop))
+      around.pop_back();
   }
   return changed;
 }
@@ -110,7 +142,8 @@ bool fold_quads(std::vector<Stmt> &body) {
 } // namespace
 
 bool dot_products(Kernel &kernel, const MachineDesc &machine) {
-  return has_dot4(machine) && fold_quads(kernel.body);
+  std::vector<const Stmt *> around;
+  return has_dot4(machine) && fold_quads(kernel.body, around, machine.lanes(DType::i32));
 }
 
 } // namespace kiln

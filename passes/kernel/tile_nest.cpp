@@ -127,7 +127,8 @@ bool suits_as_vector(TileNest &nest, size_t at, const BodyFacts &facts, VectorFo
       return false;
     used |= !step->is_const(0);
     // An operand of dot4 has four elements for each lane.
-    if (step->is_const(0) || step->is_const(e.lanes))
+    if (step->is_const(0) || step->is_const(e.lanes) ||
+        (e.lanes == 4 && step->is_const(1) && !e.stride.is_const(1)))
       continue;
     if (e.lanes != 1 || form == VectorForm::contiguous)
       return false;

@@ -107,11 +107,32 @@ std::optional<Expr> vector_load(const Expr &e, const VectorContext &c) {
   return out;
 }
 
+// Four vectors that lie one after the other, element by element: [4][lanes] to [lanes][4].
+Expr interleaved(const Expr &e, int lanes) {
+  Expr all = e;
+  all.lanes = 4 * lanes;
+  all.stride = 1;
+  if (e.count)
+    all.count = *e.count * Dim(lanes);
+  Expr out;
+  out.kind = Expr::Kind::shuffle;
+  out.dtype = e.dtype;
+  out.lanes = 4 * lanes;
+  for (int i = 0; i < lanes; ++i)
+    for (int k = 0; k < 4; ++k)
+      out.lanes_map.push_back(k * lanes + i);
+  Expr none = kb::integer(e.dtype, 0, 4 * lanes);
+  out.args = {std::move(all), std::move(none)};
+  return out;
+}
+
 // Four elements for each lane, where they lie one after the other; or the same four for all.
 std::optional<Expr> quad_lanes(const Expr &e, const VectorContext &c) {
   if (is_uniform(e, c))
     return e;
   auto step = e.is(Expr::Kind::load) && !c.tiles.count(e.name) ? lane_step(e.index, c) : std::nullopt;
+  if (step && step->is_const(1) && e.stride.is_const(c.lanes) && !c.count)
+    return interleaved(e, c.lanes);
   if (!step || !step->is_const(4) || !e.stride.is_const(1) || e.count)
     return std::nullopt;
   Expr out = e;
