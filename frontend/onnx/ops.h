@@ -36,4 +36,7 @@ const OnnxOp *find_onnx_op(std::string_view domain, std::string_view name);
 // node's first operand, which x has too.
 Result<Val> convolve(OnnxNode &n, const std::vector<Val> &operands);
 
+// x rounded to the 256 steps of its own range with 0, as DynamicQuantizeLinear does, and back.
+Result<Val> rounded_to_range(OnnxNode &n, const Val &x);
+
 } // namespace kiln::onnx

@@ -88,10 +88,15 @@ Status import_conv_integer(OnnxNode &n) {
   return n.finish(convolve(n, {x, w}));
 }
 
+namespace {
+
+struct Range {
+  Val scale, safe_scale, zero; // the second is 1 where the first is 0
+};
+
 // Scale and zero point such that [min(x, 0), max(x, 0)] fills u8.
-Status import_dynamic_quantize_linear(OnnxNode &n) {
+Result<Range> range_of(OnnxNode &n, const Val &x) {
   Emitter &e = n.emitter();
-  const Val &x = n.in(0);
   std::vector<int> axes;
   for (int i = 0; i < x.rank(); ++i)
     axes.push_back(i);
@@ -110,9 +115,26 @@ Status import_dynamic_quantize_linear(OnnxNode &n) {
   KILN_TRY(whole, n.emit(Op::round, {at}));
   KILN_TRY(limited, n.emit(Op::clamp, {whole}, {{"min", 0.0}, {"max", 255.0}}));
   KILN_TRY(point, convert(e, limited, DType::u8));
-  n.set(1, scale);
-  n.set(2, point);
-  return n.finish(Op::quantize, {x, safe, point}, {{"axis", attr_int(0)}, {"dtype", DType::u8}});
+  return Range{scale, safe, point};
+}
+
+Result<Val> quantized_to(OnnxNode &n, const Val &x, const Range &range) {
+  return n.emit(Op::quantize, {x, range.safe_scale, range.zero}, {{"axis", attr_int(0)}, {"dtype", DType::u8}});
+}
+
+} // namespace
+
+Status import_dynamic_quantize_linear(OnnxNode &n) {
+  KILN_TRY(range, range_of(n, n.in(0)));
+  n.set(1, range.scale);
+  n.set(2, range.zero);
+  return n.finish(quantized_to(n, n.in(0), range));
+}
+
+Result<Val> rounded_to_range(OnnxNode &n, const Val &x) {
+  KILN_TRY(range, range_of(n, x));
+  KILN_TRY(codes, quantized_to(n, x, range));
+  return n.emit(Op::dequantize, {codes, range.safe_scale, range.zero}, {{"axis", attr_int(0)}});
 }
 
 } // namespace kiln::onnx
