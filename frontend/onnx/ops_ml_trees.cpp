@@ -2,17 +2,20 @@
 // the deepest tree is high takes every row through every tree at the same time:
 //
 //   at = roots[T]                                         spread over the rows: [N, T]
-//   at = x[row, feature[at]] <= value[at] ? yes[at] : no[at]
+//   at = yes[at] + (x[row, feature[at]] <= value[at] ? 0 : 1)
 //   ...                                                   a leaf leads to itself
 //   scores[N, C] = sum over trees of weights[at, C]
 //
-// Two kernels a step, without branches, vectorised over rows and trees.
+// The children of a node lie side by side, and `yes` and `feature` in one number, so that a step looks
+// up three values for each row and tree. Two kernels a step, without branches, vectorised over rows
+// and trees.
 #include "frontend/onnx/ml_scores.h"
 #include "frontend/onnx/ops.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -32,7 +35,8 @@ struct Trees {
   std::vector<bool> missing; // whether NaN leads to yes
   std::vector<Compare> compare;
   std::vector<bool> leaf;
-  std::map<std::pair<int64_t, int64_t>, int64_t> index; // of (tree, node)
+  std::map<std::pair<int64_t, int64_t>, int64_t> index; // of (tree, node), before arrange()
+  std::vector<int64_t> source; // after arrange(): which of those each is
   int64_t height = 0;
 
   size_t size() const { return feature.size(); }
@@ -81,6 +85,46 @@ Result<std::vector<double>> numbers(OnnxNode &n, const std::string &name) {
   for (int64_t i = 0; i < tensor.count(); ++i)
     out.push_back(tensor.at_f64(i));
   return out;
+}
+
+// The nodes level by level, the two children of each side by side: `no` is the one after `yes`. A leaf
+// above the last level leads to two copies of itself, both of which stay.
+void arrange(Trees &trees) {
+  Trees out;
+  std::vector<int64_t> depth, like; // like: the slot whose `yes` this one has too
+  auto add = [&](int64_t node, int64_t at_depth) {
+    out.source.push_back(node);
+    out.yes.push_back(int64_t(out.yes.size()));
+    depth.push_back(at_depth);
+    like.push_back(-1);
+    return int64_t(out.source.size()) - 1;
+  };
+  for (int64_t root : trees.roots)
+    out.roots.push_back(add(root, 0));
+  for (size_t slot = 0; slot < out.source.size(); ++slot) {
+    size_t node = size_t(out.source[slot]);
+    bool last = depth[slot] >= trees.height;
+    if (like[slot] >= 0 || last)
+      continue;
+    int64_t yes = trees.yes[node], no = trees.no[node], below = trees.leaf[node] ? trees.height : depth[slot] + 1;
+    int64_t first = add(yes, below), second = add(no, below);
+    if (yes == no)
+      like[size_t(second)] = first;
+    out.yes[slot] = first;
+  }
+  for (size_t slot = 0; slot < out.source.size(); ++slot) {
+    size_t node = size_t(out.source[slot]);
+    if (like[slot] >= 0)
+      out.yes[slot] = out.yes[size_t(like[slot])];
+    out.feature.push_back(trees.feature[node]);
+    out.value.push_back(trees.value[node]);
+    out.missing.push_back(trees.missing[node]);
+    out.compare.push_back(trees.compare[node]);
+    out.leaf.push_back(trees.leaf[node]);
+  }
+  out.index = std::move(trees.index);
+  out.height = trees.height;
+  trees = std::move(out);
 }
 
 Result<Trees> read_trees(OnnxNode &n, const Dim &features) {
@@ -135,6 +179,7 @@ Result<Trees> read_trees(OnnxNode &n, const Dim &features) {
   }
   KILN_TRY(height, find_height(trees));
   trees.height = height;
+  arrange(trees);
   return trees;
 }
 
@@ -186,25 +231,40 @@ Result<Val> takes_yes(OnnxNode &n, const Trees &trees, const Val &x, const Val &
   return n.emit(Op::logical_or, {*out, leads});
 }
 
+// Bits that hold 0 to the largest of these.
+int bits_of(const std::vector<int64_t> &values) {
+  int64_t most = values.empty() ? 0 : *std::max_element(values.begin(), values.end());
+  return int(std::bit_width(uint64_t(most)));
+}
+
 // The leaf that each row of x[N, F] ends in, in each tree: [N, T].
 Result<Val> walk(OnnxNode &n, const Trees &trees, const Val &x) {
-  Val feature = table(n, trees.feature), yes = table(n, trees.yes), no = table(n, trees.no);
+  int bits = bits_of(trees.feature);
+  bool packed = bits + bits_of(trees.yes) < 32;
+  std::vector<int64_t> both = trees.yes;
+  for (size_t i = 0; packed && i < both.size(); ++i)
+    both[i] = both[i] << bits | trees.feature[i];
+  Val feature = table(n, trees.feature), next = table(n, both);
   Val value = floats(n, trees.value, {int64_t(trees.size())}, x.dtype());
+  auto number = [&](int64_t v) { return n.emitter().scalar(DType::i32, double(v)); };
   Shape whole = {x.dim(0), Dim(int64_t(trees.roots.size()))};
   Val roots = table(n, trees.roots);
   KILN_TRY(at, broadcast_to(n.emitter(), roots, whole));
   for (int64_t step = 0; step < trees.height; ++step) {
     // At the roots everything but x is known.
     const Val &place = step == 0 ? roots : at;
-    KILN_TRY(which, look_up(n, feature, place));
+    KILN_TRY(to, look_up(n, next, place));
+    KILN_TRY(which, packed ? n.emit(Op::bitwise_and, {to, number((int64_t(1) << bits) - 1)})
+                           : look_up(n, feature, place));
+    KILN_TRY(yes, packed ? n.emit(Op::shift_right, {to, number(bits)}) : Result<Val>(to));
     KILN_TRY(here, step == 0 ? n.emit(Op::gather, {x, which}, {{"axis", attr_int(1)}})
                              : n.emit(Op::gather_elements, {x, which}, {{"axis", attr_int(1)}}));
     KILN_TRY(limit, look_up(n, value, place));
     KILN_TRY(takes, takes_yes(n, trees, here, limit, place));
-    KILN_TRY(to_yes, look_up(n, yes, place));
-    KILN_TRY(to_no, look_up(n, no, place));
-    KILN_TRY(next, n.emit(Op::where, {takes, to_yes, to_no}));
-    at = next;
+    KILN_TRY(other, n.emit(Op::logical_not, {takes}));
+    KILN_TRY(past, convert(n.emitter(), other, DType::i32));
+    KILN_TRY(next_place, n.emit(Op::add, {yes, past}));
+    at = next_place;
   }
   return at;
 }
@@ -235,8 +295,8 @@ enum class Aggregate { sum, average, min, max };
 // weights[at] over the trees: [N, C].
 Result<Val> aggregate(OnnxNode &n, const Trees &trees, const Leaves &leaves, int64_t targets, Aggregate how,
                       const Val &x, const Val &at) {
-  int64_t nodes = int64_t(trees.size());
-  if (targets > kMaxWeights / nodes)
+  int64_t nodes = int64_t(trees.index.size()), slots = int64_t(trees.size());
+  if (targets > kMaxWeights / slots)
     return Error{fmt::format("{} nodes times {} targets is too large a table", nodes, targets)};
   bool adds = how == Aggregate::sum || how == Aggregate::average;
   double infinity = std::numeric_limits<double>::infinity();
@@ -249,11 +309,14 @@ Result<Val> aggregate(OnnxNode &n, const Trees &trees, const Leaves &leaves, int
     double &w = weights[size_t(it->second * targets + leaves.targets[i])];
     w = adds ? w + leaves.weights[i] : how == Aggregate::min ? std::min(w, leaves.weights[i]) : std::max(w, leaves.weights[i]);
   }
+  std::vector<double> table;
+  for (int64_t node : trees.source)
+    table.insert(table.end(), weights.begin() + node * targets, weights.begin() + (node + 1) * targets);
   Op op = adds ? Op::reduce_sum : how == Aggregate::min ? Op::reduce_min : Op::reduce_max;
-  std::vector<int64_t> shape = {nodes};
+  std::vector<int64_t> shape = {slots};
   if (targets > 1)
     shape.push_back(targets);
-  KILN_TRY(each, look_up(n, floats(n, weights, shape, x.dtype()), at));
+  KILN_TRY(each, look_up(n, floats(n, table, shape, x.dtype()), at));
   KILN_TRY(sum, n.emit(op, {each}, {{"axes", attr_ints(std::vector<int64_t>{1})}, {"keepdims", targets == 1}}));
   if (how != Aggregate::average)
     return sum;
