@@ -29,10 +29,14 @@ void BlockFuser::fuse_attention(int root) {
     return;
   const Shape &scores = function_.type(parts->scores).shape;
   const Dim &keys = scores.back(), &queries = scores[scores.size() - 2];
-  // What stands between the softmax and the second dot must leave rows scalable at the end.
+  // What stands between the softmax and the second dot must leave rows scalable at the end; rounding the
+  // weights to fewer bits is left out.
+  auto keeps_ratios = [&](const std::pair<NodeId, int> &step) {
+    const Node &n = function_.node(step.first);
+    return n.op == Op::reshape || (n.op == Op::convert && is_float(function_.type(n.results[0]).dtype));
+  };
   bool plain = parts->nan_to_zero ||
-               std::all_of(parts->to_normalised.begin(), parts->to_normalised.end(),
-                           [&](const auto &step) { return function_.node(step.first).op == Op::reshape; });
+               std::all_of(parts->to_normalised.begin(), parts->to_normalised.end(), keeps_ratios);
   if (!plain || !at_least(queries, kMinQueries) || !at_least(keys, kMinQueries) ||
       !at_most(function_.type(dot.operands[0]).shape.back(), kMaxHead) ||
       !at_most(shape(root).back(), kMaxHead))
