@@ -35,7 +35,7 @@ constexpr int64_t kHeldElements = 1 << 17; // of the keys and values of a head t
 constexpr int64_t kSpanElements = 1 << 16; // of those of a span otherwise
 constexpr int64_t kEnoughShares = 6;       // even, so that two threads get as much
 constexpr int64_t kMinCopyRows = 4, kMinDirectKey = 32; // shorter keys make short vectors
-constexpr int64_t kMinShareRows = 32, kShareRows = 128; // a share copies all keys and values
+constexpr int64_t kMinShareRows = 32, kShareRows = 256; // a share copies all keys and values
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
@@ -94,6 +94,8 @@ private:
     share_rows_ = (queries + shares - 1) / shares;
     int64_t blocks = (share_rows_ + most - 1) / most;
     rows_ = (share_rows_ + blocks - 1) / blocks;
+    if (in_spans_) // of whole blocks
+      share_rows_ = std::min(rows_ * blocks, queries);
   }
 
   void over_batch(size_t d) {
@@ -149,13 +151,26 @@ private:
     }
     allocate_state(count);
     Dim keys = seen_by(first + count);
-    l_.loop("span", 0, ceildiv(keys, span_), LoopKind::serial, [&](const Dim &var) {
-      Dim begin = var * Dim(span_);
-      Dim size = named(min(Dim(span_), keys_ - begin), 1, Dim(span_) + Dim(1));
+    auto span = [&](const Dim &begin, const Dim &size) {
       copy_span(begin, size);
       over_blocks(first, count, begin, size);
       l_.local_operands_.clear();
-    });
+    };
+    if (!keys_.is_const()) {
+      l_.loop("span", 0, ceildiv(keys, span_), LoopKind::serial, [&](const Dim &var) {
+        Dim begin = var * Dim(span_);
+        span(begin, named(min(Dim(span_), keys_ - begin), 1, Dim(span_) + Dim(1)));
+      });
+    } else {
+      Dim whole = keys_.as_const() / span_, rest = keys_ - whole * Dim(span_);
+      l_.loop("span", 0, min(whole, ceildiv(keys, span_)), LoopKind::serial,
+              [&](const Dim &var) { span(var * Dim(span_), span_); });
+      auto last = [&] { span(whole * Dim(span_), rest); };
+      if (!rest.is_const(0) && !reach_)
+        last();
+      else if (!rest.is_const(0))
+        l_.if_then(kb::lt(kb::index(whole * Dim(span_)), kb::index(l_.simplified(keys))), last);
+    }
     finish(first, count);
   }
 
