@@ -46,6 +46,12 @@ void initialize_targets() {
     LLVMInitializeAArch64Target();
     LLVMInitializeAArch64TargetMC();
     LLVMInitializeAArch64AsmPrinter();
+    // Indices come as one variable and a constant for each access of a tile, which is what address
+    // modes take. Strength reduction makes pointers of them, dozens where a loop's bounds depend on
+    // an outer loop, and spills those. It is a pass that only a command line can leave out.
+    auto &options = llvm::cl::getRegisteredOptions();
+    if (auto it = options.find("disable-lsr"); it != options.end())
+      it->second->addOccurrence(1, "disable-lsr", "");
   });
 }
 

@@ -18,7 +18,6 @@
 namespace kiln {
 namespace {
 
-
 struct Hoisted {
   Expr value; // before hoisting
   Symbol name;
@@ -419,19 +418,22 @@ private:
     bool sortable = true;
     std::vector<std::pair<int64_t, size_t>> keys;
     for (size_t i = 0; i < loops.size(); ++i) {
-      for (const Stmt &other : loops)
-        sortable = sortable && !loops[i].begin.depends_on(other.name) &&
-                   !loops[i].end.depends_on(other.name);
       auto stride = operand_stride(body, loops[i].name);
       sortable = sortable && stride;
       keys.emplace_back(-stride.value_or(0), i);
     }
-    if (!sortable)
-      return loops;
     std::sort(keys.begin(), keys.end()); // the larger stride first; as they were where equal
     std::vector<Stmt> sorted;
-    for (auto &[key, i] : keys)
+    for (auto &[key, i] : keys) {
+      // What bounds a loop stays around it.
+      for (const Stmt &other : loops)
+        if (loops[i].begin.depends_on(other.name) || loops[i].end.depends_on(other.name))
+          sortable = sortable && std::any_of(sorted.begin(), sorted.end(),
+                                             [&](const Stmt &s) { return s.name == other.name; });
       sorted.push_back(loops[i]);
+    }
+    if (!sortable)
+      return loops;
     return sorted;
   }
 
