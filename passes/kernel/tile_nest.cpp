@@ -8,10 +8,10 @@ namespace {
 constexpr int64_t kMaxBorder = 16;
 // A packed operand is a column group of at most this many steps of the reduction.
 constexpr int64_t kMaxPackedSteps = 32768;
-// Lines of a contiguous operand so far apart that each lies in a page and a cache set with many
-// others are copied if enough rows read them.
-constexpr int64_t kFarBytes = 2048;
-constexpr int64_t kMinRowsForGathering = 48;
+// Lines of a contiguous operand that lie in the same sets of a cache are copied if enough rows read
+// them. Others are read where they lie, however far apart.
+constexpr int64_t kAliasBytes = 4096;
+constexpr int64_t kMinRowsForAliases = 48, kMinRowsForHalfAliases = 384;
 constexpr int64_t kMinFarSteps = 64;
 constexpr int64_t kMinRowsForPacking = 4;
 constexpr int64_t kMinStridedTrips = 8;
@@ -348,12 +348,12 @@ bool choose_loops(TileNest &nest, size_t vector_at, const BodyFacts &facts,
   return true;
 }
 
-// Contiguous operands whose lines lie far apart, as packed ones.
-void pack_far_lines(TileNest &nest, const BodyFacts &facts) {
+// Contiguous operands whose lines share cache sets, as packed ones.
+void pack_aliased_lines(TileNest &nest, const BodyFacts &facts) {
   if (!nest.row || nest.panel || !nest.has_scalar_operand || !nest.reuses_rows)
     return;
   auto rows = trip_count(nest.loops[*nest.row]).try_const();
-  if (!rows || *rows < kMinRowsForGathering)
+  if (!rows || *rows < kMinRowsForAliases)
     return;
   TileNest packed = nest;
   for (const Expr &e : facts.reduce_loads) {
@@ -364,7 +364,10 @@ void pack_far_lines(TileNest &nest, const BodyFacts &facts) {
         trip_count(*along).as_const() < kMinFarSteps)
       return;
     auto step = e.index.coefficient_of(along->name);
-    if (!step->is_const() || step->as_const() * int64_t(dtype_bytes(e.dtype)) < kFarBytes)
+    int64_t bytes = step->try_const().value_or(0) * int64_t(dtype_bytes(e.dtype));
+    bool aliases = bytes % kAliasBytes == 0,
+         half = bytes % (kAliasBytes / 2) == 0 && *rows >= kMinRowsForHalfAliases;
+    if (bytes <= 0 || !(aliases || half))
       return;
     packed.packed_along = *along;
     packed.packed.push_back(e);
@@ -393,7 +396,7 @@ std::optional<TileNest> find_tile_nest(const Stmt &outermost, const MachineDesc 
       if (suits_as_vector(nest, i, facts, form))
         if (choose_loops(nest, i, facts, machine, ranges)) {
           if (form == VectorForm::contiguous)
-            pack_far_lines(nest, facts);
+            pack_aliased_lines(nest, facts);
           return nest;
         }
   }

@@ -107,9 +107,10 @@ TEST_CASE("what a group shares is cut where it is more than the second level hol
   CHECK(asked > 0);
 }
 
-TEST_CASE("lines that lie far apart are copied where many rows read them") {
+TEST_CASE("lines that share cache sets are copied where many rows read them") {
   const MachineDesc machine = *find_machine("x86-64-v4");
-  for (auto [m, n, copies] : {std::tuple(64, 1024, 1), {64, 96, 0}, {16, 1024, 0}}) {
+  for (auto [m, n, copies] :
+       {std::tuple(64, 1024, 1), {64, 96, 0}, {16, 1024, 0}, {64, 1000, 0}}) {
     Kernel kernel = naive::matmul(m, n, 96, false);
     Kernel scheduled = kernel;
     schedule(scheduled, machine);
