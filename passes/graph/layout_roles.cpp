@@ -213,17 +213,18 @@ bool is_pointwise(const Function &function, const Node &outer) {
                      [&](NodeId id) { return keeps(function.node(id)); });
 }
 
-bool keeps_blocks(const Function &function, const Node &concat, int64_t block) {
+// Blocks that do not start where the parts' do are copied in two runs.
+bool keeps_blocks(const Function &function, const Node &concat) {
   int64_t axis = concat.attrs.get_int("axis");
   if (axis != 1 && axis != 1 - function.type(concat.results[0]).rank())
     return true;
   return std::all_of(concat.operands.begin(), concat.operands.end(), [&](ValueId v) {
     auto channels = function.type(v).shape[1].try_const();
-    return channels && *channels % block == 0;
+    return channels && *channels >= kFewChannels;
   });
 }
 
-void lower_wants(const Function &function, const Node &outer, const Node &root, int64_t block,
+void lower_wants(const Function &function, const Node &outer, const Node &root,
                  KernelWants &out) {
   if (outer.op == Op::fusion &&
       !std::all_of(outer.regions[0].nodes.begin(), outer.regions[0].nodes.end(), [&](NodeId id) {
@@ -233,7 +234,7 @@ void lower_wants(const Function &function, const Node &outer, const Node &root, 
     return;
   bool keeps = false;
   if (root.op == Op::concat && function.type(root.results[0]).rank() > 1) {
-    keeps = keeps_blocks(function, root, block);
+    keeps = keeps_blocks(function, root);
   } else if (root.op == Op::pad) {
     const auto &lo = root.attrs.get_dims("lo"), &hi = root.attrs.get_dims("hi");
     keeps = lo.size() > 1 && lo[1].is_const(0) && hi[1].is_const(0);
@@ -297,7 +298,7 @@ KernelWants kernel_wants(const Function &function, NodeId id, int64_t block) {
   case FusionForm::attention:
     return out;
   case FusionForm::lower:
-    lower_wants(function, node, function.node(info.root), block, out);
+    lower_wants(function, node, function.node(info.root), out);
     return out;
   case FusionForm::reduce:
     break;

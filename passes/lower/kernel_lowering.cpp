@@ -417,6 +417,8 @@ Expr KernelLowering::pull_row(ValueId value, std::span<const Dim> index) {
 }
 
 void KernelLowering::lower_root(const Node &root) {
+  if (root.op == Op::concat && lower_concat_blocks(root))
+    return;
   NodeContext context(*this, root, results_);
   op_def(root.op).lower(context);
 }

@@ -71,6 +71,7 @@ private:
   ValueId resolve(ValueId value) const; // a region argument to the operand it stands for
   void lower_results();
   void lower_root(const Node &root);
+  bool lower_concat_blocks(const Node &concat);
   void lower_nest(const std::vector<ValueId> &results);
   std::vector<int64_t> phases(const Shape &shape) const;
   void lower_phase(const std::vector<ValueId> &results, const std::vector<int64_t> &steps,
