@@ -305,17 +305,24 @@ void BlockFuser::absorb_operands(std::set<int> &members, int root) {
     int p = work.back();
     work.pop_back();
     if (members.contains(p) || !is_scalar(p) || op_def(node(p).op).has(kExpensive) ||
-        shape(p) != space || feeds_root(p) || !used_only_in(p, members))
+        shape(p) != space || dtype_bits(function_.type(node(p).results[0]).dtype) == 8 || feeds_root(p) || !used_only_in(p, members))
       continue;
     members.insert(p);
     push_inputs(p);
   }
 }
 
+// Codes of 8 bits are where a kernel ends: nothing is smaller in memory.
+bool BlockFuser::is_widening(int p) const {
+  const Node &n = node(p);
+  return n.op == Op::convert && dtype_bits(function_.type(n.operands[0]).dtype) == 8 &&
+         is_integer(function_.type(n.operands[0]).dtype);
+}
+
 void BlockFuser::fuse_contraction(int root) {
   Shape space = squeezed(shape(root));
   auto members = grow_forward(root, 1, [&](int u) {
-    return (is_scalar(u) && squeezed(shape(u)) == space) || is_unit_reshape(u);
+    return (is_scalar(u) && !is_widening(u) && squeezed(shape(u)) == space) || is_unit_reshape(u);
   });
   // A reshape that ends the group is free outside.
   while (members.size() > 1 && is_unit_reshape(*members.rbegin()))

@@ -45,6 +45,7 @@ private:
   bool used_only_in(int p, const std::set<int> &members) const;
   bool is_convex(const std::set<int> &members);
   bool is_unit_reshape(int p) const;
+  bool is_widening(int p) const;
   void index_block();
   int add_group(Kind kind, std::set<int> members);
 

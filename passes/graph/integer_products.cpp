@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <set>
 
 namespace kiln {
 namespace {
@@ -49,6 +50,10 @@ public:
 
   Changed run(PassContext &context) {
     Changed changed = make_unsigned();
+    for (int round = 0; round < 4 && lift_quantize() == Changed::yes; ++round) {
+      changed = Changed::yes;
+      dce(module_, context);
+    }
     Changed products = Sweep(module_, function_).run([&](Sweep &s, NodeId id) {
       Op op = s.node(id).op;
       if (op == Op::conv || op == Op::dot)
@@ -81,7 +86,9 @@ private:
   }
 
   Changed make_unsigned();
+  Changed lift_quantize();
   void rewrite_product(Sweep &s, NodeId id);
+  void narrow_operands(Sweep &s, NodeId id);
   void rewrite_quantize(Sweep &s, NodeId id);
   void keep_in_registers();
 
@@ -133,6 +140,39 @@ Changed IntegerProducts::make_unsigned() {
     if (function_.type(scale).rank() != 0)
       scale = b.scalar(function_.type(scale).dtype, codes->scale);
     s.replace(node.results[0], b(Op::dequantize, {from->second, scale, zero}, node.attrs));
+  });
+}
+
+// quantize(f(x)) = f(quantize(x)) for what only moves elements or takes the largest: codes are moved
+// instead of floats. quantize(dequantize(q)) = q.
+Changed IntegerProducts::lift_quantize() {
+  return Sweep(module_, function_).run([&](Sweep &s, NodeId id) {
+    const Node node = s.node(id);
+    auto codes = node.op == Op::quantize ? codes_of(node) : std::nullopt;
+    const Node *below = codes ? function_.def(node.operands[0]) : nullptr;
+    if (!below)
+      return;
+    auto same = [&](const Node &n) {
+      auto from = n.op == Op::dequantize ? codes_of(n) : std::nullopt;
+      return from && from->scale == codes->scale && from->zero == codes->zero &&
+             function_.type(from->value).dtype == node.attrs.get_dtype("dtype");
+    };
+    if (same(*below))
+      return s.replace(node.results[0], below->operands[0]);
+    bool moves = below->op == Op::concat || below->op == Op::max_pool || below->op == Op::reshape ||
+                 below->op == Op::permute;
+    if (!moves || s.uses(node.operands[0]) != 1 || below->results.size() != 1)
+      return;
+    const Node moving = *below;
+    std::vector<ValueId> operands;
+    for (ValueId v : moving.operands) {
+      const Node *n = function_.def(v);
+      operands.push_back(n && same(*n)
+                             ? n->operands[0]
+                             : s.builder()(Op::quantize, {v, node.operands[1], node.operands[2]},
+                                           node.attrs));
+    }
+    s.replace(node.results[0], s.builder()(moving.op, operands, moving.attrs));
   });
 }
 
@@ -189,6 +229,8 @@ bool IntegerProducts::padding_is_zero(const Node &conv) const {
 void IntegerProducts::rewrite_product(Sweep &s, NodeId id) {
   const Node node = s.node(id);
   const bool is_conv = node.op == Op::conv;
+  if (function_.type(node.results[0]).dtype == DType::i32)
+    return narrow_operands(s, id);
   if (function_.type(node.results[0]).dtype != DType::f32)
     return;
   // The weights as [outputs, ...] or, for a dot, perhaps the other way round.
@@ -256,6 +298,47 @@ void IntegerProducts::rewrite_product(Sweep &s, NodeId id) {
   ValueId y = scale_sums(b, out, 1);
   scaled_[y] = out;
   s.replace(node.results[0], y);
+}
+
+// Products of integers that are wider than their values:
+//   dot(convert(q, i32) - z, w) = dot(q, w as i8) - z * sum(w)       q: u8, w constant
+void IntegerProducts::narrow_operands(Sweep &s, NodeId id) {
+  const Node node = s.node(id);
+  const bool is_conv = node.op == Op::conv;
+  const Tensor *w = constant(node.operands[1]);
+  if (!w || w->dtype() != DType::i32 || w->rank() < 2 || (!is_conv && w->rank() != 2) ||
+      node.operands.size() > 2)
+    return;
+  const Node *x = function_.def(node.operands[0]);
+  ValueId zero;
+  if (x && x->op == Op::sub && function_.type(x->operands[1]).rank() == 0) {
+    zero = x->operands[1];
+    x = function_.def(x->operands[0]);
+  }
+  if (!x || x->op != Op::convert || function_.type(x->operands[0]).dtype != DType::u8 ||
+      constant(x->operands[0]))
+    return;
+  ValueId codes = x->operands[0];
+  bool transposed = !is_conv && node.attrs.get_bool("transpose_b");
+  size_t output_axis = is_conv || transposed ? 0 : 1;
+  int64_t outputs = w->dims()[output_axis], inner = w->count() / std::max<int64_t>(outputs, 1);
+  int64_t deep = is_conv ? w->dims()[1] : inner;
+  if (outputs < kFewChannels || deep % 4 != 0 || deep < kFewChannels ||
+      (is_conv && (node.attrs.get_int("groups") != 1 || (zero.valid() && !padding_is_zero(node)))))
+    return;
+  Tensor narrow(DType::i8, w->dims()), sums(DType::i32, {outputs});
+  for (int64_t i = 0; i < w->count(); ++i) {
+    int64_t value = w->at_i64(i), o = output_axis == 0 ? i / inner : i % outputs;
+    if (value < -128 || value > 127)
+      return;
+    narrow.set_i64(i, value);
+    sums.set_i64(o, sums.at_i64(o) - value);
+  }
+  GraphBuilder &b = s.builder();
+  std::vector<ValueId> operands = {codes, b.constant(std::move(narrow))};
+  if (zero.valid())
+    operands.push_back(b(Op::mul, {b.constant(std::move(sums)), zero}));
+  s.replace(node.results[0], b(node.op, operands, node.attrs));
 }
 
 // The floats, divided by `by`.
@@ -331,9 +414,19 @@ void IntegerProducts::rewrite_quantize(Sweep &s, NodeId id) {
 
 // Codes that nobody but one dequantize reads are not made: its value is the saturated whole number.
 void IntegerProducts::keep_in_registers() {
+  std::map<ValueId, std::vector<ValueId>> beside; // the operands of the user
+  for_each_node(function_, [&](NodeId id) {
+    for (ValueId v : function_.node(id).operands)
+      beside[v] = function_.node(id).operands;
+  });
+  std::set<ValueId> kept;
   Sweep(module_, function_).run([&](Sweep &s, NodeId id) {
     const Node node = s.node(id);
     if (node.op != Op::dequantize || s.uses(node.results[0]) != 1 || s.uses(node.operands[0]) != 1)
+      return;
+    // Of two contractions that are added, one is in registers; the other comes from memory.
+    const auto &others = beside[node.results[0]];
+    if (std::any_of(others.begin(), others.end(), [&](ValueId v) { return kept.contains(v); }))
       return;
     auto codes = codes_of(node);
     const Node *code = codes ? function_.def(codes->value) : nullptr;
@@ -350,6 +443,7 @@ void IntegerProducts::keep_in_registers() {
       return;
     DType dtype = function_.type(codes->value).dtype;
     double least = double(least_code(dtype) - codes->zero);
+    kept.insert(node.results[0]);
     GraphBuilder &b = s.builder();
     ValueId steps = b(Op::clamp, {rounded}, {{"min", least}, {"max", least + 255}});
     s.replace(node.results[0], b(Op::mul, {steps, b.scalar(DType::f32, codes->scale)}));
