@@ -57,12 +57,6 @@ void unmap_file(MappedFile *file) {
   *file = MappedFile();
 }
 
-void populate(const MappedFile &file) {
-  constexpr int kPopulateRead = 22; // MADV_POPULATE_READ, Linux 5.14
-  if (file.data != nullptr)
-    madvise(const_cast<uint8_t *>(file.data), file.size, kPopulateRead);
-}
-
 WholeFile::~WholeFile() {
   if (descriptor_ >= 0)
     ::close(descriptor_);

@@ -18,9 +18,6 @@ int32_t map_file(const char *path, MappedFile *file, KilnError *error);
 void close_descriptor(MappedFile *file);
 void unmap_file(MappedFile *file);
 
-// Reads the pages ahead, in one call to the kernel; a hint.
-void populate(const MappedFile &file);
-
 // Writes go to a temporary in the same folder; commit() syncs it and renames it over `path`.
 // Without a commit() nothing is left behind.
 class WholeFile {

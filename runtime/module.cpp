@@ -5,6 +5,7 @@
 #include <new>
 
 #include "runtime/cpu_target.h"
+#include "runtime/prefault.h"
 
 uint64_t KilnModule::variables_size() const {
   uint64_t size = manifest.header().variables_size;
@@ -27,11 +28,12 @@ KilnModule *make_module() {
 int32_t load_package(const uint8_t *data, uint64_t size, const KilnOpenOptions *options,
                      const char *what, KilnModule *module, KilnError *error) {
   bool checks_weights = options == nullptr || (options->flags & KILN_OPEN_TRUST_WEIGHTS) == 0;
-  if (checks_weights)
-    populate(module->file);
   PackageView &view = module->package;
-  if (int32_t code = open_package(data, size, checks_weights, what, &view, error))
-    return code;
+  {
+    Prefault prefault(checks_weights ? module->file : MappedFile());
+    if (int32_t code = open_package(data, size, checks_weights, what, &view, error))
+      return code;
+  }
   if ((view.header->flags & package::kFileStateOnly) != 0)
     return fail(error, KILN_ERROR_FORMAT, what,
                 ": holds only saved variables; open their model and load them into it");

@@ -76,28 +76,30 @@ using Body = void (*)(void *closure, int64_t begin, int64_t end);
 } // namespace
 } // namespace kiln::rt
 
-// One loop runs at a time; `round` counts them. `ticket` is the round and the next part to take, in
-// one word, so that a thread that comes late cannot take a part of a loop it has not read: the
-// loop's description changes only when all its parts are done, and taking a part fails if the round
-// has moved on.
-struct KilnPool {
-  std::atomic<uint64_t> ticket{0};  // round << 32 | next part
-  std::atomic<uint32_t> round{0};   // what idle threads watch
-  std::atomic<uint32_t> pending{0}; // parts not done yet; what the caller watches
-  std::atomic<uint32_t> sleepers{0};
-  std::atomic<bool> caller_sleeps{false};
-  std::atomic<bool> is_busy{false};
-  std::atomic<bool> is_closing{false};
-
+// One loop runs at a time. Each part but the caller's has a slot, on a cache line of its own: what to do
+// and a state, round << 2 | Phase. The caller opens slots; who takes one, the slot's worker or the
+// caller, changes open to taken, which cannot succeed once the round has moved on: a loop ends only
+// when all its parts were taken. So whatever was read of an open slot before taking it is of its round.
+struct alignas(64) KilnPoolSlot {
+  std::atomic<uint32_t> state{0};
+  std::atomic<uint32_t> sleeps{0}; // the worker does
   std::atomic<kiln::rt::Body> body{nullptr};
   std::atomic<void *> closure{nullptr};
-  std::atomic<int64_t> n{0};
-  std::atomic<uint32_t> parts{0};
+  std::atomic<int64_t> begin{0}, end{0};
+  KilnPool *pool = nullptr;
+  kiln::rt::Thread worker; // part i + 1 is that of slots[i]
+};
 
+struct alignas(64) KilnPool {
+  std::atomic<bool> is_busy{false};
+  std::atomic<bool> is_closing{false};
+  std::atomic<uint32_t> caller_sleeps{0};
+  uint32_t round = 0;
   uint32_t threads = 1; // with the caller
   uint32_t started = 0;
   KilnExecutor executor{};
-  kiln::rt::Thread workers[1]; // as many as `threads - 1`
+
+  KilnPoolSlot *slots() { return reinterpret_cast<KilnPoolSlot *>(this + 1); } // threads - 1
 };
 
 namespace kiln::rt {
@@ -105,66 +107,63 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
+enum Phase : uint32_t { kIdle = 0, kOpen = 1, kTaken = 2, kDone = 3 };
+uint32_t phase(uint32_t state) { return state & 3; }
+
 int64_t boundary(int64_t n, uint32_t part, uint32_t parts) {
   int64_t each = n / parts, more = n % parts;
   return each * part + (part < more ? part : more);
 }
 
-// Takes parts of the current loop until none is left; returns the round it last saw.
-uint32_t work(KilnPool *pool) {
-  for (;;) {
-    uint64_t ticket = pool->ticket.load(std::memory_order_acquire);
-    auto part = static_cast<uint32_t>(ticket);
-    Body body = pool->body.load(kRelaxed);
-    void *closure = pool->closure.load(kRelaxed);
-    int64_t n = pool->n.load(kRelaxed);
-    uint32_t parts = pool->parts.load(kRelaxed);
-    // The loads above must not sink below the exchange that proves them current.
-    std::atomic_thread_fence(std::memory_order_acquire);
-    if (part >= parts)
-      return static_cast<uint32_t>(ticket >> 32);
-    if (!pool->ticket.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel))
-      continue;
-    body(closure, boundary(n, part, parts), boundary(n, part + 1, parts));
-    if (pool->pending.fetch_sub(1) == 1 && pool->caller_sleeps.load())
-      wake(pool->pending, 1);
-  }
+// Does the slot's part if nobody has taken it yet.
+void try_part(KilnPoolSlot &slot) {
+  uint32_t state = slot.state.load(std::memory_order_acquire);
+  if (phase(state) != kOpen)
+    return;
+  Body body = slot.body.load(kRelaxed);
+  void *closure = slot.closure.load(kRelaxed);
+  int64_t begin = slot.begin.load(kRelaxed), end = slot.end.load(kRelaxed);
+  // The loads above must not sink below the exchange that proves them current.
+  std::atomic_thread_fence(std::memory_order_acquire);
+  if (!slot.state.compare_exchange_strong(state, state - kOpen + kTaken,
+                                          std::memory_order_acq_rel))
+    return;
+  body(closure, begin, end);
+  slot.state.store(state - kOpen + kDone);
+  if (slot.pool->caller_sleeps.load() != 0)
+    wake(slot.state, 1);
 }
 
 void *work_until_closed(void *argument) {
-  auto *pool = static_cast<KilnPool *>(argument);
-  for (;;) {
-    uint32_t seen = work(pool);
-    if (!spin_while(pool->round, seen)) {
-      pool->sleepers.fetch_add(1);
-      while (pool->round.load() == seen)
-        sleep_while(pool->round, seen);
-      pool->sleepers.fetch_sub(1);
+  auto &slot = *static_cast<KilnPoolSlot *>(argument);
+  while (!slot.pool->is_closing.load(std::memory_order_acquire)) {
+    uint32_t seen = slot.state.load(std::memory_order_acquire);
+    if (phase(seen) == kOpen) {
+      try_part(slot);
+    } else if (!spin_while(slot.state, seen)) {
+      slot.sleeps.store(1);
+      while (slot.state.load() == seen)
+        sleep_while(slot.state, seen);
+      slot.sleeps.store(0);
     }
-    if (pool->is_closing.load(std::memory_order_acquire))
-      return nullptr;
   }
+  return nullptr;
 }
 
-void announce(KilnPool *pool, uint32_t wanted) {
-  pool->round.fetch_add(1);
-  if (pool->sleepers.load() != 0)
-    wake(pool->round, wanted);
+// Sets a slot's state, and wakes its worker.
+void announce(KilnPoolSlot &slot, uint32_t state) {
+  slot.state.store(state);
+  if (slot.sleeps.load() != 0)
+    wake(slot.state, 1);
 }
 
-void wait_for_parts(KilnPool *pool) {
-  for (;;) {
-    uint32_t pending = pool->pending.load(std::memory_order_acquire);
-    if (pending == 0)
-      return;
-    if (spin_while(pool->pending, pending))
-      continue;
-    pool->caller_sleeps.store(true);
-    pending = pool->pending.load();
-    if (pending != 0)
-      sleep_while(pool->pending, pending);
-    pool->caller_sleeps.store(false);
-  }
+void wait_until_done(KilnPool *pool, KilnPoolSlot &slot, uint32_t taken) {
+  if (slot.state.load(std::memory_order_acquire) != taken || spin_while(slot.state, taken))
+    return;
+  pool->caller_sleeps.store(1);
+  while (slot.state.load() == taken)
+    sleep_while(slot.state, taken);
+  pool->caller_sleeps.store(0);
 }
 
 void parallel_for(void *self, int64_t n, Body body, void *closure) {
@@ -175,16 +174,20 @@ void parallel_for(void *self, int64_t n, Body body, void *closure) {
       body(closure, 0, n);
     return;
   }
-  pool->body.store(body, kRelaxed);
-  pool->closure.store(closure, kRelaxed);
-  pool->n.store(n, kRelaxed);
-  pool->parts.store(parts, kRelaxed);
-  pool->pending.store(parts, kRelaxed);
-  uint64_t round = pool->round.load(kRelaxed) + uint32_t{1};
-  pool->ticket.store((round & UINT32_MAX) << 32, std::memory_order_release);
-  announce(pool, parts - 1);
-  work(pool);
-  wait_for_parts(pool);
+  uint32_t round = ++pool->round << 2;
+  KilnPoolSlot *slots = pool->slots();
+  for (uint32_t i = 0; i + 1 < parts; ++i) {
+    slots[i].body.store(body, kRelaxed);
+    slots[i].closure.store(closure, kRelaxed);
+    slots[i].begin.store(boundary(n, i + 1, parts), kRelaxed);
+    slots[i].end.store(boundary(n, i + 2, parts), kRelaxed);
+    announce(slots[i], round | kOpen);
+  }
+  body(closure, 0, boundary(n, 1, parts));
+  for (uint32_t i = 0; i + 1 < parts; ++i)
+    try_part(slots[i]);
+  for (uint32_t i = 0; i + 1 < parts; ++i)
+    wait_until_done(pool, slots[i], round | kTaken);
   pool->is_busy.store(false, std::memory_order_release);
 }
 
@@ -195,7 +198,8 @@ bool start_workers(KilnPool *pool) {
   pthread_sigmask(SIG_SETMASK, &all, &before);
   bool is_fine = true;
   while (is_fine && pool->started + 1 < pool->threads) {
-    is_fine = start_thread(&pool->workers[pool->started], work_until_closed, pool);
+    KilnPoolSlot &slot = pool->slots()[pool->started];
+    is_fine = start_thread(&slot.worker, work_until_closed, &slot);
     pool->started += is_fine ? 1 : 0;
   }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
@@ -211,10 +215,13 @@ int32_t pool_create(uint32_t threads, KilnPool **pool, KilnError *error) {
   if (threads == 0 || threads > kMaxThreads)
     return fail(error, KILN_ERROR_USAGE, "pool_create: ", threads, " threads; from 1 to ",
                 kMaxThreads, " are possible");
-  void *memory = std::malloc(sizeof(KilnPool) + threads * sizeof(Thread));
+  size_t size = sizeof(KilnPool) + (threads - 1) * sizeof(KilnPoolSlot);
+  void *memory = std::aligned_alloc(alignof(KilnPool), size);
   if (memory == nullptr)
     return fail(error, KILN_ERROR_MEMORY, "out of memory");
   auto *made = ::new (memory) KilnPool();
+  for (uint32_t i = 0; i + 1 < threads; ++i)
+    (::new (made->slots() + i) KilnPoolSlot())->pool = made;
   made->threads = threads;
   made->executor = {threads, 0, made, parallel_for};
   if (!start_workers(made)) {
@@ -235,9 +242,10 @@ void pool_destroy(KilnPool *pool) {
   if (pool == nullptr)
     return;
   pool->is_closing.store(true, std::memory_order_release);
-  announce(pool, pool->threads);
   for (uint32_t i = 0; i < pool->started; ++i)
-    join_thread(&pool->workers[i]);
+    announce(pool->slots()[i], (pool->round + 1) << 2 | kIdle);
+  for (uint32_t i = 0; i < pool->started; ++i)
+    join_thread(&pool->slots()[i].worker);
   std::free(pool);
 }
 

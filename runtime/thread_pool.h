@@ -1,9 +1,10 @@
 // Threads that wait for parallel loops: they spin briefly, then sleep.
 //
 // A loop over [0, n) is cut into as many parts as there are threads, at places that depend on n and
-// the number of threads alone. Whoever is awake takes the next part, the caller included, so a
-// short loop is done before sleeping threads have woken. A pool that is busy (another context's
-// loop, or a loop within a loop) does not queue: the caller then does all parts itself.
+// the number of threads alone. Part i is for thread i, the caller being the first, so that a thread
+// finds in its cache what it wrote there in the loop before; the caller then does the parts that
+// nobody has begun, so a short loop is done before sleeping threads have woken. A pool that is busy
+// (another context's loop, or a loop within a loop) does not queue: the caller does all parts itself.
 #pragma once
 
 #include <cstdint>

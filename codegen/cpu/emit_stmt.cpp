@@ -108,6 +108,10 @@ void KernelEmitter::emit_expanded(const Stmt &s, int64_t begin, int64_t end) {
 }
 
 void KernelEmitter::emit_rolled(const Stmt &s) {
+  emit_rolled(s, [&] { emit_body(s.body); });
+}
+
+void KernelEmitter::emit_rolled(const Stmt &s, const std::function<void()> &body) {
   llvm::Value *begin = emit_dim(s.begin), *end = emit_dim(s.end);
   llvm::BasicBlock *before = new_block(), *loop = new_block(), *after = new_block();
   if (known_nonnegative(s.end - s.begin - Dim(1), ranges_))
@@ -123,7 +127,7 @@ void KernelEmitter::emit_rolled(const Stmt &s) {
     Scope scope(*this);
     bind({s.name, i});
     ranges_.set(s.name, {s.begin, s.end});
-    emit_body(s.body);
+    body();
   }
   llvm::Value *next = b_.CreateNSWAdd(i, b_.getInt64(uint64_t(s.step)));
   i->addIncoming(next, b_.GetInsertBlock());

@@ -5,7 +5,7 @@
 //
 // and, in the kernel, a closure on the stack and a call of services->parallel_for. The work has the
 // captured pointers as parameters, not as loads, to keep what is known of them (noalias,
-// alignment).
+// alignment). Parallel loops directly inside of it stand around the loop over the range.
 //
 // Where the body has memory in the workers' scratch blocks, the loop that runs in parallel is one over
 // parts, at most as many as there are threads; part i is its share of the iterations, in block i.
@@ -217,26 +217,36 @@ llvm::Function *KernelEmitter::emit_work(const Stmt &s, const std::vector<Bindin
   begin_function(work);
   llvm::Value *first = work->getArg(unsigned(params.size() - 2));
   llvm::Value *last = work->getArg(unsigned(params.size() - 1));
-  llvm::Value *origin = emit_dim(s.begin);
+  emit_range(s, s.body, first, last);
+  b_.CreateRetVoid();
+  return work;
+}
 
+void KernelEmitter::emit_range(const Stmt &threads, const std::vector<Stmt> &body,
+                               llvm::Value *first, llvm::Value *last) {
+  if (body.size() == 1 && body[0].is(Stmt::Kind::loop) && body[0].loop == LoopKind::parallel &&
+      !body[0].begin.depends_on(threads.name) && !body[0].end.depends_on(threads.name)) {
+    emit_rolled(body[0], [&] { emit_range(threads, body[0].body, first, last); });
+    return;
+  }
+  llvm::Value *origin = emit_dim(threads.begin);
   llvm::BasicBlock *before = b_.GetInsertBlock(), *loop = new_block(), *after = new_block();
   b_.CreateCondBr(b_.CreateICmpSLT(first, last), loop, after);
   b_.SetInsertPoint(loop);
   llvm::PHINode *trip = b_.CreatePHI(b_.getInt64Ty(), 2);
   trip->addIncoming(first, before);
-  llvm::Value *i = b_.CreateNSWAdd(origin, b_.CreateNSWMul(trip, b_.getInt64(uint64_t(s.step))));
+  llvm::Value *i =
+      b_.CreateNSWAdd(origin, b_.CreateNSWMul(trip, b_.getInt64(uint64_t(threads.step))));
   {
     Scope scope(*this);
-    bind({s.name, i});
-    ranges_.set(s.name, {s.begin, s.end});
-    emit_body(s.body);
+    bind({threads.name, i});
+    ranges_.set(threads.name, {threads.begin, threads.end});
+    emit_body(body);
   }
   llvm::Value *next = b_.CreateNSWAdd(trip, b_.getInt64(1));
   trip->addIncoming(next, b_.GetInsertBlock());
   b_.CreateCondBr(b_.CreateICmpSLT(next, last), loop, after);
   b_.SetInsertPoint(after);
-  b_.CreateRetVoid();
-  return work;
 }
 
 llvm::Function *KernelEmitter::emit_shim(llvm::Function *work, llvm::StructType *closure,

@@ -141,6 +141,7 @@ private:
   void emit_loop(const Stmt &s);
   void emit_expanded(const Stmt &s, int64_t begin, int64_t end);
   void emit_rolled(const Stmt &s);
+  void emit_rolled(const Stmt &s, const std::function<void()> &body);
   void emit_if(const Stmt &s);
   void emit_while(const Stmt &s);
   void emit_prefetch(const Stmt &s);
@@ -148,6 +149,8 @@ private:
 
   // emit_threads.cpp
   void emit_threads(const Stmt &s);
+  void emit_range(const Stmt &threads, const std::vector<Stmt> &body, llvm::Value *first,
+                  llvm::Value *last);
   llvm::Function *emit_work(const Stmt &s, const std::vector<Binding> &captured, bool has_scratch);
   llvm::Function *emit_shim(llvm::Function *work, llvm::StructType *closure, bool has_scratch);
   llvm::Value *load_field(llvm::Type *type, llvm::Value *base, size_t offset);

@@ -35,10 +35,10 @@ std::optional<int64_t> bytes_of(const TensorType &type) {
 }
 
 // Multiply-adds of one evaluation, roughly: ops that reduce visit every element of an operand for
-// each result, at worst.
+// each result, at worst; others visit every element once or so.
 bool within_work(const OpDef &def, std::span<const Tensor *const> operands, int64_t result_count,
                  int64_t limit) {
-  if (!def.has(kContraction) && !def.has(kWindow) && !def.lower)
+  if (!def.has(kContraction) && !def.has(kWindow))
     return true;
   int64_t terms = 1;
   for (size_t i = def.has(kContraction) ? 1 : 0; i < operands.size(); ++i)

@@ -19,11 +19,15 @@ void schedule(Kernel &kernel, const MachineDesc &machine, const ScheduleOptions 
   // Nests that accumulate are register tiles.
   if (options.tile)
     checked(tile_contraction(kernel, machine, options.tile_choice) && simplify_kernel(kernel), "tile_contraction");
+  if (options.tile)
+    checked(split_chains(kernel, machine) && simplify_kernel(kernel), "split_chains");
   // Every loop that can be is made of vectors.
   if (options.vectorise)
     checked(transpose_tiles(kernel, machine), "transpose_tiles");
   if (options.vectorise)
     checked(vectorise(kernel, machine) && simplify_kernel(kernel), "vectorise");
+  if (options.vectorise)
+    checked(jam_rows(kernel, machine) && simplify_kernel(kernel), "jam_rows");
   // One threads loop, outermost.
   if (options.parallelise)
     checked(parallelise(kernel, machine), "parallelise");

@@ -48,7 +48,11 @@ bool tile_contraction(Kernel &kernel, const MachineDesc &machine, const TileChoi
 bool transpose_tiles(Kernel &kernel, const MachineDesc &machine);
 // Vectors along the innermost loops that are left: elementwise ones and reductions.
 bool vectorise(Kernel &kernel, const MachineDesc &machine);
-// The outermost parallel loops become one loop over worker threads where the work is worth it.
+// Tiles of one row get more accumulators, one set for each of several steps.
+bool split_chains(Kernel &kernel, const MachineDesc &machine);
+// Vectorised reductions of several rows at once where they share an operand.
+bool jam_rows(Kernel &kernel, const MachineDesc &machine);
+// The parallel loops of a nest become one loop over worker threads where the work is worth it.
 bool parallelise(Kernel &kernel, const MachineDesc &machine);
 // Functions that are no primitives become polynomials; bounds are in math_bounds.def.
 bool expand_math(Kernel &kernel, const MachineDesc &machine);

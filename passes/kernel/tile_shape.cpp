@@ -75,8 +75,8 @@ bool has_short_steps(const TileNest &nest) {
 
 bool fits(int64_t rows, int64_t vectors, const TileNest &nest, const MachineDesc &m) {
   int64_t tile = rows * vectors * nest.accumulators;
-  if (rows == 1)
-    return vectors * nest.accumulators <= m.vector_registers / 4;
+  if (rows == 1) // few streams; split_chains() hides the latency
+    return vectors * nest.accumulators <= m.vector_registers / 8;
   if (!nest.has_scalar_operand) // each row brings its own vectors
     return tile + vectors + rows + 2 <= m.vector_registers * 3 / 4 || tile <= 4;
   int64_t used = tile + vectors + 1 + (m.has_fma ? 0 : 1);
