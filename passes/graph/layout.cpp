@@ -96,6 +96,7 @@ private:
   void share_halos(NodeId id);
   void set_layouts();
   void merge_heads();
+  void permute_in_place(const Node &permute);
   size_t adapt_operands(size_t position);
   void restore_results();
 
@@ -225,10 +226,31 @@ void BlockLayout::set_layouts() {
   }
 }
 
+// A permute that leaves rows whole copies nothing where its operand is made in the order of its result.
+void BlockLayout::permute_in_place(const Node &permute) {
+  ValueId from = permute.operands[0];
+  size_t rank = function_.type(from).shape.size();
+  std::vector<int> order;
+  for (const Dim &d : permute.attrs.get_dims("dims"))
+    order.push_back(int(d.as_const() < 0 ? d.as_const() + int64_t(rank) : d.as_const()));
+  auto state = state_.find(from);
+  const Node *maker = function_.def(from);
+  if (rank < 3 || order.back() != int(rank) - 1 || !maker || is_view(*maker) ||
+      state == state_.end() || state->second.fixed || state->second.exact ||
+      state->second.blocked || uses_[from].size() != 1 ||
+      !function_.value(from).layout.is_row_major() ||
+      !function_.value(permute.results[0]).layout.is_row_major())
+    return;
+  function_.value(from).layout.order = std::move(order);
+  changed_ = Changed::yes;
+}
+
 // y[B, H, L, D] that a dot reads as [B, L, H * D] is made in that order.
 void BlockLayout::merge_heads() {
   for (NodeId id : block_.nodes) {
     const Node &node = function_.node(id);
+    if (node.op == Op::permute)
+      permute_in_place(node);
     if (node.op != Op::fusion)
       continue;
     const Block &region = node.regions[0];

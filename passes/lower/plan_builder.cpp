@@ -44,6 +44,15 @@ std::string step_name(const Function &function, const Node &node) {
 } // namespace
 
 bool is_alias(const Function &function, const Node &node) {
+  if (node.op == Op::permute && function.value(node.results[0]).layout.is_row_major()) {
+    // The operand lies in the order of the result.
+    const Layout &layout = function.value(node.operands[0]).layout;
+    const auto &dims = node.attrs.get_dims("dims");
+    return layout.blocks.empty() && layout.halos.empty() && layout.order.size() == dims.size() &&
+           std::equal(dims.begin(), dims.end(), layout.order.begin(), [&](const Dim &d, int axis) {
+             return d.is_const(axis) || d.is_const(axis - int64_t(dims.size()));
+           });
+  }
   if (node.op != Op::reshape)
     return false;
   return function.value(node.operands[0]).layout.is_row_major() &&
@@ -248,17 +257,19 @@ int PlanBuilder::buffer_of(ValueId value) {
 bool PlanBuilder::try_redirect(ValueId value, int buffer, const Block &block) {
   if (!function_.value(value).layout.is_row_major())
     return false;
+  bool permuted = false; // what a permute in place reads has the order of its result
   for (const Node *def = function_.def(value); def; def = function_.def(value)) {
     bool here = std::find(block.nodes.begin(), block.nodes.end(), function_.value(value).def) != block.nodes.end();
     if (!here || destination_.contains(value))
       return false;
     if (is_alias(function_, *def)) {
+      permuted = def->op == Op::permute;
       value = def->operands[0];
       continue;
     }
     if (op_def(def->op).structural && def->op != Op::fusion && def->op != Op::if_)
       return false;
-    if (!function_.value(value).layout.is_row_major())
+    if (!permuted && !function_.value(value).layout.is_row_major())
       return false;
     destination_[value] = buffer;
     return true;
@@ -344,7 +355,10 @@ bool PlanBuilder::walk_node(NodeId id, std::vector<PlanStep> &steps) {
     return false;
   }
   if (is_alias(function_, node) && !destination_.contains(node.results[0])) {
-    buffers_[node.results[0]] = buffer_of(node.operands[0]);
+    int buffer = buffer_of(node.operands[0]);
+    const Value &result = function_.value(node.results[0]);
+    bool as_made = plan_->buffers[size_t(buffer)].layout.is_row_major();
+    buffers_[node.results[0]] = as_made ? buffer : view(buffer, 0, result.type, result.name);
     return true;
   }
   if (!node.results.empty() && joined_.contains(node.results[0])) {
