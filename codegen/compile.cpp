@@ -187,6 +187,13 @@ bool optimise_module(Module &module, const CompileOptions &options, Diagnostics 
   if (!options.machines.empty() &&
       std::all_of(options.machines.begin(), options.machines.end(), has_dot4))
     context.native.push_back(Op::dequantize);
+  context.flags.winograd = options.winograd;
+  for (const MachineDesc &machine : options.machines) {
+    bool first = &machine == &options.machines[0];
+    auto least = [&](int64_t &to, int64_t value) { to = first ? value : std::min(to, value); };
+    least(context.flags.vector_bytes, machine.vector_bytes);
+    least(context.flags.cache_bytes, machine.l2_bytes);
+  }
   PassManager manager(context, options.passes);
   bool whole = run_graph_pipeline(module, manager, options.level);
   if (pass_times)

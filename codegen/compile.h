@@ -29,6 +29,7 @@ struct CompileOptions {
   bool denormals_keep = false;
   DType weights = DType::f32;  // constant weights are kept as f32, bf16, f16 or i8
   const Tuning *tuning = nullptr; // measured schedules for some kernels
+  Winograd winograd = Winograd::automatic;
   PassManagerOptions passes;
   // Told when a phase begins: "graph passes", "lowering", "x86-64-v4: kernels", ...
   std::function<void(std::string_view phase)> progress;

@@ -31,11 +31,17 @@ struct PassLimits {
   int64_t inline_nodes = int64_t(1) << 20; // nodes that inlining may create in a function
 };
 
+// Tiles of 3x3 convolutions: chosen by size, always of one width, or none.
+enum class Winograd : uint8_t { off, two, four, automatic };
+
 struct PassFlags {
   bool keep_params = false;    // parameters stay writable: freeze leaves them alone
   bool blocked_layouts = true; // layout may block channels and make halos
   int64_t block = 16; // elements of a channel block and of a weight panel: a vector of the target
   DType weights = DType::f32; // bf16, f16, i8: constant weights are kept in fewer bits
+  Winograd winograd = Winograd::off;
+  // Of the target, for costs: bytes of a vector and of the cache that a worker has to itself.
+  int64_t vector_bytes = 64, cache_bytes = 1 << 20;
   bool unsafe_floats = false; // rules that round otherwise than the program says
 };
 

@@ -34,6 +34,8 @@ bool run_graph_pipeline(Module &module, PassManager &manager, OptLevel level) {
   manager.context().flags.blocked_layouts = level == OptLevel::o2;
   if (!run("compress-weights")) // constant weights are as small as the user wants them
     return false;
+  if (level == OptLevel::o2 && !run("winograd")) // 3x3 convolutions have the form that is fastest for their size
+    return false;
   if (!run("fuse")) // every node that is not structural is one kernel (or a reshape, which is none)
     return false;
   return run("layout"); // every value has a layout; where two kernels disagree stands a relayout

@@ -36,6 +36,13 @@ Result<OptLevel> parse_level(const std::string &level) {
   return Error{fmt::format("-O{}: the levels are 0, 1 and 2", level)};
 }
 
+Winograd parse_winograd(const std::string &text) {
+  return text == "off" ? Winograd::off
+         : text == "2" ? Winograd::two
+         : text == "4" ? Winograd::four
+                       : Winograd::automatic;
+}
+
 int report(const Diagnostics &diagnostics, bool json) {
   if (json && !diagnostics.all().empty())
     std::cerr << diagnostics.render_json() << "\n";

@@ -25,6 +25,7 @@ struct ModelOptions {
   std::vector<std::string> shapes; // x=1x3x224x224
   std::string weights;
   std::string compress_weights = "f32"; // or bf16, f16, i8
+  std::string winograd = "auto"; // off, 2, 4
   bool json = false;
 
   void add_to(CLI::App &app, bool with_path = true);
@@ -43,6 +44,7 @@ Result<std::map<std::string, int64_t>> fixed_dims(const ModelOptions &options);
 // "host", "x86-64-v3", ...; an error lists the known ones.
 Result<std::vector<MachineDesc>> parse_targets(const std::vector<std::string> &names);
 Result<OptLevel> parse_level(const std::string &level); // "0", "1", "2"
+Winograd parse_winograd(const std::string &text);      // "off", "2", "4", "auto"
 
 // Prints diagnostics to standard error (JSON where asked) and gives the exit code they mean.
 int report(const Diagnostics &diagnostics, bool json);

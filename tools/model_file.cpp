@@ -128,6 +128,9 @@ bool load_kir_file(const ModelOptions &options, const DimChoices &dims, Module &
 void ModelOptions::add_to(CLI::App &app, bool with_path) {
   if (with_path)
     app.add_option("model", path, "a .kir or .onnx file, or a package where the verb takes one")->required();
+  app.add_option("--winograd", winograd,
+                 "tiles of 3x3 convolutions: auto (default, by size), 2, 4, or off; larger ones round more")
+      ->check(CLI::IsMember({"off", "2", "4", "auto"}));
   app.add_option("--dim", dims, "N=4 fixes a symbolic size, N=1..64 bounds it")->allow_extra_args(false);
   app.add_option("--shape", shapes, "INPUT=1x3x224x224 fixes an input's shape")->allow_extra_args(false);
   app.add_option("--weights", weights, ".npz or .safetensors with the values of a .kir model's parameters");
@@ -138,6 +141,7 @@ void ModelOptions::add_to(CLI::App &app, bool with_path) {
 
 void set_compile_options(const ModelOptions &model, CompileOptions &options) {
   options.weights = dtype_from_name(model.compress_weights).value_or(DType::f32);
+  options.winograd = parse_winograd(model.winograd);
 }
 
 bool is_package(const std::string &path) {

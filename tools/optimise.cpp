@@ -157,6 +157,7 @@ void run(const OptOptions &options, std::string_view text, std::string &out, Dia
   PassContext context(diagnostics);
   context.flags.keep_params = options.keep_params;
   context.flags.weights = dtype_from_name(options.compress_weights).value_or(DType::f32);
+  context.flags.winograd = Winograd::automatic;
   PassManager manager(context, {options.verify_each, "", ""});
   for (std::string_view pass : *passes)
     if (!manager.run(module, pass))

@@ -244,6 +244,9 @@ int compile(CompileVerb verb) {
   set_compile_options(verb.model, options);
   options.keep_params = verb.keep_params;
   options.denormals_keep = verb.denormals == "keep";
+  // A C compiler that vectorises for itself is given the plain loops.
+  if (verb.emit == "c")
+    options.winograd = Winograd::off;
   options.passes.dump_dir = verb.dump_dir;
   if (!verb.stop_after.empty() && !choose_stop(verb, options)) {
     std::string known;

@@ -114,6 +114,7 @@ int inspect_memory(Module &module, const ModelOptions &options, OptLevel level) 
   Diagnostics diagnostics;
   CompileOptions compile;
   compile.level = level;
+  compile.winograd = parse_winograd(options.winograd);
   Program program;
   if (!optimise_module(module, compile, diagnostics) || !lower_module(module, program, diagnostics))
     return report(diagnostics, options.json);
@@ -189,6 +190,7 @@ int inspect(const InspectVerb &verb) {
   if (verb.optimised) {
     CompileOptions options;
     options.level = *level;
+    options.winograd = parse_winograd(verb.model.winograd);
     if (!optimise_module(module, options, diagnostics))
       return report(diagnostics, json);
   }

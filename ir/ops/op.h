@@ -128,6 +128,8 @@ enum Trait : uint32_t {
   kZeroPreserving = 1u << 11, // f(0) = 0
   kNoFold = 1u << 12,       // never evaluated at compile time (random bits, variables)
   kTrapsOnZero = 1u << 13,  // elementwise; an integer 0 as the last operand is an error of the run
+  kEpilogue = 1u << 14,     // has `lower` and one result, every element of which is stored once: what
+                            // follows elementwise is computed with the store
 };
 
 // Shapes, dtypes and attributes the table test runs an op on. Values are drawn from [lo, hi].

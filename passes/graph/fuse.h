@@ -38,9 +38,12 @@
 //                 softmax, views of the dots' operands and of what the scalar nodes read, linear in the
 //                 last two dims, and scalar nodes of the root's shape after it. One result.
 //
-//   lower         Exactly one node with `lower`, the root, whose results are those of the fusion,
-//   in order.
-//                 Before it scalar and element nodes, as in `elementwise`, for each operand.
+//   lower         Exactly one node with `lower`, the root. Either its results are those of the
+//   fusion, in order,
+//                 and before it are scalar and element nodes, as in `elementwise`, for each operand;
+//                 or it has kEpilogue, nothing is before it, and after it are scalar nodes of its
+//                 result's shape, whose other operands are as in `reduce`. One result, the last of
+//                 them: each is computed where the root stores the element that it depends on.
 //
 // An op that no fusion takes stands alone, and is the same as a fusion of nothing else.
 #pragma once

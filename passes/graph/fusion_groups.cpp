@@ -40,6 +40,9 @@ bool BlockFuser::run() {
     if (const OpDef &def = op_def(node(p).op); def.reduce && !def.has(kReduction) && is_free(p))
       fuse_contraction(p);
   for (int p = 0; p < count; ++p)
+    if (op_def(node(p).op).has(kEpilogue) && is_free(p))
+      fuse_epilogue(p);
+  for (int p = 0; p < count; ++p)
     if (op_def(node(p).op).has(kReduction) && op_def(node(p).op).reduce && is_free(p) &&
         trailing_axes(function_, node(p)) > 0)
       fuse_rows(p);
@@ -393,6 +396,14 @@ void BlockFuser::fuse_reduction(int root) {
   });
   absorb_views(members, std::set<int>(members));
   add_group(Kind::reduction, std::move(members));
+}
+
+void BlockFuser::fuse_epilogue(int root) {
+  auto members = grow_forward(root, 1, [&](int u) { return is_scalar(u) && shape(u) == shape(root); });
+  std::set<int> epilogue = members;
+  epilogue.erase(root);
+  absorb_views(members, epilogue);
+  add_group(Kind::lower, std::move(members));
 }
 
 // Ops that copy their operands take what computes these along: each element is read once.

@@ -60,6 +60,7 @@ private:
   void fuse_contraction(int root);
   void fuse_rows(int root);
   void fuse_reduction(int root);
+  void fuse_epilogue(int root);
   void fuse_lower(int root);
 
   // fusion_attention.cpp

@@ -172,6 +172,11 @@ void grow(std::vector<int64_t> &to, const std::vector<int64_t> &by) {
 
 void BlockLayout::gather_halos(NodeId id) {
   const KernelWants &wants = wants_.at(id);
+  if (wants.spaced >= 0) {
+    Padding &space = state_[function_.node(id).operands[size_t(wants.spaced)]].halo[1];
+    grow(space.lo, {0});
+    grow(space.hi, {1});
+  }
   if (wants.padded < 0)
     return;
   ValueId v = function_.node(id).operands[size_t(wants.padded)];

@@ -224,6 +224,34 @@ bool keeps_blocks(const Function &function, const Node &concat) {
   });
 }
 
+// Its tiles reach past the end of the input where they are partly outside of the result.
+void winograd_wants(const Function &function, const Node &outer, const Inside &root,
+                    KernelWants &out) {
+  set_all(out, Want::match);
+  const Node &node = *root.node;
+  const Shape &x = function.type(node.operands[0]).shape, &y = function.type(node.results[0]).shape;
+  int64_t tile = node.attrs.get_int("tile");
+  auto pad = node.attrs.get_ints("pad");
+  out.makes = Makes::blocked;
+  if (root.outer[1] >= 0) {
+    out.operands[size_t(root.outer[1])] = Want::blocked;
+    const Node *def = function.def(outer.operands[size_t(root.outer[1])]);
+    if (!def || def->op != Op::constant)
+      out.spaced = root.outer[1];
+  }
+  if (root.outer.size() > 2 && root.outer[2] >= 0)
+    out.operands[size_t(root.outer[2])] = Want::any;
+  if (root.outer[0] < 0)
+    return;
+  out.operands[size_t(root.outer[0])] = Want::blocked;
+  out.padded = root.outer[0];
+  for (size_t d = 0; d < 2; ++d) {
+    int64_t reach = (y[d + 2].as_const() + tile - 1) / tile * tile + 2;
+    out.padding.lo.push_back(pad[d]);
+    out.padding.hi.push_back(std::max<int64_t>(0, reach - pad[d] - x[d + 2].as_const()));
+  }
+}
+
 void lower_wants(const Function &function, const Node &outer, const Node &root,
                  KernelWants &out) {
   if (outer.op == Op::fusion &&
@@ -298,7 +326,15 @@ KernelWants kernel_wants(const Function &function, NodeId id, int64_t block) {
   case FusionForm::attention:
     return out;
   case FusionForm::lower:
-    lower_wants(function, node, function.node(info.root), out);
+    if (function.node(info.root).op == Op::winograd_conv) {
+      winograd_wants(function, node, root_of(function, node, info), out);
+    } else if (node.op == Op::winograd_weights) {
+      out.makes = Makes::blocked;
+      out.operands[0] = Want::weights;
+      out.packed[0].blocks = {{0, block}};
+    } else {
+      lower_wants(function, node, function.node(info.root), out);
+    }
     return out;
   case FusionForm::reduce:
     break;

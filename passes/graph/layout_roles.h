@@ -34,6 +34,9 @@ struct KernelWants {
   int padded = -1; // the operand that is read with padding
   Padding padding;
   std::vector<Layout> packed; // by operand: of weights
+  // An operand whose rows along dim 2 are one element longer, so that its planes are no multiple of
+  // 4 KiB apart: who writes them side by side would only use a few sets of the cache.
+  int spaced = -1;
 };
 
 // For a node of a block; `block` is the number of channels in a block.

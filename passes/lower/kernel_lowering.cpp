@@ -3,6 +3,7 @@
 #include "runtime/entry_abi.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace kiln {
 namespace {
@@ -10,6 +11,7 @@ namespace {
 // What an op sees of the node being lowered.
 class NodeContext : public LowerContext {
 public:
+  // Without `results`, what the node stores is not the kernel's result but leads to it.
   NodeContext(KernelLowering &lowering, const Node &node, std::vector<ValueId> results)
       : lowering_(lowering), node_(node), results_(std::move(results)) {}
 
@@ -36,6 +38,8 @@ public:
   void emit(Stmt stmt) override { lowering_.emit(std::move(stmt)); }
   Dim simplified(const Dim &d) const override { return lowering_.simplified(d); }
   Stmt store_result(int i, std::span<const Dim> index, Expr value) override {
+    if (results_.empty())
+      return lowering_.store_through(node_.results[size_t(i)], index, std::move(value));
     return lowering_.store(results_[size_t(i)], index, std::move(value));
   }
   void loop(std::string_view name, const Dim &begin, const Dim &end, LoopKind kind,
@@ -153,7 +157,7 @@ const KernelBuffer &KernelLowering::input_buffer(ValueId external) {
 }
 
 size_t KernelLowering::level_of(std::span<const Dim> index) const {
-  size_t level = 0;
+  size_t level = least_level_;
   for (const Dim &d : index)
     for (Symbol s : d.symbols()) {
       auto it = symbol_scope_.find(s);
@@ -232,6 +236,22 @@ Stmt KernelLowering::store(ValueId result, std::span<const Dim> index, Expr valu
   return kb::store(Symbol("out" + std::to_string(i)),
                    simplified(physical_offset(v.type.shape, v.layout, at)),
                    kb::convert(v.type.dtype, std::move(value)));
+}
+
+Stmt KernelLowering::store_through(ValueId root, std::span<const Dim> index, Expr value) {
+  KILN_CHECK(results_.size() == 1, "a kernel that computes on has one result");
+  std::vector<Dim> at(index.begin(), index.end());
+  for (size_t i = 0; i < at.size(); ++i)
+    at[i] = type(root).shape[i].is_const(1) ? Dim(0) : simplified(at[i]);
+  value = kb::convert(compute_dtype(type(root).dtype), std::move(value));
+  if (uses_[size_t(root)] > 1 && !is_leaf(value))
+    value = bind(std::move(value));
+  stack_.back()->memos.push_back({root, at, std::move(value)});
+  // The element is known in this scope only.
+  size_t before = std::exchange(least_level_, stack_.size() - 1);
+  Expr result = pull(roots_[0], at);
+  least_level_ = before;
+  return store(results_[0], at, std::move(result));
 }
 
 bool KernelLowering::zero_padded(ValueId value, int dim, const Dim &lo, const Dim &hi) const {
@@ -419,7 +439,8 @@ Expr KernelLowering::pull_row(ValueId value, std::span<const Dim> index) {
 void KernelLowering::lower_root(const Node &root) {
   if (root.op == Op::concat && lower_concat_blocks(root))
     return;
-  NodeContext context(*this, root, results_);
+  bool stores_results = !region_ || root.results == roots_;
+  NodeContext context(*this, root, stores_results ? results_ : std::vector<ValueId>());
   op_def(root.op).lower(context);
 }
 

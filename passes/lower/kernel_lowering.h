@@ -31,6 +31,8 @@ public:
   void emit(Stmt stmt) { stack_.back()->stmts.push_back(std::move(stmt)); }
   Dim simplified(const Dim &d) const { return simplify(d, ranges_); }
   Stmt store(ValueId result, std::span<const Dim> index, Expr value);
+  // Stores what the node's one result is at `index` where `root`, a value inside, is `value` there.
+  Stmt store_through(ValueId root, std::span<const Dim> index, Expr value);
   void loop(std::string_view name, const Dim &begin, const Dim &end, LoopKind kind,
             const std::function<void(const Dim &)> &body);
   void if_then(Expr condition, const std::function<void()> &body);
@@ -90,6 +92,7 @@ private:
   std::optional<Expr> find_memo(ValueId value, std::span<const Dim> index) const;
 
   size_t level_of(std::span<const Dim> index) const;
+  const Node &root_node() const;
   // Runs f with only the scopes up to `level` on the stack.
   void at_level(size_t level, const std::function<void()> &f);
   std::vector<Stmt> in_scope(Symbol var, const std::function<void()> &f);
@@ -117,6 +120,7 @@ private:
   size_t next_constant_ = 0;
   std::vector<std::unique_ptr<Scope>> owned_;
   std::vector<Scope *> stack_;
+  size_t least_level_ = 0; // of the scope that statements go to
   std::unordered_map<Symbol, Scope *> symbol_scope_;
   DimRanges ranges_;
   int next_name_ = 0;

@@ -133,10 +133,20 @@ bool KernelLowering::block_overrun_allowed(ValueId result, int dim) const {
   return true;
 }
 
+// The node with `lower`, or any other.
+const Node &KernelLowering::root_node() const {
+  if (!region_)
+    return node_;
+  for (NodeId id : region_->nodes)
+    if (op_def(function_.node(id).op).lower)
+      return function_.node(id);
+  return function_.node(function_.value(roots_[0]).def);
+}
+
 void KernelLowering::lower_results() {
   for (ValueId result : results_)
     zero_halo(result);
-  const Node &root = region_ ? function_.node(function_.value(roots_[0]).def) : node_;
+  const Node &root = root_node();
   if (op_def(root.op).lower)
     return lower_root(root);
   if (attention_)

@@ -155,6 +155,14 @@ for t in bf16 f16 i8; do # the error is that of the type, and it is told
   expect 0 'ok .*output' "$kiln" check wide.kir --compress-weights $t --tolerance 0.02
   expect 3 'FAR .*output' "$kiln" check wide.kir --compress-weights $t --tolerance 1e-6
 done
+# tiles that reach past the edges, a residual and an activation behind them
+printf 'export func main(x: f32[2, 16, 13, 30], w: f32[40, 16, 3, 3], b: f32[40], r: f32[2, 40, 13, 30]) -> f32[2, 40, 13, 30] {\n  a = relu(x)\n  c = conv(a, w, b, stride=[1, 1], pad=[1, 1, 1, 1], dilation=[1, 1])\n  return relu(c + r)\n}\n' >conv.kir
+for tile in 2 4; do
+  expect 0 'winograd_conv.*tile='$tile "$kiln" compile conv.kir --winograd $tile --emit graph
+  expect 0 'ok .*output' "$kiln" check conv.kir --winograd $tile --tolerance 1e-5 --threads 2
+done
+expect 0 '= conv(' "$kiln" compile conv.kir --winograd off --emit graph
+expect 2 'winograd' "$kiln" compile conv.kir --winograd 3
 expect 2 'compress-weights' "$kiln" check wide.kir --compress-weights f8
 expect 2 'model file, or --cases' "$kiln" check
 expect 1 'no such folder' "$kiln" check --cases nosuch
