@@ -38,7 +38,9 @@ bool run_graph_pipeline(Module &module, PassManager &manager, OptLevel level) {
     return false;
   if (!run("fuse")) // every node that is not structural is one kernel (or a reshape, which is none)
     return false;
-  return run("layout"); // every value has a layout; where two kernels disagree stands a relayout
+  if (!run("layout")) // every value has a layout; where two kernels disagree stands a relayout
+    return false;
+  return level != OptLevel::o2 || run("chain"); // what stays in the cache is one kernel
 }
 
 } // namespace kiln

@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace kiln {
 namespace {
 
@@ -183,6 +185,10 @@ Result<Types> infer_fusion(InferContext &context) {
   KILN_RETURN_IF_ERROR(check_list(context, body.args, operand_types(context), "arguments of the body"));
   if (body.results.empty())
     return Error{"the body has no result"};
+  const std::vector<Dim> &block = context.attrs.get_dims("block");
+  bool sound = std::all_of(block.begin(), block.end(), [](const Dim &d) { return d.is_const() && d.as_const() > 0; });
+  if (!block.empty() && (block.size() != 2 || !sound))
+    return Error{"'block' is two numbers above 0: channels and rows"};
   return body.results;
 }
 
@@ -267,6 +273,8 @@ const OpDef op_fusion{
     .doc = "Ops that become one kernel. The region has an argument for each operand and uses nothing else.",
     .min_operands = 0,
     .max_operands = -1,
+    .attrs = {{"block", AttrKind::dims, Attr(std::vector<Dim>()),
+               "of a chain of fusions: how many channels and rows of the result are computed at a time"}},
     .infer = infer_fusion,
     .structural = true,
     .traits = kRegions,

@@ -6,6 +6,7 @@
 #include "passes/graph/fuse.h"
 
 #include "ir/ops/op.h"
+#include "passes/graph/chain.h"
 #include "passes/graph/clone.h"
 #include "passes/graph/fusion_groups.h"
 #include "passes/graph/rewrite.h"
@@ -123,6 +124,10 @@ FusionInfo describe_fusion(const Function &function, NodeId id) {
     results = node.regions.at(0).results;
   }
   FusionInfo info;
+  if (is_chain(node)) {
+    info.form = FusionForm::chain;
+    return info;
+  }
   KILN_CHECK(!results.empty() || node.op != Op::fusion, "a fusion has a result");
   int reductions = 0;
   if (NodeId root = attention_root(function, inside); root.valid()) {

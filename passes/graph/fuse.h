@@ -45,6 +45,11 @@
 //                 result's shape, whose other operands are as in `reduce`. One result, the last of
 //                 them: each is computed where the root stores the element that it depends on.
 //
+//   chain         Made after layout, by the pass of that name: fusions of the forms above and ops
+//                 that stand alone, the stages. Each but the first reads the one before it, which
+//                 nothing else reads; the last one's result is the chain's. `block` says how many
+//                 channels and rows are computed at a time (passes/lower/chain.cpp).
+//
 // An op that no fusion takes stands alone, and is the same as a fusion of nothing else.
 #pragma once
 
@@ -54,7 +59,7 @@ namespace kiln {
 
 inline constexpr size_t kMaxResults = 8;
 
-enum class FusionForm : uint8_t { elementwise, reduce, rows, attention, lower };
+enum class FusionForm : uint8_t { elementwise, reduce, rows, attention, lower, chain };
 
 struct FusionInfo {
   FusionForm form = FusionForm::elementwise;

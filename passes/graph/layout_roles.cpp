@@ -336,6 +336,9 @@ KernelWants kernel_wants(const Function &function, NodeId id, int64_t block) {
       lower_wants(function, node, function.node(info.root), out);
     }
     return out;
+  case FusionForm::chain: // made after layouts are chosen
+    set_all(out, Want::any);
+    return out;
   case FusionForm::reduce:
     break;
   }

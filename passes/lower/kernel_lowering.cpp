@@ -1,5 +1,6 @@
 #include "passes/lower/kernel_lowering.h"
 
+#include "passes/graph/chain.h"
 #include "runtime/entry_abi.h"
 
 #include <algorithm>
@@ -68,8 +69,9 @@ bool is_leaf(const Expr &e) {
 
 } // namespace
 
-KernelLowering::KernelLowering(const Module &module, const Function &function, const Node &node)
-    : module_(module), function_(function), node_(node), inner_(function.values.size()),
+KernelLowering::KernelLowering(const Module &module, const Function &function, const Node &node,
+                               const ChainStage *stage)
+    : module_(module), function_(function), node_(node), stage_(stage), inner_(function.values.size()),
       uses_(function.values.size()), materialised_(function.values.size()) {
   results_ = node.results;
   if (node.op == Op::fusion) {
@@ -97,6 +99,12 @@ KernelLowering::KernelLowering(const Module &module, const Function &function, c
   };
   for (const Value &v : function.values)
     declare(v.type);
+  if (stage_) {
+    for (const auto &[symbol, range] : stage_->ranges.all())
+      ranges_.set(symbol, range);
+    next_name_ = stage_->number * 100000; // symbols of one chain are distinct
+    next_constant_ = size_t(stage_->number) * 100000;
+  }
   owned_.push_back(std::make_unique<Scope>());
   stack_.push_back(owned_.back().get());
 }
@@ -125,12 +133,47 @@ LoweredNode KernelLowering::run() {
   return out;
 }
 
+std::vector<Stmt> KernelLowering::run_stage() {
+  find_row_axes();
+  choose_materialised();
+  lower_results();
+  return std::move(stack_.front()->stmts);
+}
+
+std::vector<Stmt> KernelLowering::run_zero_halo() {
+  for (ValueId result : results_)
+    zero_halo(result);
+  return std::move(stack_.front()->stmts);
+}
+
 ValueId KernelLowering::resolve(ValueId value) const {
+  auto outer = [&](const Block &region, const Node &node) {
+    for (size_t i = 0; i < region.args.size(); ++i)
+      if (region.args[i] == value) {
+        value = node.operands[i];
+        return;
+      }
+  };
   if (region_)
-    for (size_t i = 0; i < region_->args.size(); ++i)
-      if (region_->args[i] == value)
-        return node_.operands[i];
+    outer(*region_, node_);
+  if (stage_)
+    outer(stage_->chain.regions[0], stage_->chain);
   return value;
+}
+
+const Scratch *KernelLowering::scratch_of(ValueId value) const {
+  if (!stage_)
+    return nullptr;
+  auto it = stage_->scratch.find(value);
+  return it == stage_->scratch.end() ? nullptr : &it->second;
+}
+
+const IndexRange *KernelLowering::range_of(int dim) const {
+  if (stage_)
+    for (const IndexRange &range : stage_->block)
+      if (range.dim == dim)
+        return &range;
+  return nullptr;
 }
 
 Symbol KernelLowering::fresh(std::string_view stem) {
@@ -144,8 +187,9 @@ const KernelBuffer &KernelLowering::input_buffer(ValueId external) {
   const Value &value = function_.value(external);
   const Node *def = function_.def(external);
   // Named and ordered as the node's operands, not as expressions happen to be built.
-  size_t position = size_t(std::find(node_.operands.begin(), node_.operands.end(), external) - node_.operands.begin());
-  if (position == node_.operands.size())
+  const auto &operands = stage_ ? stage_->chain.operands : node_.operands;
+  size_t position = size_t(std::find(operands.begin(), operands.end(), external) - operands.begin());
+  if (position == operands.size())
     position += next_constant_++; // a constant inside a fusion
   size_t at = size_t(std::lower_bound(positions_.begin(), positions_.end(), position) - positions_.begin());
   positions_.insert(positions_.begin() + std::ptrdiff_t(at), position);
@@ -231,6 +275,13 @@ Stmt KernelLowering::store(ValueId result, std::span<const Dim> index, Expr valu
   KILN_CHECK(i < results_.size(), "a kernel stores its node's results only");
   const Value &v = function_.value(result);
   std::vector<Dim> at(index.begin(), index.end());
+  if (const Scratch *scratch = scratch_of(result)) {
+    BlockPlace place = block_place(v, scratch->block);
+    for (size_t d = 0; d < at.size(); ++d)
+      at[d] = simplified(at[d] - place.base[d]);
+    return kb::store(scratch->buffer, simplified(physical_offset(place.shape, place.layout, at)),
+                     kb::convert(v.type.dtype, std::move(value)));
+  }
   for (Dim &d : at)
     d = simplified(d);
   return kb::store(Symbol("out" + std::to_string(i)),
@@ -331,6 +382,14 @@ Expr KernelLowering::pull_external(ValueId value, std::span<const Dim> index) {
     // A dim of size 1 has one index, but where a halo is read there are others.
     bool halo = v.layout.halo_of(int(i)).lo + v.layout.halo_of(int(i)).hi > 0;
     at.push_back(v.type.shape[i].is_const(1) && !halo ? Dim(0) : simplified(index[i]));
+  }
+  if (const Scratch *scratch = scratch_of(external)) {
+    BlockPlace place = block_place(v, scratch->block);
+    for (size_t d = 0; d < at.size(); ++d)
+      at[d] = simplified(at[d] - place.base[d]);
+    return kb::convert(compute_dtype(v.type.dtype),
+                       kb::load(scratch->buffer, v.type.dtype,
+                                simplified(physical_offset(place.shape, place.layout, at))));
   }
   const KernelBuffer &buffer = input_buffer(external);
   Dim offset = simplified(physical_offset(v.type.shape, v.layout, at));
@@ -445,6 +504,8 @@ void KernelLowering::lower_root(const Node &root) {
 }
 
 LoweredNode lower_node(const Module &module, const Function &function, NodeId node) {
+  if (is_chain(function.node(node)))
+    return lower_chain(module, function, node);
   return KernelLowering(module, function, function.node(node)).run();
 }
 

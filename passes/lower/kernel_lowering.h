@@ -17,10 +17,40 @@
 
 namespace kiln {
 
+// Indices [begin, begin + count) of a value along a dim; they may stick out of it on both sides.
+struct IndexRange {
+  int dim;
+  Dim begin;
+  int64_t count;
+};
+
+// A value of a chain (fuse.h) that is computed into memory of the worker's own, a block at a time.
+struct Scratch {
+  Symbol buffer;
+  std::vector<IndexRange> block; // what is held, what its consumer reads beyond the edges included
+};
+
+// A node that is lowered as a part of a chain: which block of its result it computes, and where those of
+// its operands lie that other parts have made.
+struct ChainStage {
+  const Node &chain;
+  DimRanges ranges; // of the symbols in blocks
+  std::unordered_map<ValueId, Scratch> scratch;
+  std::vector<IndexRange> block;
+  int number = 0;
+};
+
 class KernelLowering {
 public:
-  KernelLowering(const Module &module, const Function &function, const Node &node);
+  KernelLowering(const Module &module, const Function &function, const Node &node,
+                 const ChainStage *stage = nullptr);
   LoweredNode run();
+
+  // The parts of a chain: the stage's statements, the zeros around its result, what it reads so far.
+  std::vector<Stmt> run_stage();
+  std::vector<Stmt> run_zero_halo();
+  const std::vector<ValueId> &inputs() const { return inputs_; }
+  const std::vector<KernelBuffer> &input_buffers() const { return input_buffers_; }
 
   // Used by the context that ops see.
   Expr pull(ValueId value, std::span<const Dim> index);
@@ -81,6 +111,8 @@ private:
   void lower_attention();
   friend class AttentionNests;
   void zero_halo(ValueId result);
+  const Scratch *scratch_of(ValueId value) const;
+  const IndexRange *range_of(int dim) const; // of the results, where a chain computes a part of them
   std::vector<Nest> nest_order(ValueId result) const;
   bool block_overrun_allowed(ValueId result, int dim) const;
 
@@ -102,6 +134,7 @@ private:
   const Module &module_;
   const Function &function_;
   const Node &node_;
+  const ChainStage *stage_;
   const Block *region_ = nullptr;  // of a fusion
   std::vector<ValueId> results_;   // values the kernel stores: outer ids
   std::vector<ValueId> roots_;     // the same, inside the region
@@ -125,6 +158,17 @@ private:
   DimRanges ranges_;
   int next_name_ = 0;
 };
+
+// A fusion of the form `chain`.
+LoweredNode lower_chain(const Module &module, const Function &function, NodeId node);
+
+// Shape, layout and first indices of a block of a value, in memory of its own.
+struct BlockPlace {
+  Shape shape;
+  Layout layout;
+  std::vector<Dim> base;
+};
+BlockPlace block_place(const Value &value, std::span<const IndexRange> block);
 
 // Splits loops whose variable appears under / or % by a constant (a blocked channel, packed panels), so
 // that every index is affine: for c in 0..64 with c / 16, c % 16 becomes c.o in 0..4, c.i in 0..16.

@@ -119,7 +119,7 @@ bool KernelLowering::block_overrun_allowed(ValueId result, int dim) const {
   if (!region_ && !op_def(node_.op).scalar && !op_def(node_.op).reduce)
     return false;
   for (ValueId operand : node_.operands) {
-    const Value &v = function_.value(operand);
+    const Value &v = function_.value(resolve(operand));
     Dim count = element_count(v.type.shape);
     bool blocked = !v.layout.blocks.empty();
     bool vector = count == size && dtype_bytes(v.type.dtype) <= 4;
@@ -145,7 +145,8 @@ const Node &KernelLowering::root_node() const {
 
 void KernelLowering::lower_results() {
   for (ValueId result : results_)
-    zero_halo(result);
+    if (!stage_ || scratch_of(result)) // a chain's own result is no part of a stage
+      zero_halo(result);
   const Node &root = root_node();
   if (op_def(root.op).lower)
     return lower_root(root);
@@ -230,6 +231,12 @@ void KernelLowering::lower_phase(const std::vector<ValueId> &results,
     int64_t block = first.layout.block_of(dim);
     switch (part) {
     case Nest::Part::whole:
+      if (const IndexRange *range = range_of(dim))
+        return loop("i", max(0, -range->begin), min(range->count, size - range->begin),
+                    LoopKind::parallel, [&](const Dim &var) {
+                      index[size_t(dim)] = range->begin + var;
+                      nest(i + 1);
+                    });
       if (size.is_const(1)) {
         index[size_t(dim)] = 0;
         return phase[size_t(dim)] == 0 ? nest(i + 1) : void();
@@ -240,6 +247,11 @@ void KernelLowering::lower_phase(const std::vector<ValueId> &results,
                     nest(i + 1);
                   });
     case Nest::Part::block:
+      if (const IndexRange *range = range_of(dim))
+        return loop("o", 0, ceildiv(range->count, block), LoopKind::parallel, [&](const Dim &var) {
+          index[size_t(dim)] = range->begin + var * Dim(block);
+          nest(i + 1);
+        });
       return loop("o", 0, ceildiv(size, block), LoopKind::parallel, [&](const Dim &var) {
         index[size_t(dim)] = var * Dim(block);
         nest(i + 1);
@@ -264,17 +276,29 @@ void KernelLowering::zero_halo(ValueId result) {
   const Value &value = function_.value(result);
   if (value.layout.halos.empty())
     return;
-  Shape physical = physical_shape(value.type.shape, value.layout);
+  const Scratch *scratch = scratch_of(result);
+  BlockPlace place = block_place(value, scratch ? scratch->block : std::span<const IndexRange>());
+  Shape physical = physical_shape(place.shape, place.layout);
   size_t rank = value.type.shape.size();
-  Symbol buffer("out" + std::to_string(std::find(results_.begin(), results_.end(), result) - results_.begin()));
-  auto halo_at = [&](size_t p) {
-    return p < rank ? value.layout.halo_of(value.layout.order.empty() ? int(p) : value.layout.order[p])
-                    : Layout::Halo{0, 0, 0};
-  };
+  Symbol buffer = scratch ? scratch->buffer
+                          : Symbol("out" + std::to_string(std::find(results_.begin(), results_.end(), result) -
+                                                          results_.begin()));
+  // What is not zero, along each physical dim.
+  std::vector<std::pair<Dim, Dim>> inside;
+  for (size_t p = 0; p < physical.size(); ++p) {
+    size_t d = p < rank && !value.layout.order.empty() ? size_t(value.layout.order[p]) : p;
+    auto halo = p < rank ? place.layout.halo_of(int(d)) : Layout::Halo{0, 0, 0};
+    Dim begin = halo.lo, end = physical[p] - Dim(halo.hi);
+    auto own = p < rank ? value.layout.halo_of(int(d)) : Layout::Halo{0, 0, 0};
+    if (const IndexRange *range = scratch && own.lo + own.hi > 0 ? range_of(int(d)) : nullptr) {
+      begin = max(0, -range->begin);
+      end = min(range->count, value.type.shape[d] - range->begin);
+    }
+    inside.emplace_back(simplified(begin), simplified(end));
+  }
   for (size_t h = 0; h < rank; ++h) {
-    Layout::Halo halo = halo_at(h);
     for (bool high : {false, true}) {
-      if ((high ? halo.hi : halo.lo) == 0)
+      if (high ? inside[h].second == physical[h] : inside[h].first.is_const(0))
         continue;
       std::function<void(size_t, Dim)> nest = [&](size_t p, Dim offset) {
         if (p == physical.size()) {
@@ -283,11 +307,11 @@ void KernelLowering::zero_halo(ValueId result) {
         }
         Dim begin = 0, end = physical[p];
         if (p == h) {
-          begin = high ? physical[p] - Dim(halo.hi) : Dim(0);
-          end = high ? physical[p] : Dim(halo.lo);
+          begin = high ? inside[h].second : Dim(0);
+          end = high ? physical[p] : inside[h].first;
         } else if (p < h) {
-          begin = halo_at(p).lo;
-          end = physical[p] - Dim(halo_at(p).hi);
+          begin = inside[p].first;
+          end = inside[p].second;
         }
         loop("z", 0, end - begin, LoopKind::parallel,
              [&](const Dim &var) { nest(p + 1, offset * physical[p] + begin + var); });

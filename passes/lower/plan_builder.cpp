@@ -24,7 +24,13 @@ std::string step_name(const Function &function, const Node &node) {
   if (node.op == Op::fusion) {
     name.clear();
     int count = 0;
-    for (NodeId id : node.regions.at(0).nodes) {
+    std::vector<NodeId> inside;
+    for (NodeId id : node.regions.at(0).nodes) // one level deeper in a chain
+      if (const Node &n = function.node(id); n.op == Op::fusion)
+        inside.insert(inside.end(), n.regions.at(0).nodes.begin(), n.regions.at(0).nodes.end());
+      else
+        inside.push_back(id);
+    for (NodeId id : inside) {
       const OpDef &def = op_def(function.node(id).op);
       if (def.has(kMovement) || function.node(id).op == Op::constant)
         continue;

@@ -1,0 +1,116 @@
+#include "passes/graph/chain.h"
+
+#include "ir/ops/op.h"
+#include "ir/ops/window.h"
+#include "passes/graph/index_map.h"
+
+#include <algorithm>
+#include <set>
+
+namespace kiln {
+namespace {
+
+constexpr size_t kRowDim = 2;
+
+void include(std::optional<Reach> &all, const Reach &one, bool &sound) {
+  if (!all) {
+    all = one;
+    return;
+  }
+  sound = sound && all->stride == one.stride;
+  all->lo = std::min(all->lo, one.lo);
+  all->hi = std::max(all->hi, one.hi);
+  all->all_channels |= one.all_channels;
+}
+
+// A convolution or pool over its operand 0.
+std::optional<Reach> window_reach(const Function &function, const Node &root) {
+  bool conv = root.op == Op::conv;
+  const Shape &x = function.type(root.operands[0]).shape;
+  std::vector<Dim> kernel;
+  if (conv) {
+    const Shape &w = function.type(root.operands[1]).shape;
+    kernel.assign(w.begin() + 2, w.end());
+  } else {
+    kernel = root.attrs.get_dims("kernel");
+  }
+  if (kernel.empty() || !is_static(kernel) || !is_static(root.attrs.get_dims("pad")))
+    return std::nullopt;
+  Window w = known_window(root.attrs, kernel);
+  Reach reach;
+  reach.stride = w.stride[0];
+  reach.lo = -w.pad_lo[0].as_const();
+  reach.hi = reach.lo + w.extent(0).as_const();
+  if (conv) {
+    const Shape &weight = function.type(root.operands[1]).shape;
+    const Dim &groups = root.attrs.get_dim("groups");
+    reach.all_channels = !(groups == x[1] && weight[0] == x[1]);
+  }
+  return reach;
+}
+
+bool is_window(const Node &node) {
+  return node.op == Op::conv || node.op == Op::max_pool || node.op == Op::avg_pool;
+}
+
+// Whether an op alone reads its operand where it writes its result.
+bool keeps_places(const Function &function, const Node &node, size_t operand) {
+  const Shape &shape = function.type(node.results[0]).shape;
+  if (function.type(node.operands[operand]).shape != shape)
+    return false;
+  IndexSpace space = index_space(shape);
+  auto index = operand_index(function, node, int(operand), space.index, space.ranges);
+  return index && *index == space.index;
+}
+
+} // namespace
+
+bool is_chain(const Node &node) {
+  return node.op == Op::fusion && !node.attrs.get_dims("block").empty() && !node.regions.empty();
+}
+
+ChainRows behind(const ChainRows &rows, const Reach &reach) {
+  return {rows.stride * reach.stride, reach.stride * rows.lo + reach.lo,
+          reach.stride * (rows.hi - 1) + reach.hi};
+}
+
+std::optional<Reach> reach_of(const Function &function, const Node &node, size_t operand) {
+  if (node.results.size() != 1 || function.type(node.results[0]).shape.size() <= kRowDim)
+    return std::nullopt;
+  const Shape &shape = function.type(node.results[0]).shape;
+  std::vector<const Node *> inside{&node};
+  ValueId value = node.operands[operand];
+  if (node.op == Op::fusion) {
+    if (is_chain(node))
+      return std::nullopt;
+    inside.clear();
+    for (NodeId id : node.regions[0].nodes)
+      inside.push_back(&function.node(id));
+    value = node.regions[0].args[operand];
+  }
+  std::optional<Reach> out;
+  bool sound = true;
+  std::set<ValueId> derived{value};
+  for (const Node *n : inside) {
+    const OpDef &def = op_def(n->op);
+    for (size_t i = 0; i < n->operands.size(); ++i) {
+      if (!derived.contains(n->operands[i]))
+        continue;
+      bool first = n->operands[i] == value;
+      std::optional<Reach> one;
+      if (is_window(*n) && i == 0 && first)
+        one = window_reach(function, *n);
+      else if ((def.scalar || (def.element && n == &node)) && keeps_places(function, *n, i))
+        one = Reach();
+      // What follows has the result's shape.
+      if (!one || n->results.size() != 1 || function.type(n->results[0]).shape != shape)
+        return std::nullopt;
+      if (first)
+        include(out, *one, sound);
+      derived.insert(n->results[0]);
+    }
+  }
+  return sound ? out : std::nullopt;
+}
+
+} // namespace kiln
