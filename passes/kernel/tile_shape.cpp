@@ -166,6 +166,14 @@ TileShape choose_tile_shape(const TileNest &nest, const MachineDesc &machine,
   consider(choice);
   if (best == 1e300)
     consider({});
+  // One row in one group of columns is nothing to share out: two groups, if each keeps the multipliers busy.
+  bool alone = true;
+  for (size_t i = 0; i < nest.loops.size(); ++i)
+    alone &= i == nest.vector || (nest.panel && i == *nest.panel) ||
+             trip_count(nest.loops[i]).is_const(1);
+  if (alone && nest.panel && !choice.vectors && best_columns == guess_columns &&
+      best_columns * shape.vectors_per_column >= 2 * machine.fma_latency)
+    best_columns = (best_columns + 1) / 2;
 
   if (nest.border_lo > 0)
     shape.rows.push_back({0, nest.border_lo, 1, false, true});

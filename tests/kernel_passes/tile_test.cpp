@@ -225,3 +225,15 @@ TEST_CASE("steps that are unrolled whole leave a register free") {
   CHECK(counts.back() <= 26);
   CHECK(counts.back() >= 22);
 }
+
+TEST_CASE("one row of few columns is computed in two groups, for two threads") {
+  Kernel kernel = naive::matmul(1, 128, 9216, true);
+  schedule(kernel, *find_machine("x86-64-v4"));
+  std::optional<Dim> shares;
+  visit_stmts(kernel.body, [&](const Stmt &s) {
+    if (is_loop(s, LoopKind::threads))
+      shares = trip_count(s);
+  });
+  REQUIRE(shares);
+  CHECK(shares->is_const(2));
+}
