@@ -10,6 +10,7 @@
 // Where the body has memory in the workers' scratch blocks, the loop that runs in parallel is one over
 // parts, at most as many as there are threads; part i is its share of the iterations, in block i.
 #include "codegen/cpu/kernel_emitter.h"
+#include "codegen/cpu/thread_cost.h"
 #include "codegen/cpu/types.h"
 #include "runtime/entry_abi.h"
 
@@ -160,6 +161,13 @@ void KernelEmitter::emit_threads(const Stmt &s) {
   if (has_scratch)
     b_.CreateStore(trips,
                    b_.CreateStructGEP(closure_type, closure, unsigned(captured.size() + 1)));
+  auto known = [&](Symbol name) {
+    const Binding *binding = find(name);
+    return binding && !binding->is_buffer;
+  };
+  llvm::Value *is_small = nullptr; // little work at the sizes of this run: no threads
+  if (auto cycles = thread_cycles(s, machine_, known))
+    is_small = b_.CreateICmpSLT(emit_dim(*cycles), b_.getInt64(uint64_t(kLeastThreadCycles)));
   llvm::BasicBlock *call = new_block(), *after = new_block();
   b_.CreateCondBr(b_.CreateICmpSGT(trips, b_.getInt64(0)), call, after);
   b_.SetInsertPoint(call);
@@ -170,7 +178,19 @@ void KernelEmitter::emit_threads(const Stmt &s) {
   if (has_scratch)
     trips = part_count(b_, services, trips);
   auto *type = llvm::FunctionType::get(b_.getVoidTy(), {ptr, b_.getInt64Ty(), ptr, ptr}, false);
-  b_.CreateCall(type, parallel_for, {self, trips, shim, closure});
+  if (is_small) {
+    llvm::BasicBlock *here = new_block(), *threads = new_block(), *done = new_block();
+    b_.CreateCondBr(is_small, here, threads);
+    b_.SetInsertPoint(here);
+    b_.CreateCall(shim, {closure, b_.getInt64(0), trips});
+    b_.CreateBr(done);
+    b_.SetInsertPoint(threads);
+    b_.CreateCall(type, parallel_for, {self, trips, shim, closure});
+    b_.CreateBr(done);
+    b_.SetInsertPoint(done);
+  } else {
+    b_.CreateCall(type, parallel_for, {self, trips, shim, closure});
+  }
   if (may_trap_) { // what follows may rely on what was asserted
     llvm::Value *trap = b_.CreateLoad(b_.getInt32Ty(), frame_field(offsetof(KilnFrame, trap)));
     llvm::BasicBlock *trapped = new_block();
