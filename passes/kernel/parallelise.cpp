@@ -24,7 +24,7 @@ constexpr double kMinCycles = 12000;        // of work; waking and waiting cost 
 constexpr double kForeignCyclesPerByte = 1; // what another core wrote
 constexpr double kSharedCyclesPerByte = 0.1;
 constexpr double kMergeCost = 0.002, kAroundCost = 0.004; // of the work: ties go to the simpler form
-constexpr int64_t kMany = 64;
+constexpr int64_t kMany = 64, kFew = 16; // shares
 constexpr int kThreadCounts[] = {2, 3, 4, 8, 16};
 
 // Loops first..first+count-1 of a nest.
@@ -131,6 +131,9 @@ Cut choose_cut(const Kernel &kernel, const std::vector<const Stmt *> &loops, dou
       ++cut.count;
       cut.symbolic |= !(loops[last]->end - loops[last]->begin).is_const();
       cut.shares *= std::max<int64_t>(1, known_trips(*loops[last]));
+      // A symbolic loop may run once (a batch): the loops in it are cut as well.
+      if (cut.symbolic && cut.shares < kFew && last + 1 < loops.size())
+        continue;
       double sum = 0;
       for (int threads : kThreadCounts)
         sum += price(cut, loops, cycles, operands, threads);
