@@ -1,5 +1,6 @@
 // The C header of --emit=object and --emit=header: what a program needs to call a linked model, either
 // through the runtime (kiln_<model>_model) or directly, one typed function for each entry.
+#include "codegen/entry_abi_text.h"
 #include "codegen/object_data.h"
 
 #include <fmt/format.h>
@@ -41,27 +42,7 @@ std::string c_type(DType dtype) {
   }
 }
 
-constexpr std::string_view kAbi = R"(#ifndef KILN_RUNTIME_ENTRY_ABI_H
-#define KILN_RUNTIME_ENTRY_ABI_H
-typedef struct KilnServices {
-  uint32_t abi, threads;
-  void *self;
-  void (*parallel_for)(void *self, int64_t n, void (*body)(void *closure, int64_t begin, int64_t end), void *closure);
-  void (*after_kernel)(void *self, int32_t kernel);
-} KilnServices;
-typedef struct KilnFrame {
-  const KilnServices *services;
-  void *const *args;
-  const int64_t *dims;
-  uint8_t *arena;
-  const uint8_t *weights;
-  uint8_t *variables;
-  int32_t trap_kernel, trap;
-  uint8_t *scratch;
-  int64_t scratch_stride;
-} KilnFrame;
-#endif
-#ifndef KILN_SERIAL_FOR
+constexpr std::string_view kSerialFor = R"(#ifndef KILN_SERIAL_FOR
 #define KILN_SERIAL_FOR
 static inline void kiln_serial_for(void *self, int64_t n, void (*body)(void *, int64_t, int64_t), void *closure) {
   (void)self;
@@ -141,9 +122,10 @@ std::string object_header(const Module &module, const Compiled &compiled) {
   std::string guard = "KILN_MODEL_" + upper(identifier(program.name)) + "_H";
   std::string out = fmt::format("/* Made by kiln: the interface of a model linked into a program. Either hand {0} to the\n"
                                 " * runtime's open_static(), or call the functions below directly. */\n"
-                                "#ifndef {1}\n#define {1}\n#include <stdint.h>\n\n#ifdef __cplusplus\nextern \"C\" {{\n#endif\n\n{2}\n"
+                                "#ifndef {1}\n#define {1}\n#include <stdint.h>\n\n#ifdef __cplusplus\nextern \"C\" {{\n#endif\n\n"
+                                "#ifndef KILN_RUNTIME_ENTRY_ABI_H\n#define KILN_RUNTIME_ENTRY_ABI_H\n{2}#endif\n{4}\n"
                                 "struct KilnStaticModel;\nextern const struct KilnStaticModel {0};\nextern const uint8_t {3}[];\n",
-                                model_symbol(program), guard, kAbi, weights_symbol(program));
+                                model_symbol(program), guard, kEntryAbiStructs, weights_symbol(program), kSerialFor);
   if (!module.variables.empty())
     out += fmt::format("#define {}_VARIABLES_SIZE {}\n", upper(identifier(program.name)), program.variables_size);
   out += "\n";

@@ -1,6 +1,7 @@
 #include "codegen/c/c.h"
 
 #include "codegen/c/stmt.h"
+#include "codegen/entry_abi_text.h"
 
 #include <fmt/format.h>
 
@@ -16,28 +17,6 @@ std::string identifier(std::string_view name) {
     out += std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
   return out;
 }
-
-constexpr std::string_view kAbi = R"(#ifndef KILN_ENTRY_ABI
-#define KILN_ENTRY_ABI 2u
-typedef struct KilnServices {
-  uint32_t abi, threads;
-  void *self;
-  void (*parallel_for)(void *self, int64_t n, void (*body)(void *closure, int64_t begin, int64_t end), void *closure);
-  void (*after_kernel)(void *self, int32_t kernel);
-} KilnServices;
-typedef struct KilnFrame {
-  const KilnServices *services;
-  void *const *args;
-  const int64_t *dims;
-  uint8_t *arena;
-  const uint8_t *weights;
-  uint8_t *variables;
-  int32_t trap_kernel, trap;
-  uint8_t *scratch;
-  int64_t scratch_stride;
-} KilnFrame;
-#endif
-)";
 
 // Runs on one thread; the scratch memory of its kernels is the first part of the arena.
 class Emitter {
@@ -57,8 +36,8 @@ public:
     for (const Plan &plan : program_.entries)
       body += emit_entry(plan, model) + "\n";
     std::string out = fmt::format("/* {}: compiled by Kiln. C99; needs <math.h>. */\n#include <math.h>\n#include <stdint.h>\n"
-                                  "#include <string.h>\n\n{}\n",
-                                  program_.name, kAbi);
+                                  "#include <string.h>\n\n#ifndef KILN_ENTRY_ABI\n#define KILN_ENTRY_ABI 2u\n{}#endif\n\n",
+                                  program_.name, kEntryAbiStructs);
     for (const std::string &helper : helpers_)
       out += helper_text(helper) + "\n";
     return out + "\n" + body;

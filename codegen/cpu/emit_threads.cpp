@@ -54,14 +54,10 @@ private:
   }
 };
 
-llvm::Value *field(llvm::IRBuilder<> &b, llvm::Type *type, llvm::Value *base, size_t offset) {
-  return b.CreateLoad(type, b.CreateConstInBoundsGEP1_64(b.getInt8Ty(), base, offset));
-}
-
 // min(trips, threads), and 1 at least.
 llvm::Value *part_count(llvm::IRBuilder<> &b, llvm::Value *services, llvm::Value *trips) {
   llvm::Value *threads = b.CreateZExt(
-      field(b, b.getInt32Ty(), services, offsetof(KilnServices, threads)), b.getInt64Ty());
+      load_field(b, b.getInt32Ty(), services, offsetof(KilnServices, threads)), b.getInt64Ty());
   llvm::Value *parts = b.CreateBinaryIntrinsic(llvm::Intrinsic::smin, threads, trips);
   return b.CreateBinaryIntrinsic(llvm::Intrinsic::smax, parts, b.getInt64(1));
 }
@@ -72,11 +68,11 @@ void call_parts(llvm::IRBuilder<> &b, llvm::Function *shim, llvm::Function *work
                 std::vector<llvm::Value *> args) {
   llvm::Value *frame = args.front(), *trips = args.back();
   args.pop_back();
-  llvm::Value *services = field(b, b.getPtrTy(), frame, offsetof(KilnFrame, services));
+  llvm::Value *services = load_field(b, b.getPtrTy(), frame, offsetof(KilnFrame, services));
   llvm::Value *parts = part_count(b, services, trips);
   llvm::Value *each = b.CreateSDiv(trips, parts), *more = b.CreateSRem(trips, parts);
-  llvm::Value *blocks = field(b, b.getPtrTy(), frame, offsetof(KilnFrame, scratch));
-  llvm::Value *stride = field(b, b.getInt64Ty(), frame, offsetof(KilnFrame, scratch_stride));
+  llvm::Value *blocks = load_field(b, b.getPtrTy(), frame, offsetof(KilnFrame, scratch));
+  llvm::Value *stride = load_field(b, b.getInt64Ty(), frame, offsetof(KilnFrame, scratch_stride));
   auto start_of = [&](llvm::Value *part) {
     llvm::Value *extra = b.CreateBinaryIntrinsic(llvm::Intrinsic::smin, part, more);
     return b.CreateNSWAdd(b.CreateNSWMul(part, each), extra);
@@ -172,9 +168,9 @@ void KernelEmitter::emit_threads(const Stmt &s) {
   b_.CreateCondBr(b_.CreateICmpSGT(trips, b_.getInt64(0)), call, after);
   b_.SetInsertPoint(call);
   llvm::Type *ptr = b_.getPtrTy();
-  llvm::Value *services = load_field(ptr, frame_, offsetof(KilnFrame, services));
-  llvm::Value *self = load_field(ptr, services, offsetof(KilnServices, self));
-  llvm::Value *parallel_for = load_field(ptr, services, offsetof(KilnServices, parallel_for));
+  llvm::Value *services = load_field(b_, ptr, frame_, offsetof(KilnFrame, services));
+  llvm::Value *self = load_field(b_, ptr, services, offsetof(KilnServices, self));
+  llvm::Value *parallel_for = load_field(b_, ptr, services, offsetof(KilnServices, parallel_for));
   if (has_scratch)
     trips = part_count(b_, services, trips);
   auto *type = llvm::FunctionType::get(b_.getVoidTy(), {ptr, b_.getInt64Ty(), ptr, ptr}, false);

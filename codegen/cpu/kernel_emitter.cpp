@@ -23,6 +23,10 @@ void set_function_attributes(llvm::Function &function, const MachineDesc &machin
                      options.denormals_keep ? "ieee,ieee" : "preserve-sign,preserve-sign");
 }
 
+llvm::Value *load_field(llvm::IRBuilder<> &b, llvm::Type *type, llvm::Value *base, size_t offset) {
+  return b.CreateLoad(type, b.CreateConstInBoundsGEP1_64(b.getInt8Ty(), base, offset));
+}
+
 bool may_trap(const Kernel &kernel) {
   auto holds = [](const auto &self, const std::vector<Stmt> &body) -> bool {
     return std::any_of(body.begin(), body.end(), [&](const Stmt &s) {
@@ -96,10 +100,6 @@ llvm::Value *KernelEmitter::frame_field(size_t offset) {
   return b_.CreateConstInBoundsGEP1_64(b_.getInt8Ty(), frame_, offset);
 }
 
-llvm::Value *KernelEmitter::load_field(llvm::Type *type, llvm::Value *base, size_t offset) {
-  return b_.CreateLoad(type, b_.CreateConstInBoundsGEP1_64(b_.getInt8Ty(), base, offset));
-}
-
 Result<llvm::Function *> KernelEmitter::emit(const std::string &name) {
   std::vector<llvm::Type *> params(1 + kernel_.buffers.size(), b_.getPtrTy());
   params.resize(params.size() + kernel_.dims.size(), b_.getInt64Ty());
@@ -121,7 +121,7 @@ Result<llvm::Function *> KernelEmitter::emit(const std::string &name) {
     bind({kernel_.dims[i], function->getArg(unsigned(1 + kernel_.buffers.size() + i))});
   begin_function(function);
   if (scratch_layout_.size > 0)
-    scratch_ = load_field(b_.getPtrTy(), frame_, offsetof(KilnFrame, scratch));
+    scratch_ = load_field(b_, b_.getPtrTy(), frame_, offsetof(KilnFrame, scratch));
   emit_body(kernel_.body);
   b_.CreateRetVoid();
   if (!error_.empty())

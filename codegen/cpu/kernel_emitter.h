@@ -33,6 +33,9 @@ void set_function_attributes(llvm::Function &function, const MachineDesc &machin
 // True if a run of the kernel may set frame->trap.
 bool may_trap(const Kernel &kernel);
 
+// The field of a struct of runtime/entry_abi.h, `offset` bytes from its start.
+llvm::Value *load_field(llvm::IRBuilder<> &b, llvm::Type *type, llvm::Value *base, size_t offset);
+
 class KernelEmitter {
 public:
   KernelEmitter(llvm::Module &module, const Kernel &kernel, const MachineDesc &machine,
@@ -153,7 +156,6 @@ private:
                   llvm::Value *last);
   llvm::Function *emit_work(const Stmt &s, const std::vector<Binding> &captured, bool has_scratch);
   llvm::Function *emit_shim(llvm::Function *work, llvm::StructType *closure, bool has_scratch);
-  llvm::Value *load_field(llvm::Type *type, llvm::Value *base, size_t offset);
 
   llvm::Module &module_;
   llvm::LLVMContext &context_;

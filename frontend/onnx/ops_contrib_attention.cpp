@@ -37,6 +37,20 @@ struct Masks {
   Dim past;
 };
 
+// `keys` is the operand that masks keys; operand 5 is added to the scores in both operators.
+Status read_masks(OnnxNode &n, size_t keys, Masks &masks) {
+  if (n.has(keys)) {
+    if (n.rank(keys) == 1 && n.shape(keys)[0] != n.shape(0)[0])
+      return Error{"masks of starts and ends are not supported"};
+    masks.keys = n.in(keys);
+  }
+  if (n.has(5))
+    masks.bias = n.in(5);
+  masks.causal = n.get_flag("unidirectional", false);
+  masks.filter = n.get_float("mask_filter_value", -10000);
+  return Unit{};
+}
+
 Result<Val> positions(OnnxNode &n, const Shape &shape, int axis) {
   return n.emit(Op::iota, {}, {{"shape", shape}, {"axis", attr_int(axis)}, {"dtype", DType::i64}});
 }
@@ -148,15 +162,7 @@ Status import_contrib_attention(OnnxNode &n) {
       parts[i] = both;
     }
   }
-  if (n.has(3)) {
-    if (n.rank(3) == 1 && n.shape(3)[0] != n.shape(0)[0])
-      return Error{"masks of starts and ends are not supported"};
-    masks.keys = n.in(3);
-  }
-  if (n.has(5))
-    masks.bias = n.in(5);
-  masks.causal = n.get_flag("unidirectional", false);
-  masks.filter = n.get_float("mask_filter_value", -10000);
+  KILN_RETURN_IF_ERROR(read_masks(n, 3, masks));
   KILN_TRY(out, attend(n, {parts[0], parts[1], parts[2]}, n.get_float("scale", 0), masks));
   n.set(0, out);
   if (!n.wants(1))
@@ -202,15 +208,7 @@ Status import_multi_head_attention(OnnxNode &n) {
       parts[i] = both;
     }
   }
-  if (n.has(4)) {
-    if (n.rank(4) == 1 && n.shape(4)[0] != n.shape(0)[0])
-      return Error{"masks of starts and ends are not supported"};
-    masks.keys = n.in(4);
-  }
-  if (n.has(5))
-    masks.bias = n.in(5);
-  masks.causal = n.get_flag("unidirectional", false);
-  masks.filter = n.get_float("mask_filter_value", -10000);
+  KILN_RETURN_IF_ERROR(read_masks(n, 4, masks));
   KILN_TRY(out, attend(n, {parts[0], parts[1], parts[2]}, n.get_float("scale", 0), masks));
   n.set(0, out);
   if (n.wants(1))

@@ -341,14 +341,6 @@ void Chainer::apply() {
   }
 }
 
-void collect_blocks(Function &function, Block &block, std::vector<Block *> &out) {
-  out.push_back(&block);
-  for (NodeId id : block.nodes)
-    if (function.node(id).op != Op::fusion)
-      for (Block &region : function.node(id).regions)
-        collect_blocks(function, region, out);
-}
-
 } // namespace
 
 Changed chain(Module &module, PassContext &context) {
@@ -357,8 +349,7 @@ Changed chain(Module &module, PassContext &context) {
   Changed changed = Changed::no;
   for (Function &function : module.functions) {
     Changed here = Changed::no;
-    std::vector<Block *> blocks;
-    collect_blocks(function, function.body, blocks);
+    std::vector<Block *> blocks = kernel_blocks(function);
     for (Block *block : blocks)
       here |= Chainer(module, function, *block, context.flags).run();
     if (here == Changed::yes)

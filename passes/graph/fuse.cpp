@@ -75,15 +75,6 @@ void replace_all(Function &function, const std::vector<std::pair<ValueId, ValueI
   });
 }
 
-// Blocks that fusions can be made in: not those of fusions.
-void collect_blocks(Function &function, Block &block, std::vector<Block *> &out) {
-  out.push_back(&block);
-  for (NodeId id : block.nodes)
-    if (function.node(id).op != Op::fusion)
-      for (Block &region : function.node(id).regions)
-        collect_blocks(function, region, out);
-}
-
 // The second of two dots.
 NodeId attention_root(const Function &function, const std::vector<NodeId> &inside) {
   NodeId last;
@@ -177,8 +168,7 @@ Changed fuse(Module &module, PassContext &context) {
   Changed changed = Changed::no;
   for (Function &function : module.functions) {
     Changed here = sink_views(module, function);
-    std::vector<Block *> blocks;
-    collect_blocks(function, function.body, blocks);
+    std::vector<Block *> blocks = kernel_blocks(function);
     for (Block *block : blocks) {
       BlockFuser fuser(module, function, *block, context.flags.blocked_layouts);
       if (!fuser.run())

@@ -402,14 +402,6 @@ void BlockLayout::restore_results() {
   }
 }
 
-void collect_blocks(Function &function, Block &block, std::vector<Block *> &out) {
-  out.push_back(&block);
-  for (NodeId id : block.nodes)
-    if (function.node(id).op != Op::fusion)
-      for (Block &region : function.node(id).regions)
-        collect_blocks(function, region, out);
-}
-
 } // namespace
 
 Changed layout(Module &module, PassContext &context) {
@@ -417,8 +409,7 @@ Changed layout(Module &module, PassContext &context) {
     return Changed::no;
   Changed changed = Changed::no;
   for (Function &function : module.functions) {
-    std::vector<Block *> blocks;
-    collect_blocks(function, function.body, blocks);
+    std::vector<Block *> blocks = kernel_blocks(function);
     Changed here = Changed::no;
     for (Block *block : blocks)
       here |= BlockLayout(module, function, *block, context.flags.block).run();

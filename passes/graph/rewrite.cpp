@@ -20,6 +20,14 @@ void visit_blocks(Function &function, Block &block, const std::function<void(Blo
       visit_blocks(function, region, visit);
 }
 
+void collect_blocks(Function &function, Block &block, std::vector<Block *> &out) {
+  out.push_back(&block);
+  for (NodeId id : block.nodes)
+    if (function.node(id).op != Op::fusion)
+      for (Block &region : function.node(id).regions)
+        collect_blocks(function, region, out);
+}
+
 } // namespace
 
 void for_each_block(Function &function, const std::function<void(Block &)> &visit) {
@@ -33,6 +41,12 @@ void for_each_node(const Function &function, const Block &block,
     for (const Block &region : function.node(id).regions)
       for_each_node(function, region, visit);
   }
+}
+
+std::vector<Block *> kernel_blocks(Function &function) {
+  std::vector<Block *> out;
+  collect_blocks(function, function.body, out);
+  return out;
 }
 
 void for_each_node(const Function &function, const std::function<void(NodeId)> &visit) {

@@ -13,6 +13,8 @@ namespace kiln {
 
 // Every block of a function, outer before inner.
 void for_each_block(Function &function, const std::function<void(Block &)> &visit);
+// Blocks whose nodes become kernels, outer before inner: all but those of fusions.
+std::vector<Block *> kernel_blocks(Function &function);
 // Every node, regions' nodes after the node that has them.
 void for_each_node(const Function &function, const std::function<void(NodeId)> &visit);
 // The same for one block.

@@ -7,13 +7,6 @@ using Catch::Contains;
 
 namespace {
 
-void check_near(const Tensor &got, const std::vector<double> &want) {
-  std::vector<double> numbers = values(got);
-  REQUIRE(numbers.size() == want.size());
-  for (size_t i = 0; i < want.size(); ++i)
-    CHECK(numbers[i] == Approx(want[i]).margin(1e-5));
-}
-
 Tensor bytes(DType dtype, std::vector<int64_t> dims, const std::vector<int64_t> &list) {
   Tensor out(dtype, std::move(dims));
   for (size_t i = 0; i < list.size(); ++i)

@@ -50,4 +50,11 @@ inline std::vector<double> values(const Tensor &t) {
   return out;
 }
 
+inline void check_near(const Tensor &got, const std::vector<double> &want, double tolerance = 1e-6) {
+  std::vector<double> numbers = values(got);
+  REQUIRE(numbers.size() == want.size());
+  for (size_t i = 0; i < want.size(); ++i)
+    CHECK(numbers[i] == Approx(want[i]).margin(tolerance));
+}
+
 } // namespace kiln::test

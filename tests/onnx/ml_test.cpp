@@ -14,13 +14,6 @@ GraphMaker &ml(GraphMaker &g, const std::string &type, const Names &outputs, std
   return g.node(type, {"x"}, outputs, attributes, "", "ai.onnx.ml");
 }
 
-void check_near(const Tensor &got, const std::vector<double> &want, double tolerance = 1e-6) {
-  std::vector<double> numbers = values(got);
-  REQUIRE(numbers.size() == want.size());
-  for (size_t i = 0; i < want.size(); ++i)
-    CHECK(numbers[i] == Approx(want[i]).margin(tolerance));
-}
-
 // Tree 0: x[0] <= 1 ? (x[1] > 2 ? leaf 3 : leaf 4) : leaf 2; tree 1: a leaf alone. NaN in x[0] goes left.
 std::vector<std::string> two_trees(std::vector<int64_t> yes = {1, 3, 0, 0, 0, 0}) {
   return {attr_ints("nodes_treeids", {0, 0, 0, 0, 0, 1}),

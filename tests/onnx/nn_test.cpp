@@ -9,13 +9,6 @@ using Catch::Contains;
 
 namespace {
 
-void check_near(const Tensor &got, const std::vector<double> &want) {
-  std::vector<double> numbers = values(got);
-  REQUIRE(numbers.size() == want.size());
-  for (size_t i = 0; i < want.size(); ++i)
-    CHECK(numbers[i] == Approx(want[i]).margin(1e-5));
-}
-
 // y of one node with the inputs x0, x1, ... and an output "y".
 std::vector<Tensor> run_node(const std::string &type, const std::vector<Tensor> &inputs,
                              const std::vector<std::string> &attributes, const Names &outputs = {"y"},
