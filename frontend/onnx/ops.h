@@ -21,6 +21,7 @@ const OnnxOp *find_onnx_op(std::string_view domain, std::string_view name);
 #define KILN_ONNX(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
 #define KILN_ONNX_ML(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
 #define KILN_ONNX_TRAIN(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
+#define KILN_ONNX_PREVIEW(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
 #define KILN_ONNX_MS(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
 #define KILN_ONNX_UNARY(name, op)
 #define KILN_ONNX_BINARY(name, op)
@@ -28,6 +29,7 @@ const OnnxOp *find_onnx_op(std::string_view domain, std::string_view name);
 #undef KILN_ONNX
 #undef KILN_ONNX_ML
 #undef KILN_ONNX_TRAIN
+#undef KILN_ONNX_PREVIEW
 #undef KILN_ONNX_MS
 #undef KILN_ONNX_UNARY
 #undef KILN_ONNX_BINARY
@@ -35,6 +37,9 @@ const OnnxOp *find_onnx_op(std::string_view domain, std::string_view name);
 // A convolution of operands x, w and perhaps a bias, with the node's attributes. Sizes are those of the
 // node's first operand, which x has too.
 Result<Val> convolve(OnnxNode &n, const std::vector<Val> &operands);
+
+// Scan of opset 8.
+Status import_batch_scan(OnnxNode &n);
 
 // x rounded to the 256 steps of its own range with 0, as DynamicQuantizeLinear does, and back.
 Result<Val> rounded_to_range(OnnxNode &n, const Val &x);

@@ -200,7 +200,10 @@ Status import_loop(OnnxNode &n) {
 Status import_scan(OnnxNode &n) {
   Emitter &e = n.emitter();
   if (n.opset() < 9)
-    return Error{"the form of opset 8, with a batch dim, is not supported"};
+    return import_batch_scan(n);
+  for (size_t i = 0; i < n.input_count(); ++i)
+    if (!n.has(i))
+      return Error{fmt::format("its input {} is missing", i)};
   KILN_TRY(graph, n.get_graph("body"));
   int64_t scanned = n.get_int("num_scan_inputs", 0), total = int64_t(n.input_count());
   if (scanned <= 0 || scanned > total || int64_t(graph.inputs.size()) != total)

@@ -46,14 +46,23 @@ Status import_gelu(OnnxNode &n) {
   return n.finish(Op::gelu, {n.in(0)}, {{"approximate", n.get_string("approximate", "none")}});
 }
 
-// x * sigmoid(alpha * x)
-Status import_swish(OnnxNode &n) {
+// a * sigmoid(alpha * a), times the second operand in SwiGLU.
+static Result<Val> swish(OnnxNode &n) {
   double alpha = n.get_float("alpha", 1.0);
   if (alpha == 1.0)
-    return n.finish(Op::silu, {n.in(0)});
+    return n.emit(Op::silu, {n.in(0)});
   KILN_TRY(scaled, n.emit(Op::mul, {n.in(0), n.emitter().scalar(n.dtype(), alpha)}));
   KILN_TRY(gate, n.emit(Op::sigmoid, {scaled}));
-  return n.finish(Op::mul, {n.in(0), gate});
+  return n.emit(Op::mul, {n.in(0), gate});
+}
+
+Status import_swish(OnnxNode &n) { return n.finish(swish(n)); }
+
+Status import_swiglu(OnnxNode &n) {
+  if (n.shape(0) != n.shape(1))
+    return Error{fmt::format("its operands {} and {} have different shapes", n.in(0).type.text(), n.in(1).type.text())};
+  KILN_TRY(gate, swish(n));
+  return n.finish(Op::mul, {gate, n.in(1)});
 }
 
 // x < -lambd: x + bias; x > lambd: x - bias; else 0

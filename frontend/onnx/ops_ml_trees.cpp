@@ -10,6 +10,7 @@
 // up three values for each row and tree. Two kernels a step, without branches, vectorised over rows
 // and trees.
 #include "frontend/onnx/ml_scores.h"
+#include "frontend/onnx/ml_trees.h"
 #include "frontend/onnx/ops.h"
 
 #include <fmt/format.h>
@@ -23,24 +24,8 @@
 namespace kiln::onnx {
 namespace {
 
-constexpr size_t kMaxNodes = size_t(1) << 24;
 constexpr int64_t kMaxHeight = 4096;
 constexpr int64_t kMaxWeights = int64_t(1) << 26; // of the table of leaves and targets
-
-enum class Compare { le, lt, ge, gt, eq, ne };
-
-struct Trees {
-  std::vector<int64_t> feature, yes, no, roots;
-  std::vector<double> value;
-  std::vector<bool> missing; // whether NaN leads to yes
-  std::vector<Compare> compare;
-  std::vector<bool> leaf;
-  std::map<std::pair<int64_t, int64_t>, int64_t> index; // of (tree, node), before arrange()
-  std::vector<int64_t> source; // after arrange(): which of those each is
-  int64_t height = 0;
-
-  size_t size() const { return feature.size(); }
-};
 
 // Steps from the roots to the deepest leaf; an error for a walk that does not end or a node reached twice.
 Result<int64_t> find_height(const Trees &trees) {
@@ -127,6 +112,17 @@ void arrange(Trees &trees) {
   trees = std::move(out);
 }
 
+} // namespace
+
+Status finish_trees(Trees &trees) {
+  KILN_TRY(height, find_height(trees));
+  trees.height = height;
+  arrange(trees);
+  return Unit{};
+}
+
+namespace {
+
 Result<Trees> read_trees(OnnxNode &n, const Dim &features) {
   n.ignore({"nodes_hitrates", "nodes_hitrates_as_tensor"});
   auto ids = n.get_ints("nodes_nodeids"), tree_ids = n.get_ints("nodes_treeids");
@@ -138,7 +134,7 @@ Result<Trees> read_trees(OnnxNode &n, const Dim &features) {
   KILN_TRY(values, numbers(n, "nodes_values"));
   trees.value = std::move(values);
   size_t count = ids.size();
-  if (count == 0 || count > kMaxNodes)
+  if (count == 0 || count > kMaxTreeNodes)
     return Error{fmt::format("it has {} nodes", count)};
   if (tree_ids.size() != count || yes.size() != count || no.size() != count || modes.size() != count ||
       trees.feature.size() != count || trees.value.size() != count ||
@@ -177,9 +173,7 @@ Result<Trees> read_trees(OnnxNode &n, const Dim &features) {
       (*table)[i] = it->second;
     }
   }
-  KILN_TRY(height, find_height(trees));
-  trees.height = height;
-  arrange(trees);
+  KILN_RETURN_IF_ERROR(finish_trees(trees));
   return trees;
 }
 
@@ -237,7 +231,8 @@ int bits_of(const std::vector<int64_t> &values) {
   return int(std::bit_width(uint64_t(most)));
 }
 
-// The leaf that each row of x[N, F] ends in, in each tree: [N, T].
+} // namespace
+
 Result<Val> walk(OnnxNode &n, const Trees &trees, const Val &x) {
   int bits = bits_of(trees.feature);
   bool packed = bits + bits_of(trees.yes) < 32;
@@ -269,10 +264,7 @@ Result<Val> walk(OnnxNode &n, const Trees &trees, const Val &x) {
   return at;
 }
 
-struct Leaves {
-  std::vector<int64_t> trees, nodes, targets;
-  std::vector<double> weights;
-};
+namespace {
 
 Result<Leaves> read_leaves(OnnxNode &n, const std::string &what, int64_t target_count) {
   Leaves out;
@@ -290,9 +282,8 @@ Result<Leaves> read_leaves(OnnxNode &n, const std::string &what, int64_t target_
   return out;
 }
 
-enum class Aggregate { sum, average, min, max };
+} // namespace
 
-// weights[at] over the trees: [N, C].
 Result<Val> aggregate(OnnxNode &n, const Trees &trees, const Leaves &leaves, int64_t targets, Aggregate how,
                       const Val &x, const Val &at) {
   int64_t nodes = int64_t(trees.index.size()), slots = int64_t(trees.size());
@@ -322,6 +313,8 @@ Result<Val> aggregate(OnnxNode &n, const Trees &trees, const Leaves &leaves, int
     return sum;
   return n.emit(Op::div, {sum, n.emitter().scalar(x.dtype(), double(trees.roots.size()))});
 }
+
+namespace {
 
 Result<Val> add_base(OnnxNode &n, const Val &scores, int64_t targets) {
   KILN_TRY(base, numbers(n, "base_values"));

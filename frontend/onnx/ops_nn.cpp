@@ -204,19 +204,4 @@ Status import_mean_variance_normalization(OnnxNode &n) {
   return n.finish(Op::div, {centered, safe});
 }
 
-Status import_dropout(OnnxNode &n) {
-  n.ignore({"ratio", "seed", "is_test", "consumed_inputs"});
-  if (n.has(2)) {
-    KILN_TRY(training, n.constant_of(2, "training mode"));
-    if (training->count() == 1 && training->at_i64(0) != 0)
-      return Error{"dropout in training mode is not supported: export the model for inference"};
-  }
-  n.set(0, n.in(0));
-  if (n.wants(1)) {
-    KILN_TRY(mask, broadcast_to(n.emitter(), n.emitter().scalar(DType::bool_, 1), n.shape()));
-    n.set(1, mask);
-  }
-  return Unit{};
-}
-
 } // namespace kiln::onnx

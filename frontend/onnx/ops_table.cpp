@@ -37,6 +37,8 @@ constexpr OnnxOp kOps[] = {
   {"ai.onnx.ml", #name, min_inputs, max_inputs, handler},
 #define KILN_ONNX_TRAIN(name, min_inputs, max_inputs, handler)                                     \
   {"ai.onnx.preview.training", #name, min_inputs, max_inputs, handler},
+#define KILN_ONNX_PREVIEW(name, min_inputs, max_inputs, handler)                                   \
+  {"ai.onnx.preview", #name, min_inputs, max_inputs, handler},
 #define KILN_ONNX_MS(name, min_inputs, max_inputs, handler)                                        \
   {"com.microsoft", #name, min_inputs, max_inputs, handler},
 #define KILN_ONNX_UNARY(name, op) {"", #name, 1, 1, import_unary<Op::op>},
@@ -45,6 +47,7 @@ constexpr OnnxOp kOps[] = {
 #undef KILN_ONNX
 #undef KILN_ONNX_ML
 #undef KILN_ONNX_TRAIN
+#undef KILN_ONNX_PREVIEW
 #undef KILN_ONNX_MS
 #undef KILN_ONNX_UNARY
 #undef KILN_ONNX_BINARY
