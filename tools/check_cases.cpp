@@ -1,11 +1,11 @@
 #include "tools/check_cases.h"
 
+#include "tools/case_values.h"
 #include "tools/cli.h"
 #include "tools/compare.h"
 
 #include "frontend/files/mapped_file.h"
 #include "frontend/onnx/import.h"
-#include "frontend/onnx/tensors.h"
 
 #include <fmt/format.h>
 
@@ -31,27 +31,6 @@ using Arrays = std::vector<std::pair<std::string, Tensor>>;
 // kRandom: the model draws random numbers; types and shapes are right, the numbers are another generator's.
 enum Outcome : char { kPassed = 'p', kFailed = 'f', kRandom = 'r', kUnsupported = 'u', kCrashed = 'c', kTimeout = 't' };
 
-Result<std::pair<std::string, Tensor>> read_pb(const fs::path &path) {
-  KILN_TRY(file, MappedFile::open(path.string()));
-  onnx::WireBudget budget;
-  onnx::ExternalFiles files(std::nullopt);
-  std::string_view bytes(reinterpret_cast<const char *>(file->bytes().data()), file->size());
-  KILN_TRY(view, onnx::read_tensor(bytes, budget));
-  KILN_TRY(tensor, onnx::make_tensor(view, files));
-  Tensor out(tensor.dtype(), tensor.dims()); // a copy: the mapping goes away
-  std::copy(tensor.bytes().begin(), tensor.bytes().end(), out.mutable_bytes());
-  return std::pair(std::string(view.name), std::move(out));
-}
-
-Result<Arrays> read_set(const fs::path &data, std::string_view kind) {
-  Arrays out;
-  for (int i = 0; fs::exists(data / fmt::format("{}_{}.pb", kind, i)); ++i) {
-    KILN_TRY(tensor, read_pb(data / fmt::format("{}_{}.pb", kind, i)));
-    out.push_back(std::move(tensor));
-  }
-  return out;
-}
-
 // A number of a file such as {"rtol": 0.001, "atol": 1e-07}.
 double tolerance(const fs::path &folder, const std::string &key, double otherwise) {
   auto file = MappedFile::open((folder / "tolerance.json").string());
@@ -62,16 +41,21 @@ double tolerance(const fs::path &folder, const std::string &key, double otherwis
   return at == std::string::npos ? otherwise : std::strtod(text.c_str() + at + key.size() + 3, nullptr);
 }
 
-// Some cases pass shapes, axes and the like as inputs: those are tried again as constants.
+// Sequences, optionals and inputs without a shape are compiled for the case's own. Some cases pass shapes,
+// axes and the like as inputs: those are tried again as constants.
 bool import_case(const fs::path &folder, Module &module, Diagnostics &diagnostics) {
   std::string path = (folder / "model.onnx").string();
-  if (import_onnx(path, {}, module, diagnostics))
-    return true;
   OnnxOptions options;
-  if (auto arrays = read_set(folder / "test_data_set_0", "input"))
-    for (auto &[name, tensor] : *arrays)
-      if (tensor.rank() <= 1)
-        options.constants.emplace(name, tensor);
+  auto data = read_case(folder, 0);
+  if (data)
+    specialise(data->inputs, options);
+  if (import_onnx(path, options, module, diagnostics))
+    return true;
+  if (data)
+    for (const CaseValue &input : data->inputs)
+      for (size_t i = 0; i < input.tensors.size(); ++i)
+        if (input.tensors[i].rank() <= 1)
+          options.constants.emplace(input.part_name(i), input.tensors[i]);
   Module again;
   Diagnostics said;
   if (options.constants.empty())
@@ -90,40 +74,51 @@ bool draws_numbers(const Module &module) {
   return false;
 }
 
-// Why the results are wrong; `numbers_only` is set where types and shapes are right.
-std::string run_set(const fs::path &folder, const fs::path &data, const PackageBytes &package, bool &numbers_only) {
+// Where an output is not what the case stores; empty where all are. `numbers_only` is set where types and shapes
+// are right.
+std::string compare_outputs(const std::vector<CaseValue> &wanted, Session &session, const Tolerance &limits,
+                            bool &numbers_only) {
+  size_t count = 0, at = 0;
+  numbers_only = false;
+  for (const CaseValue &value : wanted)
+    count += value.tensors.size();
+  if (count != session.outputs().size())
+    return fmt::format("has {} outputs, not {}", session.outputs().size(), count);
+  std::vector<std::string> names = session.output_names();
+  std::string said;
+  numbers_only = true;
+  for (const CaseValue &value : wanted)
+    for (size_t i = 0; i < value.tensors.size(); ++i, ++at) {
+      if (value.is_sequence && names[at] != value.part_name(i))
+        return fmt::format("has the output {} where {} is wanted", names[at], value.part_name(i));
+      const Tensor &got = session.outputs()[at], &want = value.tensors[i];
+      numbers_only &= got.dtype() == want.dtype() && got.dims() == want.dims();
+      if (std::string why; !within(got, want, limits, why) && said.empty())
+        said = fmt::format("output {}: {}", names[at], why);
+    }
+  return said;
+}
+
+std::string run_set(const fs::path &folder, int set, const PackageBytes &package, bool &numbers_only) {
   numbers_only = false;
   auto session = Session::open(package.bytes, {});
   if (!session)
     return session.error().message;
-  auto given = read_set(data, "input"), wanted = read_set(data, "output");
-  if (!given || !wanted)
-    return given ? wanted.error().message : given.error().message;
+  auto data = read_case(folder, set);
+  if (!data)
+    return data.error().message;
   Arrays inputs;
   std::vector<std::string> names = session->input_names();
-  for (size_t i = 0; i < given->size(); ++i) {
-    auto &[name, tensor] = (*given)[i];
-    if (name.empty() && i < names.size())
-      name = names[i];
-    if (std::find(names.begin(), names.end(), name) != names.end())
-      inputs.emplace_back(name, std::move(tensor));
-  }
+  for (CaseValue &value : data->inputs)
+    for (size_t i = 0; i < value.tensors.size(); ++i)
+      if (std::string name = value.part_name(i); std::find(names.begin(), names.end(), name) != names.end())
+        inputs.emplace_back(std::move(name), std::move(value.tensors[i]));
   if (auto status = session->bind(std::move(inputs)); !status)
     return status.error().message;
   if (auto status = session->run(); !status)
     return status.error().message;
   Tolerance limits{tolerance(folder, "rtol", 1e-3), tolerance(folder, "atol", 1e-7), true};
-  if (wanted->size() != session->outputs().size())
-    return fmt::format("has {} outputs, not {}", session->outputs().size(), wanted->size());
-  std::string said;
-  numbers_only = true;
-  for (size_t i = 0; i < wanted->size(); ++i) {
-    const Tensor &got = session->outputs()[i], &want = (*wanted)[i].second;
-    numbers_only &= got.dtype() == want.dtype() && got.dims() == want.dims();
-    if (std::string why; !within(got, want, limits, why) && said.empty())
-      said = fmt::format("output {}: {}", session->output_names()[i], why);
-  }
-  return said;
+  return compare_outputs(data->outputs, *session, limits, numbers_only);
 }
 
 std::string run_case(const fs::path &folder) {
@@ -144,7 +139,7 @@ std::string run_case(const fs::path &folder) {
   int sets = 0;
   bool numbers_only = false;
   for (; fs::exists(folder / fmt::format("test_data_set_{}", sets)); ++sets)
-    if (std::string why = run_set(folder, folder / fmt::format("test_data_set_{}", sets), package, numbers_only); !why.empty())
+    if (std::string why = run_set(folder, sets, package, numbers_only); !why.empty())
       return draws && numbers_only ? std::string(1, kRandom) + "random numbers of another generator: " + why
                                    : std::string(1, kFailed) + why;
   return sets > 0 ? std::string(1, kPassed) : std::string(1, kFailed) + "has no test_data_set_0";

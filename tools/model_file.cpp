@@ -18,11 +18,46 @@
 namespace kiln {
 namespace {
 
+constexpr int64_t kMaxListLength = 1 << 16;
+
 struct DimChoices {
   std::map<std::string, int64_t> fixed;
   std::map<std::string, std::pair<int64_t, int64_t>> bounds;
   std::map<std::string, std::vector<int64_t>> shapes;
+  std::map<std::string, OnnxList> lists;
 };
+
+// "none", "?", "[2x3,4x3]", "[3*2x3]", "[2*?]"; nothing where the text is none of these.
+std::optional<OnnxList> parse_list(std::string_view text) {
+  OnnxList out;
+  out.absent = text == "none";
+  out.is_list = text.starts_with('[');
+  if (text == "?")
+    out.items.emplace_back();
+  if (!out.is_list)
+    return out.absent || text == "?" ? std::optional(out) : std::nullopt;
+  if (!text.ends_with(']'))
+    return std::nullopt;
+  text = text.substr(1, text.size() - 2);
+  while (!text.empty()) {
+    size_t comma = text.find(',');
+    std::string_view item = text.substr(0, comma);
+    text = comma == std::string_view::npos ? std::string_view() : text.substr(comma + 1);
+    size_t star = item.find('*');
+    auto count = star == std::string_view::npos ? std::optional<int64_t>(1) : parse_int(item.substr(0, star));
+    if (star != std::string_view::npos)
+      item = item.substr(star + 1);
+    else if (item.empty())
+      return std::nullopt; // a scalar is written 1*
+    auto shape = item == "?" ? std::nullopt : parse_shape(item);
+    if (!count || *count < 0 || *count > kMaxListLength || (item != "?" && !shape))
+      return std::nullopt;
+    out.items.insert(out.items.end(), size_t(*count), shape);
+    if (out.items.size() > size_t(kMaxListLength))
+      return std::nullopt;
+  }
+  return out;
+}
 
 Result<DimChoices> parse_dims(const ModelOptions &options) {
   DimChoices out;
@@ -47,9 +82,15 @@ Result<DimChoices> parse_dims(const ModelOptions &options) {
   }
   for (const std::string &text : options.shapes) {
     size_t equals = text.rfind('=');
+    if (auto list = equals == std::string::npos ? std::nullopt : parse_list(std::string_view(text).substr(equals + 1));
+        list && equals > 0) {
+      out.lists[text.substr(0, equals)] = std::move(*list);
+      continue;
+    }
     auto shape = equals == std::string::npos ? std::nullopt : parse_shape(std::string_view(text).substr(equals + 1));
     if (!shape || equals == 0)
-      return Error{fmt::format("--shape {}: write INPUT=1x3x224x224", text)};
+      return Error{fmt::format("--shape {}: write INPUT=1x3x224x224, or INPUT=[2x3,3*?] and INPUT=none for sequences and optionals",
+                               text)};
     out.shapes[text.substr(0, equals)] = *shape;
   }
   return out;
@@ -132,7 +173,7 @@ void ModelOptions::add_to(CLI::App &app, bool with_path) {
                  "tiles of 3x3 convolutions: auto (default, by size), 2, 4, or off; larger ones round more")
       ->check(CLI::IsMember({"off", "2", "4", "auto"}));
   app.add_option("--dim", dims, "N=4 fixes a symbolic size, N=1..64 bounds it")->allow_extra_args(false);
-  app.add_option("--shape", shapes, "INPUT=1x3x224x224 fixes an input's shape")->allow_extra_args(false);
+  app.add_option("--shape", shapes, "INPUT=1x3x224x224 fixes an input's shape; INPUT=[2x3,3*?] that of a sequence; INPUT=none leaves it out")->allow_extra_args(false);
   app.add_option("--weights", weights, ".npz or .safetensors with the values of a .kir model's parameters");
   app.add_option("--compress-weights", compress_weights, "keep constant weights as bf16, f16 or i8 (default: f32, as they are)")
       ->check(CLI::IsMember({"f32", "bf16", "f16", "i8"}));
@@ -164,6 +205,7 @@ bool load_model(const ModelOptions &options, Module &module, Diagnostics &diagno
     for (const auto &[name, value] : dims->fixed)
       onnx.dims[name] = Dim(value);
     onnx.shapes = dims->shapes;
+    onnx.lists = dims->lists;
     fine = import_onnx(options.path, onnx, module, diagnostics);
   } else if (extension == ".kir" || options.path == "-") {
     fine = load_kir_file(options, *dims, module, diagnostics);

@@ -136,6 +136,28 @@ Val Emitter::scalar(DType dtype, double value) {
 
 Val Emitter::ints(std::vector<int64_t> values) { return constant(Tensor::from_i64(values)); }
 
+Val Emitter::list(std::vector<Val> items, DType dtype) {
+  lists_.push_back(std::move(items));
+  Val out;
+  out.list = &lists_.back();
+  out.type.dtype = out.list->empty() ? dtype : out.list->front().dtype();
+  return out;
+}
+
+Val Emitter::absent() {
+  Val out;
+  out.absent = true;
+  return out;
+}
+
+std::string describe(const Val &val) {
+  if (val.absent)
+    return "an optional that holds nothing";
+  if (!val.list)
+    return val.type.text();
+  return fmt::format("a sequence of {} tensor{}", val.list->size(), val.list->size() == 1 ? "" : "s");
+}
+
 Val Emitter::sizes(std::vector<Element> list, std::vector<int64_t> shape, DType dtype) {
   bool constant_ints = !is_float(dtype);
   for (const Element &e : list)
@@ -202,6 +224,8 @@ Val Emitter::argument(Block &block, TensorType type, std::string name) {
 Result<ValueId> Emitter::materialize(const Val &val) {
   if (val.id.valid())
     return val.id;
+  if (!val.is_tensor())
+    return Error{fmt::format("there is {} where a tensor is needed", describe(val))};
   KILN_CHECK(val.is_known(), "a value is known or in the graph");
   const void *key = val.constant ? static_cast<const void *>(val.constant) : val.elements;
   if (auto it = placed_.find(key); it != placed_.end())

@@ -29,6 +29,9 @@ public:
   Val sizes(std::vector<Element> elements, std::vector<int64_t> shape, DType dtype = DType::i64);
   Val sizes(std::span<const Dim> dims);
 
+  Val list(std::vector<Val> items, DType dtype);
+  Val absent();
+
   // The elements as sizes; nothing where they are computed at run time or too many.
   std::optional<std::vector<Element>> elements(const Val &val);
   // The elements as integers, symbolic ones included; nothing where they are not known.
@@ -66,6 +69,7 @@ private:
   GraphBuilder builder_;
   std::deque<Tensor> tensors_;
   std::deque<std::vector<Element>> elements_;
+  std::deque<std::vector<Val>> lists_;
   // What has been put into the graph, in the function's own block, where all blocks see it.
   std::unordered_map<const void *, ValueId> placed_;
   std::map<std::string, ValueId> placed_dims_;

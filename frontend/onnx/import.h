@@ -12,15 +12,24 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 namespace kiln {
 
+// A sequence or an optional that a model takes: --shape 'x=[2x3,4x3]', x=none.
+struct OnnxList {
+  bool absent = false; // an optional that is left out
+  bool is_list = true; // false: an optional tensor, in items[0]
+  std::vector<std::optional<std::vector<int64_t>>> items; // the shape of each; nothing: as the model declares
+};
+
 struct OnnxOptions {
   std::map<std::string, Dim> dims; // symbol -> its value: --dim N=4
   std::map<std::string, std::vector<int64_t>> shapes; // input -> its sizes: --shape x=1x3x224x224
+  std::map<std::string, OnnxList> lists; // input -> what it is made of
   // Inputs that are constants of the compiled model, not arguments: a shape, axes, a scale that the
   // model takes as an input but that must be known to compile it.
   std::map<std::string, Tensor> constants;

@@ -1,6 +1,7 @@
 #include "frontend/onnx/importer.h"
 
 #include "frontend/onnx/ops.h"
+#include "ir/argument_notes.h"
 
 #include <fmt/format.h>
 
@@ -168,17 +169,16 @@ bool Importer::define_initializers(const GraphView &graph,
 }
 
 // An input that the user has given a value. Sizes it declares as symbols are not bound by it.
-bool Importer::define_fixed(const ValueInfoView &input, const Tensor &tensor) {
+std::optional<Val> Importer::fixed_input(const ValueInfoView &input, const Tensor &tensor) {
   bool fits = input.is_tensor && dtype_from_onnx(input.elem_type) == tensor.dtype() &&
               (!input.has_shape || input.shape.size() == tensor.dims().size());
   for (size_t i = 0; fits && input.has_shape && i < input.shape.size(); ++i)
     fits = !input.shape[i].value || *input.shape[i].value == tensor.dims()[i];
-  if (!fits) {
-    diagnostics_.error(at(""), fmt::format("the constant for the input '{}' is {}, which does not fit it",
-                                           input.name, tensor.type().text()));
-    return false;
-  }
-  return define(input.name, {emitter_->constant(tensor, input.name), nullptr, ""});
+  if (fits)
+    return emitter_->constant(tensor, input.name);
+  diagnostics_.error(at(""), fmt::format("the constant for the input '{}' is {}, which does not fit it",
+                                         input.name, tensor.type().text()));
+  return std::nullopt;
 }
 
 bool Importer::define_inputs(const GraphView &graph) {
@@ -190,37 +190,65 @@ bool Importer::define_inputs(const GraphView &graph) {
     if (!constants.contains(input.name))
       inputs.push_back(&input);
   bool ok = define_initializers(graph, {});
-  std::unordered_set<std::string_view> fixed;
-  std::erase_if(inputs, [&](const ValueInfoView *input) {
-    auto it = options_.constants.find(std::string(input->name));
-    if (it == options_.constants.end())
-      return false;
-    fixed.insert(input->name);
-    ok &= define_fixed(*input, it->second);
-    return true;
-  });
+  ok &= groups_.expand(inputs, options_, diagnostics_, file_);
+  std::unordered_map<std::string_view, Val> values;
+  std::vector<const ValueInfoView *> arguments;
+  for (const InputGroups::Group &group : groups_.groups())
+    for (const ValueInfoView *part : group.parts) {
+      auto it = options_.constants.find(std::string(part->name));
+      if (it == options_.constants.end()) {
+        arguments.push_back(part);
+        continue;
+      }
+      auto value = fixed_input(*part, it->second);
+      ok &= value.has_value();
+      values.emplace(part->name, value.value_or(Val{}));
+    }
   for (const auto &[name, tensor] : options_.constants)
-    if (!fixed.contains(name)) {
+    if (ok && !values.contains(name)) {
       diagnostics_.error(at(""), fmt::format("there is no input '{}' to give a constant value", name));
       ok = false;
     }
-  DimTable dims(options_, diagnostics_, file_);
-  auto types = dims.input_types(inputs);
+  DimTable dims(groups_.options(), diagnostics_, file_);
+  auto types = dims.input_types(arguments);
   if (!types || !ok)
     return false;
   Function &function = emitter_->function();
-  for (size_t i = 0; i < inputs.size(); ++i) {
+  for (size_t i = 0; i < arguments.size(); ++i) {
     Val value;
     value.type = (*types)[i];
-    value.name = inputs[i]->name;
+    value.name = arguments[i]->name;
     value.id = function.add_argument(function.body, value.type, std::string(value.name));
     if (Status s = emitter_->check_shape(value.type); !s) {
       diagnostics_.error(at(""), fmt::format("the input '{}': {}", value.name, s.error().message));
       return false;
     }
-    ok &= define(value.name, {value, nullptr, ""});
+    values.emplace(value.name, value);
+  }
+  for (const InputGroups::Group &group : groups_.groups()) {
+    const ValueInfoView &input = *group.input;
+    std::vector<Val> parts;
+    for (const ValueInfoView *part : group.parts)
+      parts.push_back(values.at(part->name));
+    Val value = group.absent       ? emitter_->absent()
+                : input.is_sequence ? emitter_->list(parts, dtype_from_onnx(input.elem_type).value_or(DType::f32))
+                                    : parts.at(0);
+    value.name = input.name;
+    ok &= define(input.name, {value, nullptr, ""});
+    if (input.is_sequence || input.is_optional)
+      note_group(false, input.name, input.is_optional, value);
   }
   return ok;
+}
+
+// What callers need to know of a sequence or an optional at the model's border.
+void Importer::note_group(bool is_output, std::string_view name, bool is_optional, const Val &value) {
+  std::string text = is_optional ? "optional" : "";
+  if (value.absent)
+    text += " none";
+  else if (value.list)
+    text += fmt::format("{}sequence {}", is_optional ? " " : "", value.list->size());
+  module_.metadata[note_key(is_output, name)] = text;
 }
 
 bool Importer::define_results(const GraphView &graph) {
@@ -230,6 +258,16 @@ bool Importer::define_results(const GraphView &graph) {
     diagnostics_.error(at(""), "the graph has no outputs");
     return false;
   }
+  auto result = [&](const Val &value, std::string name, const std::string &where) {
+    auto id = emitter_->materialize(value);
+    if (!id) {
+      diagnostics_.error(at(where), id.error().message);
+      ok = false;
+      return;
+    }
+    function.body.results.push_back(*id);
+    function.result_names.push_back(std::move(name));
+  };
   for (const ValueInfoView &output : graph.outputs) {
     const Produced *p = find(output.name);
     if (!p) {
@@ -239,14 +277,14 @@ bool Importer::define_results(const GraphView &graph) {
     }
     if (p->value.failed)
       continue;
-    auto id = emitter_->materialize(p->value);
-    if (!id) {
-      diagnostics_.error(at(p->where), id.error().message);
-      ok = false;
-      continue;
-    }
-    function.body.results.push_back(*id);
-    function.result_names.emplace_back(output.name);
+    std::string name(output.name);
+    if (!p->value.is_tensor() || output.is_optional)
+      note_group(true, name, output.is_optional, p->value);
+    if (p->value.list)
+      for (size_t i = 0; i < p->value.list->size(); ++i)
+        result((*p->value.list)[i], fmt::format("{}.{}", name, i), p->where);
+    else if (!p->value.absent)
+      result(p->value, name, p->where);
   }
   return ok;
 }
@@ -404,6 +442,9 @@ Status Importer::call_handler(OnnxNode &node) {
   for (int i = 0; i < required; ++i)
     if (!node.has(size_t(i)))
       return Error{fmt::format("its input {} is missing", i)};
+  for (int i = 0; i < count && !op->takes_any; ++i)
+    if (!node.in(size_t(i)).is_tensor())
+      return Error{fmt::format("its input {} is {}; the operator takes tensors", i, describe(node.in(size_t(i))))};
   KILN_RETURN_IF_ERROR(op->handler(node));
   for (const std::string &name : node.unread_attributes())
     warn(fmt::format("the attribute '{}' of {} is unknown here and has no effect", name, view.op_type));
@@ -438,7 +479,7 @@ void Importer::explain(Diagnostic &diagnostic, const NodeView &node,
     const Produced *p = find(name);
     std::string from = !p || !p->node ? (p && p->value.constant ? "a constant" : "an input")
                                       : fmt::format("from {} ({})", p->where, p->node->op_type);
-    return fmt::format("'{}': {}, {}", name, p ? p->value.type.text() : "?", from);
+    return fmt::format("'{}': {}, {}", name, p ? onnx::describe(p->value) : "?", from);
   };
   for (size_t i = 0; i < inputs.size() && i < 6; ++i)
     if (!node.inputs[i].empty())

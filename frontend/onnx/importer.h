@@ -2,6 +2,7 @@
 #pragma once
 
 #include "frontend/onnx/import.h"
+#include "frontend/onnx/lists.h"
 #include "frontend/onnx/node.h"
 #include "frontend/onnx/tensors.h"
 
@@ -72,7 +73,7 @@ private:
   void find_unsupported(const std::vector<NodeView> &nodes, const std::string &prefix, int depth,
                         Unsupported &out);
   bool report_unsupported(const ModelView &model);
-  bool define_fixed(const ValueInfoView &input, const Tensor &tensor);
+  std::optional<Val> fixed_input(const ValueInfoView &input, const Tensor &tensor);
   bool define_inputs(const GraphView &graph);
   bool define_initializers(const GraphView &graph, const std::unordered_set<std::string_view> &skip);
   bool define(std::string_view name, Produced produced);
@@ -87,6 +88,7 @@ private:
   void define_outputs(const NodeView &node, const std::string &name, OnnxNode &made, bool ok);
   void explain(Diagnostic &diagnostic, const NodeView &node, const std::vector<Val> &inputs) const;
   void merge_constraints();
+  void note_group(bool is_output, std::string_view name, bool is_optional, const Val &value);
   bool define_results(const GraphView &graph);
   std::string node_name(const NodeView &node, size_t index) const;
   Location at(std::string_view node) const;
@@ -100,6 +102,7 @@ private:
   std::map<std::string, int64_t, std::less<>> opsets_;
   const ModelView *model_ = nullptr;
   std::optional<Emitter> emitter_;
+  InputGroups groups_;
   std::vector<Scope> scopes_;
   std::vector<const FunctionView *> calls_; // model-local functions being expanded
   Location location_;

@@ -78,7 +78,7 @@ public:
 
 private:
   bool present(size_t i) const {
-    return inputs_[i].id.valid() || inputs_[i].is_known() || inputs_[i].failed;
+    return inputs_[i].id.valid() || inputs_[i].is_known() || !inputs_[i].is_tensor() || inputs_[i].failed;
   }
   const AttributeView *read(std::string_view name, AttrType type);
 

@@ -13,12 +13,14 @@ struct OnnxOp {
   std::string_view domain, name;
   int min_inputs, max_inputs; // required ones; all of them (-1: any number)
   Handler handler;
+  bool takes_any = false; // sequences and optionals too
 };
 
 const OnnxOp *find_onnx_op(std::string_view domain, std::string_view name);
 
 // One row of onnx_ops.def is one handler, in one of the ops_*.cpp.
 #define KILN_ONNX(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
+#define KILN_ONNX_ANY(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
 #define KILN_ONNX_ML(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
 #define KILN_ONNX_TRAIN(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
 #define KILN_ONNX_PREVIEW(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
@@ -27,6 +29,7 @@ const OnnxOp *find_onnx_op(std::string_view domain, std::string_view name);
 #define KILN_ONNX_BINARY(name, op)
 #include "frontend/onnx/onnx_ops.def"
 #undef KILN_ONNX
+#undef KILN_ONNX_ANY
 #undef KILN_ONNX_ML
 #undef KILN_ONNX_TRAIN
 #undef KILN_ONNX_PREVIEW

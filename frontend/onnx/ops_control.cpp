@@ -1,5 +1,6 @@
 // Control flow: graphs inside of nodes become regions.
 #include "frontend/onnx/importer.h"
+#include "frontend/onnx/lists.h"
 #include "frontend/onnx/ops.h"
 
 #include <fmt/format.h>
@@ -7,12 +8,12 @@
 namespace kiln::onnx {
 namespace {
 
-Result<Block> branch(OnnxNode &n, std::string_view name) {
+Result<Block> branch(OnnxNode &n, std::string_view name, std::vector<Form> &forms) {
   KILN_TRY(graph, n.get_graph(name));
   Block block;
   IntoBlock scope(n.emitter().builder(), block);
   KILN_TRY(values, n.importer().import_subgraph(graph, {}));
-  for (const Val &v : values) {
+  for (const Val &v : flatten(values, forms)) {
     KILN_TRY(id, n.emitter().materialize(v));
     block.results.push_back(id);
   }
@@ -31,7 +32,8 @@ Status inline_branch(OnnxNode &n, std::string_view name) {
 Result<bool> branches_differ(OnnxNode &n) {
   std::vector<int> ranks[2];
   for (int i = 0; i < 2; ++i) {
-    KILN_TRY(block, branch(n, i == 0 ? "then_branch" : "else_branch"));
+    std::vector<Form> forms;
+    KILN_TRY(block, branch(n, i == 0 ? "then_branch" : "else_branch", forms));
     for (ValueId id : block.results)
       ranks[i].push_back(n.emitter().function().type(id).rank());
   }
@@ -156,15 +158,26 @@ Status import_if(OnnxNode &n) {
     }
   }
   std::vector<Block> regions;
+  std::vector<Form> forms[2];
   for (std::string_view name : {"then_branch", "else_branch"}) {
-    KILN_TRY(block, branch(n, name));
+    KILN_TRY(block, branch(n, name, forms[regions.size()]));
     regions.push_back(std::move(block));
   }
-  KILN_TRY(condition, reshape(e, n.in(0), {}));
-  std::vector<Val> operands = {condition};
-  KILN_TRY(results, e.emit_all(Op::if_, operands, {}, std::move(regions)));
-  for (size_t i = 0; i < results.size(); ++i)
-    n.set(i, results[i]);
+  for (size_t i = 0; i < std::min(forms[0].size(), forms[1].size()); ++i)
+    if (forms[0][i] != forms[1][i])
+      return Error{fmt::format("its output {} is {} in one branch and {} in the other, which must then be chosen at "
+                               "compile time: make the condition a constant",
+                               i, describe(forms[0][i]), describe(forms[1][i]))};
+  std::vector<Val> results;
+  if (!regions[0].results.empty()) {
+    KILN_TRY(condition, reshape(e, n.in(0), {}));
+    std::vector<Val> operands = {condition};
+    KILN_TRY(chosen, e.emit_all(Op::if_, operands, {}, std::move(regions)));
+    results = chosen;
+  }
+  std::vector<Val> values = regroup(e, forms[0], results);
+  for (size_t i = 0; i < values.size(); ++i)
+    n.set(i, values[i]);
   return Unit{};
 }
 
@@ -181,6 +194,9 @@ Status import_loop(OnnxNode &n) {
   if (graph.inputs.size() != carried + 2 || graph.outputs.size() < carried + 1)
     return Error{fmt::format("its body has {} inputs and {} outputs for {} values", graph.inputs.size(),
                              graph.outputs.size(), carried)};
+  for (const Val &v : initial)
+    if (!v.is_tensor())
+      return loop_unrolled(n, graph, initial);
   std::optional<Dim> count;
   if (n.has(0))
     if (auto list = e.dims(n.in(0)); list && list->size() == 1)

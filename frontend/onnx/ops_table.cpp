@@ -33,6 +33,7 @@ Status import_binary(OnnxNode &n) {
 
 constexpr OnnxOp kOps[] = {
 #define KILN_ONNX(name, min_inputs, max_inputs, handler) {"", #name, min_inputs, max_inputs, handler},
+#define KILN_ONNX_ANY(name, min_inputs, max_inputs, handler) {"", #name, min_inputs, max_inputs, handler, true},
 #define KILN_ONNX_ML(name, min_inputs, max_inputs, handler)                                        \
   {"ai.onnx.ml", #name, min_inputs, max_inputs, handler},
 #define KILN_ONNX_TRAIN(name, min_inputs, max_inputs, handler)                                     \
@@ -45,6 +46,7 @@ constexpr OnnxOp kOps[] = {
 #define KILN_ONNX_BINARY(name, op) {"", #name, 2, 2, import_binary<Op::op>},
 #include "frontend/onnx/onnx_ops.def"
 #undef KILN_ONNX
+#undef KILN_ONNX_ANY
 #undef KILN_ONNX_ML
 #undef KILN_ONNX_TRAIN
 #undef KILN_ONNX_PREVIEW

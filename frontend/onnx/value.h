@@ -26,14 +26,21 @@ struct Val {
   ValueId id;                                     // valid: it is in the graph
   const Tensor *constant = nullptr;               // owned by the Emitter
   const std::vector<Element> *elements = nullptr; // owned by the Emitter; the shape is static
+  // A sequence: its tensors. Only `type.dtype` means anything then.
+  const std::vector<Val> *list = nullptr; // owned by the Emitter
+  bool absent = false; // an optional that holds nothing; one that holds a value is that value
   std::string_view name;                          // the model's, for diagnostics; may be empty
   bool failed = false; // its node could not be imported: whatever uses it is passed over
 
+  bool is_tensor() const { return !list && !absent; }
   bool is_known() const { return constant || elements; }
   int rank() const { return type.rank(); }
   DType dtype() const { return type.dtype; }
   const Dim &dim(int i) const { return type.shape[size_t(i)]; }
 };
+
+// "f32[2, 3]", "a sequence of 3 tensors", "an optional that holds nothing"
+std::string describe(const Val &val);
 
 // Limits on what is computed at import.
 inline constexpr int64_t kMaxFoldElements = 1 << 16; // of an operand or a result

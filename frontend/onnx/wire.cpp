@@ -254,6 +254,10 @@ private:
         push(out.strings, view(r));
         infer_type(out, AttrType::strings);
         break;
+      case bytes_field(14):
+        r.skip();
+        infer_type(out, AttrType::type_proto);
+        break;
       case varint_field(20):
         out.type = AttrType(r.get_int32());
         break;
@@ -280,16 +284,41 @@ private:
       if (r.tag_and_type() == bytes_field(1))
         out.name = view(r);
       else if (r.tag_and_type() == bytes_field(2))
-        type(view(r), out);
+        type(view(r), out, 0);
       else
         r.skip();
     }
     return out;
   }
 
-  void type(std::string_view bytes, ValueInfoView &out) {
+  // The element type of a sequence or an optional: the type in its field 1.
+  void element(std::string_view bytes, ValueInfoView &out, int depth) {
     for (pbf_reader r = reader(bytes); r.next();) {
-      if (r.tag_and_type() != bytes_field(1)) {
+      if (r.tag_and_type() == bytes_field(1) && depth < 3)
+        type(view(r), out, depth);
+      else
+        r.skip();
+    }
+  }
+
+  void type(std::string_view bytes, ValueInfoView &out, int depth) {
+    for (pbf_reader r = reader(bytes); r.next();) {
+      ValueInfoView inner;
+      switch (r.tag_and_type()) {
+      case bytes_field(1):
+        break;
+      case bytes_field(4): // an optional may hold a sequence, nothing else holds one
+      case bytes_field(9): {
+        bool sequence = r.tag_and_type() == bytes_field(4);
+        element(view(r), inner, depth + 1);
+        inner.name = out.name;
+        inner.is_optional = !sequence && !inner.is_optional && (inner.is_tensor || inner.is_sequence);
+        inner.is_sequence = sequence ? inner.is_tensor : inner.is_sequence && inner.is_optional;
+        inner.is_tensor = false;
+        out = std::move(inner);
+        continue;
+      }
+      default:
         r.skip();
         continue;
       }
@@ -469,6 +498,34 @@ TensorData tensor_data(const TensorView &tensor, int64_t limit) {
   return out;
 }
 
+// A field of a SequenceProto or OptionalProto: tensors are what Kiln has in them.
+StoredView stored(std::string_view message, bool is_sequence, bool is_optional, Parser &parser) {
+  StoredView out;
+  if (!is_sequence && !is_optional) {
+    out.tensors.push_back(parser.tensor(message));
+    out.name = out.tensors[0].name;
+    return out;
+  }
+  out.present = !is_optional;
+  for (pbf_reader r = reader(message); r.next();) {
+    if (r.tag_and_type() == bytes_field(1)) {
+      out.name = view(r);
+    } else if (r.tag_and_type() == bytes_field(3)) {
+      out.present = true;
+      out.tensors.push_back(parser.tensor(view(r)));
+    } else if (is_optional && is_sequence && r.tag_and_type() == bytes_field(5)) {
+      std::string_view name = out.name;
+      out = stored(view(r), true, false, parser);
+      out.name = name;
+    } else {
+      r.skip();
+    }
+  }
+  if (!is_sequence && out.tensors.size() > 1)
+    throw WireError{"an optional holds more than one tensor"};
+  return out;
+}
+
 template <typename F>
 auto guarded(F body) -> Result<decltype(body())> {
   try {
@@ -492,6 +549,26 @@ Result<GraphView> read_graph(std::string_view message, WireBudget &budget) {
 
 Result<TensorView> read_tensor(std::string_view message, WireBudget &budget) {
   return guarded([&] { return Parser(budget).tensor(message); });
+}
+
+Result<std::vector<std::string_view>> read_strings(const TensorView &tensor, int64_t limit) {
+  return guarded([&] {
+    std::vector<std::string_view> out;
+    for (pbf_reader r = reader(tensor.message); r.next();) {
+      if (r.tag_and_type() == bytes_field(6))
+        append(out, view(r), limit);
+      else
+        r.skip();
+    }
+    return out;
+  });
+}
+
+Result<StoredView> read_stored(std::string_view message, bool is_sequence, bool is_optional, WireBudget &budget) {
+  return guarded([&] {
+    Parser parser(budget);
+    return stored(message, is_sequence, is_optional, parser);
+  });
 }
 
 Result<TensorData> read_tensor_data(const TensorView &tensor, int64_t limit) {

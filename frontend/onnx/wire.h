@@ -25,10 +25,12 @@ struct DimView {
   std::string_view param;
 };
 
-// The type of a graph's input or output. Only tensors have an element type and a shape.
+// The type of a graph's input or output: a tensor, or a sequence of tensors, or either of them as an
+// optional; the element type and shape are those of the tensors. Maps are none of these.
 struct ValueInfoView {
   std::string_view name;
-  bool is_tensor = false;
+  bool is_tensor = false;                          // a plain one
+  bool is_sequence = false, is_optional = false;   // ... of tensors
   int elem_type = 0;
   bool has_shape = false;
   std::vector<DimView> shape;
@@ -116,5 +118,15 @@ struct TensorData {
   int64_t strings = 0;
 };
 Result<TensorData> read_tensor_data(const TensorView &tensor, int64_t limit);
+// The elements of a TensorProto of strings, at most `limit`.
+Result<std::vector<std::string_view>> read_strings(const TensorView &tensor, int64_t limit);
+
+// A stored value of a test case: a TensorProto, or a SequenceProto or OptionalProto of tensors.
+struct StoredView {
+  std::string_view name;
+  bool present = true; // an optional may hold nothing
+  std::vector<TensorView> tensors; // one, or those of the sequence
+};
+Result<StoredView> read_stored(std::string_view message, bool is_sequence, bool is_optional, WireBudget &budget);
 
 } // namespace kiln::onnx

@@ -130,6 +130,38 @@ public:
     w_.add_message(11, value_info(name, onnx_type(dtype), nullptr));
     return *this;
   }
+  // An input or output of any type: tensor_type(...), sequence_of(...), optional_of(...).
+  GraphMaker &typed_input(const std::string &name, const std::string &type) {
+    w_.add_message(11, named_type(name, type));
+    return *this;
+  }
+  GraphMaker &typed_output(const std::string &name, const std::string &type) {
+    w_.add_message(12, named_type(name, type));
+    return *this;
+  }
+  static std::string tensor_type(int type, const std::vector<TestDim> *dims) {
+    std::string shape, tensor, out;
+    for (size_t i = 0; dims && i < dims->size(); ++i) {
+      std::string dim;
+      pbf_writer w(dim);
+      if (const int64_t *value = std::get_if<int64_t>(&(*dims)[i]))
+        w.add_int64(1, *value);
+      else if (const std::string &param = std::get<std::string>((*dims)[i]); !param.empty())
+        w.add_string(2, param);
+      pbf_writer(shape).add_message(1, dim);
+    }
+    pbf_writer t(tensor);
+    t.add_int32(1, type);
+    if (dims)
+      t.add_message(2, shape);
+    pbf_writer(out).add_message(1, tensor);
+    return out;
+  }
+  static std::string tensor_type(DType dtype, const std::vector<TestDim> &dims) {
+    return tensor_type(onnx_type(dtype), &dims);
+  }
+  static std::string sequence_of(const std::string &element) { return wrapped(4, element); }
+  static std::string optional_of(const std::string &element) { return wrapped(9, element); }
   GraphMaker &output(const std::string &name) {
     w_.add_message(12, value_info(name, 1, nullptr));
     return *this;
@@ -180,28 +212,18 @@ public:
 
 private:
   static std::string value_info(const std::string &name, int type, const std::vector<TestDim> *dims) {
-    std::string shape, tensor, type_proto, out;
-    if (dims) {
-      pbf_writer s(shape);
-      for (const TestDim &d : *dims) {
-        std::string dim;
-        pbf_writer w(dim);
-        if (const int64_t *value = std::get_if<int64_t>(&d))
-          w.add_int64(1, *value);
-        else if (!std::get<std::string>(d).empty())
-          w.add_string(2, std::get<std::string>(d));
-        s.add_message(1, dim);
-      }
-    }
-    {
-      pbf_writer t(tensor);
-      t.add_int32(1, type);
-      if (dims)
-        t.add_message(2, shape);
-    }
-    pbf_writer(type_proto).add_message(1, tensor);
+    return named_type(name, tensor_type(type, dims));
+  }
+  static std::string named_type(const std::string &name, const std::string &type) {
+    std::string out;
     pbf_writer v(out);
-    v.add_string(1, name), v.add_message(2, type_proto);
+    v.add_string(1, name), v.add_message(2, type);
+    return out;
+  }
+  static std::string wrapped(uint32_t field, const std::string &element) {
+    std::string inner, out;
+    pbf_writer(inner).add_message(1, element);
+    pbf_writer(out).add_message(field, inner);
     return out;
   }
 
