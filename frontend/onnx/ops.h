@@ -44,6 +44,9 @@ Result<Val> convolve(OnnxNode &n, const std::vector<Val> &operands);
 // Scan of opset 8.
 Status import_batch_scan(OnnxNode &n);
 
+// MaxPool with its second output.
+Status max_pool_with_indices(OnnxNode &n);
+
 // x rounded to the 256 steps of its own range with 0, as DynamicQuantizeLinear does, and back.
 Result<Val> rounded_to_range(OnnxNode &n, const Val &x);
 

@@ -1,4 +1,5 @@
 // Operators that pick elements by index.
+#include "frontend/onnx/calc.h"
 #include "frontend/onnx/ops.h"
 
 #include <fmt/format.h>
@@ -45,6 +46,28 @@ Status import_scatter_elements(OnnxNode &n) {
 Status import_scatter_nd(OnnxNode &n) {
   return n.finish(Op::scatter_nd, {n.in(0), n.in(1), n.in(2)},
                   {{"reduction", n.get_string("reduction", "none")}});
+}
+
+// The first sequence_lens[b] elements along the time axis, from the last to the first.
+Status import_reverse_sequence(OnnxNode &n) {
+  if (n.rank() < 2 || n.rank(1) != 1 || !is_integer(n.dtype(1)))
+    return Error{fmt::format("its operand {} must have a time and a batch axis, and its lengths {} one dim", n.in(0).type.text(),
+                             n.in(1).type.text())};
+  KILN_TRY(time, n.axis(n.get_int("time_axis", 0), n.rank()));
+  KILN_TRY(batch, n.axis(n.get_int("batch_axis", 1), n.rank()));
+  if (time == batch)
+    return Error{fmt::format("its time axis and its batch axis are both {}", time)};
+  if (!n.emitter().require_equal(n.in(0).dim(batch), n.in(1).dim(0), "ReverseSequence"))
+    return Error{fmt::format("its lengths are {}, but axis {} of {} is {}", n.in(1).type.text(), batch, n.in(0).type.text(),
+                             n.in(0).dim(batch).text())};
+  Calc c(n.emitter());
+  Shape places(size_t(n.rank()), Dim(1)), rows = places;
+  places[size_t(time)] = n.in(0).dim(time);
+  rows[size_t(batch)] = n.in(0).dim(batch);
+  Num place = reshape(c.iota(DType::i64, {n.in(0).dim(time)}), places);
+  Num length = reshape(convert(c(n.in(1)), DType::i64), rows);
+  Num from = where(place < length, length - 1.0 - place, place);
+  return n.finish(c.done(gather_elements(c(n.in(0)), broadcast_to(from, n.shape()), time)));
 }
 
 Status import_one_hot(OnnxNode &n) {

@@ -1,4 +1,5 @@
 // Slice, Split and Pad: ranges of axes, with numpy's clamping done here, where sizes may be symbols.
+#include "frontend/onnx/calc.h"
 #include "frontend/onnx/ops.h"
 
 #include <fmt/format.h>
@@ -184,6 +185,32 @@ Status import_split(OnnxNode &n) {
     start += sizes[i];
   }
   return Unit{};
+}
+
+// The middle of each named axis where it is longer than asked for, with zeros around where it is shorter; of
+// an odd rest the larger half is at the end.
+Status import_center_crop_pad(OnnxNode &n) {
+  KILN_TRY(sizes, n.dims_of(1, "shape"));
+  std::vector<int64_t> named = n.get_ints("axes");
+  if (!n.has_attr("axes"))
+    for (int i = 0; i < n.rank(); ++i)
+      named.push_back(i);
+  KILN_TRY(axes, n.axes(named, n.rank()));
+  if (axes.size() != sizes.size())
+    return Error{fmt::format("its shape has {} numbers for {} axes", sizes.size(), axes.size())};
+  Calc c(n.emitter());
+  Num x = c(n.in(0));
+  std::vector<Dim> lo(size_t(n.rank()), Dim(0)), hi = lo;
+  for (size_t i = 0; i < axes.size(); ++i) {
+    const Dim size = x.dim(axes[i]), &wanted = sizes[i];
+    if (wanted.is_const() && wanted.as_const() < 0)
+      return Error{fmt::format("its shape holds {}", wanted.text())};
+    x = slice(x, axes[i], floordiv(max(size - wanted, 0), 2), min(size, wanted));
+    Dim missing = max(wanted - size, 0);
+    lo[size_t(axes[i])] = floordiv(missing, 2);
+    hi[size_t(axes[i])] = missing - floordiv(missing, 2);
+  }
+  return n.finish(c.done(pad(x, lo, hi)));
 }
 
 Status import_pad(OnnxNode &n) {

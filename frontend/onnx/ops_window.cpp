@@ -1,15 +1,10 @@
 // Convolutions and pools: spatial attributes with their defaults, and automatic padding.
 #include "frontend/onnx/ops.h"
+#include "frontend/onnx/window.h"
 
 #include <fmt/format.h>
 
 namespace kiln::onnx {
-namespace {
-
-struct Window {
-  std::vector<int64_t> kernel, stride, dilation;
-  std::vector<Dim> pad; // all lows, then all highs
-};
 
 Result<std::vector<int64_t>> spatial(OnnxNode &n, std::string_view name, size_t count, int64_t otherwise) {
   auto list = n.get_ints(name, std::vector<int64_t>(count, otherwise));
@@ -26,7 +21,6 @@ Status check_positive(const std::vector<int64_t> &list, std::string_view name) {
   return Unit{};
 }
 
-// `kernel` is that of the weights, or empty for pools, which must say it.
 Result<Window> window_of(OnnxNode &n, std::vector<int64_t> kernel) {
   if (n.rank() < 3)
     return Error{fmt::format("its operand {} has no spatial dims", n.in(0).type.text())};
@@ -49,7 +43,6 @@ Result<Window> window_of(OnnxNode &n, std::vector<int64_t> kernel) {
   return w;
 }
 
-// Automatic padding of a window that moves over x.
 Status set_pads(OnnxNode &n, Window &w) {
   size_t count = w.kernel.size();
   std::string mode = n.get_string("auto_pad", "NOTSET");
@@ -68,8 +61,7 @@ Status set_pads(OnnxNode &n, Window &w) {
   for (size_t i = 0; i < count; ++i) {
     const Dim &size = n.in(0).dim(int(i) + 2);
     Dim out = ceildiv(size, w.stride[i]);
-    Dim reach = Dim(w.kernel[i] - 1) * Dim(w.dilation[i]) + Dim(1);
-    Dim total = (out - Dim(1)) * Dim(w.stride[i]) + reach - size;
+    Dim total = (out - Dim(1)) * Dim(w.stride[i]) + w.reach(i) - size;
     if (!total.is_const() || total.as_const() < 0)
       total = max(total, 0);
     Dim less = floordiv(total, 2);
@@ -78,6 +70,12 @@ Status set_pads(OnnxNode &n, Window &w) {
   }
   return Unit{};
 }
+
+Attrs window_attrs(const Window &w) {
+  return {{"stride", attr_ints(w.stride)}, {"pad", w.pad}, {"dilation", attr_ints(w.dilation)}};
+}
+
+namespace {
 
 Result<std::vector<int64_t>> weight_kernel(const Val &x, const Val &w) {
   std::vector<int64_t> kernel;
@@ -129,10 +127,6 @@ Status set_transposed_pads(OnnxNode &n, Window &w, std::vector<int64_t> &output_
   return Unit{};
 }
 
-Attrs window_attrs(const Window &w) {
-  return {{"stride", attr_ints(w.stride)}, {"pad", w.pad}, {"dilation", attr_ints(w.dilation)}};
-}
-
 Status pool(OnnxNode &n, Op op) {
   KILN_TRY(w, window_of(n, {}));
   KILN_RETURN_IF_ERROR(set_pads(n, w));
@@ -176,9 +170,9 @@ Status import_conv_transpose(OnnxNode &n) {
 }
 
 Status import_max_pool(OnnxNode &n) {
-  n.ignore({"storage_order"}); // of the indices
   if (n.wants(1))
-    return Error{"its second output, the indices of the maxima, is not supported"};
+    return max_pool_with_indices(n);
+  n.ignore({"storage_order"}); // of the indices
   return pool(n, Op::max_pool);
 }
 

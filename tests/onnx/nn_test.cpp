@@ -1,5 +1,5 @@
 // Operators that are imported as several ops: losses, attention, rotary positions, optimizers.
-#include "tests/onnx/harness.h"
+#include "tests/onnx/run_node.h"
 
 #include <cmath>
 
@@ -8,29 +8,6 @@ using namespace kiln::test;
 using Catch::Contains;
 
 namespace {
-
-// y of one node with the inputs x0, x1, ... and an output "y".
-std::vector<Tensor> run_node(const std::string &type, const std::vector<Tensor> &inputs,
-                             const std::vector<std::string> &attributes, const Names &outputs = {"y"},
-                             const std::string &domain = "") {
-  GraphMaker g;
-  Names names;
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    names.push_back(inputs[i].count() ? "x" + std::to_string(i) : "");
-    std::vector<TestDim> dims(inputs[i].dims().begin(), inputs[i].dims().end());
-    if (inputs[i].count())
-      g.input(names.back(), inputs[i].dtype(), dims);
-  }
-  g.node(type, names, outputs, attributes, "", domain);
-  for (const std::string &o : outputs)
-    g.output(o);
-  Imported m(g.model(23));
-  std::vector<Tensor> given;
-  for (const Tensor &t : inputs)
-    if (t.count())
-      given.push_back(t);
-  return m.run(given);
-}
 
 Tensor bools(std::vector<int64_t> dims, const std::vector<int> &flags) {
   Tensor out(DType::bool_, std::move(dims));

@@ -1,0 +1,328 @@
+// GridSample, AffineGrid and DeformConv: elements between pixels.
+//
+// Positions, weights and what lies outside are computed once for all channels, [N, 1, points], and are what a
+// first kernel leaves; a second one gathers pixels of each channel and adds them up, one dim after the
+// other, over vectors of points.
+#include "frontend/onnx/calc.h"
+#include "frontend/onnx/ops.h"
+
+#include <fmt/format.h>
+
+namespace kiln::onnx {
+namespace {
+
+enum class Outside { zeros, border, reflection };
+
+// One neighbour along a dim: its index, its weight (none: 1) and whether it exists (none: it does).
+struct Tap {
+  Num position, weight, inside;
+  bool weighted = false, masked = false;
+};
+
+DType index_dtype(const Num &pixels) {
+  Dim count = pixels.dim(2);
+  return count.is_const() && count.as_const() < (int64_t(1) << 31) ? DType::i32 : DType::i64;
+}
+
+// Mirrored at lo and hi as often as it takes.
+Num reflect(const Num &x, const Num &lo, const Num &hi) {
+  Calc &c = *x.calc;
+  Num range = hi - lo;
+  Num off = abs(x - lo);
+  Num turns = floor(off / range);
+  Num rest = off - turns * range;
+  Num odd = equal(c.op(Op::remainder, {turns, c.number(turns.dtype(), 2)}), 1);
+  Num out = where(odd, hi - rest, lo + rest);
+  return where(range <= 0, lo, out); // one place to be
+}
+
+class Sampler {
+public:
+  // x: [N, C, spatial...].
+  Sampler(const Num &x, std::string mode, Outside outside, bool align_corners)
+      : x_(x), mode_(std::move(mode)), outside_(outside), align_(align_corners) {
+    pixels_ = 1;
+    for (int d = 2; d < x.rank(); ++d)
+      pixels_ *= x.dim(d);
+    flat_ = reshape(x, {x.dim(0), x.dim(1), pixels_});
+    index_ = index_dtype(flat_);
+    DType dtype = x.dtype();
+    sums_ = mode_ == "nearest" ? dtype : dtype == DType::f64 || dtype_bits(dtype) > 32 ? DType::f64 : DType::f32;
+    if (is_integer(dtype) && dtype_bits(dtype) == 32)
+      sums_ = DType::f64;
+  }
+
+  // [N, C, P] at positions [N, 1, P] in each spatial dim, in pixels.
+  Num at(const std::vector<Num> &positions) {
+    std::vector<std::vector<Tap>> taps;
+    for (size_t d = 0; d < positions.size(); ++d)
+      taps.push_back(taps_of(positions[d], x_.dim(int(d) + 2)));
+    return convert(sum(taps, 0, nullptr), x_.dtype());
+  }
+
+private:
+  Num border(DType dtype, const Dim &size, bool upper) const {
+    Calc &c = *x_.calc;
+    if (!upper)
+      return c.number(dtype, align_ ? 0 : -0.5);
+    return c.size(dtype, size) - (align_ ? 1.0 : 0.5);
+  }
+
+  // A neighbour at `at`, a whole number. NaN becomes 0.
+  Tap tap(const Num &at, const Dim &size) const {
+    Calc &c = *x_.calc;
+    Tap out;
+    Num last = c.size(at.dtype(), size - Dim(1)), inner = at;
+    if (outside_ == Outside::zeros) {
+      out.inside = at >= 0 && at <= last;
+      out.masked = true;
+    } else if (outside_ == Outside::reflection) {
+      // A pixel next to an edge that lies between pixels mirrors onto the edge's own.
+      Num lo = border(at.dtype(), size, false), hi = border(at.dtype(), size, true);
+      inner = where(at < lo || at > hi, c.op(Op::trunc, {reflect(at, lo, hi)}), at);
+    }
+    out.position = convert(min(max(inner, 0), last), index_);
+    return out;
+  }
+
+  std::vector<Tap> taps_of(Num x, const Dim &size) const {
+    Calc &c = *x_.calc;
+    DType dtype = x.dtype();
+    if (mode_ == "nearest")
+      x = c.op(Op::round, {x});
+    if (outside_ == Outside::border && mode_ != "cubic") { // where a position outside has a weight of its own
+      x = min(max(x, 0), c.size(dtype, size - Dim(1)));
+    } else if (outside_ == Outside::reflection) {
+      Num lo = border(dtype, size, false), hi = border(dtype, size, true);
+      x = where(x < lo || x > hi, reflect(x, lo, hi), x);
+      if (mode_ == "nearest")
+        x = c.op(Op::trunc, {x});
+    }
+    if (mode_ == "nearest")
+      return {tap(x, size)};
+    Num below = floor(x), t = convert(x - below, sums_);
+    std::vector<Tap> out;
+    std::vector<Num> weights;
+    if (mode_ == "linear") {
+      weights = {1.0 - t, t};
+    } else {
+      // Cubic convolution (Keys 1981) with a = -3/4.
+      constexpr double a = -0.75;
+      Num far = t + 1.0, near = 1.0 - t, other = 2.0 - t;
+      weights = {((a * far - 5 * a) * far + 8 * a) * far - 4 * a, ((a + 2) * t - (a + 3)) * t * t + 1.0,
+                 ((a + 2) * near - (a + 3)) * near * near + 1.0, ((a * other - 5 * a) * other + 8 * a) * other - 4 * a};
+    }
+    double first = mode_ == "linear" ? 0 : -1;
+    for (size_t k = 0; k < weights.size(); ++k) {
+      out.push_back(tap(below + (first + double(k)), size));
+      out.back().weight = weights[k];
+      out.back().weighted = true;
+    }
+    return out;
+  }
+
+  // The sum over the taps of dim d and of those after it; `base` is the index so far.
+  Num sum(const std::vector<std::vector<Tap>> &taps, size_t d, const Num *base) const {
+    if (d == taps.size()) {
+      Num index = broadcast_to(*base, {base->dim(0), x_.dim(1), base->dim(2)});
+      return convert(gather_elements(flat_, index, 2), sums_);
+    }
+    std::optional<Num> total;
+    for (const Tap &tap : taps[d]) {
+      Num index = tap.position;
+      if (base)
+        index = *base * x_.calc->size(index_, x_.dim(int(d) + 2)) + index;
+      Num value = sum(taps, d + 1, &index);
+      if (tap.masked)
+        value = where(tap.inside, value, 0);
+      if (tap.weighted)
+        value = value * tap.weight;
+      total = total ? *total + value : value;
+    }
+    return *total;
+  }
+
+  Num x_, flat_;
+  std::string mode_;
+  Outside outside_;
+  bool align_;
+  Dim pixels_;
+  DType index_ = DType::i64, sums_ = DType::f32;
+};
+
+Num wide(const Num &x) { return convert(x, x.dtype() == DType::f64 ? DType::f64 : DType::f32); }
+
+Status check_image(const OnnxNode &n, int spatial_rank) {
+  if (n.rank() != spatial_rank + 2)
+    return Error{fmt::format("its operand {} must have {} spatial dims", n.in(0).type.text(), spatial_rank)};
+  for (int d = 2; d < n.rank(); ++d)
+    if (n.in(0).dim(d).is_const(0))
+      return Error{fmt::format("its operand {} has no pixels", n.in(0).type.text())};
+  return Unit{};
+}
+
+} // namespace
+
+Status import_grid_sample(OnnxNode &n) {
+  if (n.rank() < 3 || n.rank(1) != n.rank() || !n.in(1).dim(n.rank() - 1).is_const(n.rank() - 2))
+    return Error{fmt::format("its operand is {}: the grid must be [{}, ..., {}], not {}", n.in(0).type.text(),
+                             n.rank() ? n.in(0).dim(0).text() : "N", std::max(n.rank() - 2, 1), n.in(1).type.text())};
+  int spatial = n.rank() - 2;
+  KILN_RETURN_IF_ERROR(check_image(n, spatial));
+  if (!is_float(n.dtype(1)))
+    return Error{fmt::format("its grid must be of floats, not {}", n.in(1).type.text())};
+  std::string mode = n.get_string("mode", n.opset() < 20 ? "bilinear" : "linear");
+  if (mode == "bilinear")
+    mode = "linear";
+  if (mode == "bicubic")
+    mode = "cubic";
+  if (mode != "nearest" && mode != "linear" && mode != "cubic")
+    return Error{fmt::format("the attribute 'mode' is '{}'", mode)};
+  std::string padding = n.get_string("padding_mode", "zeros");
+  if (padding != "zeros" && padding != "border" && padding != "reflection")
+    return Error{fmt::format("the attribute 'padding_mode' is '{}'", padding)};
+  bool align = n.get_flag("align_corners", false);
+  if (!n.emitter().require_equal(n.in(0).dim(0), n.in(1).dim(0), "GridSample"))
+    return Error{fmt::format("its operand {} and its grid {} have batches of different size", n.in(0).type.text(),
+                             n.in(1).type.text())};
+  Calc c(n.emitter());
+  Num x = c(n.in(0)), grid = wide(c(n.in(1)));
+  bool flags = is_bool(x.dtype());
+  if (flags && mode != "nearest")
+    return Error{fmt::format("bools have no {} interpolation", mode)};
+  if (flags)
+    x = convert(x, DType::u8);
+  Sampler sampler(x, mode,
+                  padding == "zeros"    ? Outside::zeros
+                  : padding == "border" ? Outside::border
+                                        : Outside::reflection,
+                  align);
+  Shape result = {x.dim(0), x.dim(1)};
+  Dim points = 1;
+  for (int d = 1; d <= spatial; ++d) {
+    result.push_back(grid.dim(d));
+    points *= grid.dim(d);
+  }
+  Num rows = reshape(grid, {x.dim(0), 1, points, spatial});
+  std::vector<Num> positions;
+  for (int d = 0; d < spatial; ++d) {
+    Num u = at(rows, 3, spatial - 1 - d), size = c.size(u.dtype(), x.dim(d + 2));
+    positions.push_back(align ? (u + 1.0) * 0.5 * (size - 1.0) : ((u + 1.0) * size - 1.0) * 0.5);
+  }
+  Num out = reshape(sampler.at(positions), result);
+  return n.finish(c.done(flags ? convert(out, DType::bool_) : out));
+}
+
+// grid[n, place..., i] = theta[n, i, :] times (x, y, (z,) 1) of the place
+Status import_affine_grid(OnnxNode &n) {
+  KILN_TRY(sizes, n.dims_of(1, "size"));
+  int spatial = int(sizes.size()) - 2;
+  if ((spatial != 2 && spatial != 3) || n.rank() != 3 || !n.in(0).dim(1).is_const(spatial) ||
+      !n.in(0).dim(2).is_const(spatial + 1) || !is_float(n.dtype()))
+    return Error{fmt::format("theta is {} and the size has {} numbers; they must be [N, 2, 3] and 4, or [N, 3, 4] and 5",
+                             n.in(0).type.text(), sizes.size())};
+  if (!n.emitter().require_equal(n.in(0).dim(0), sizes[0], "AffineGrid"))
+    return Error{fmt::format("theta is {}, but the size is for {}", n.in(0).type.text(), sizes[0].text())};
+  bool align = n.get_flag("align_corners", false);
+  Calc c(n.emitter());
+  Num theta = wide(c(n.in(0)));
+  DType dtype = theta.dtype();
+  Shape unit(size_t(spatial) + 2, Dim(1)), column = unit;
+  column.front() = theta.dim(0);
+  column.back() = spatial;
+  auto coefficient = [&](int i) { return reshape(at(theta, 2, i), column); };
+  Num out = coefficient(spatial);
+  for (int d = 0; d < spatial; ++d) {
+    const Dim &size = sizes[size_t(d) + 2];
+    Shape shape = unit;
+    shape[size_t(d) + 1] = size;
+    Num i = c.iota(dtype, {size});
+    Num at = align ? i * (c.number(dtype, 2) / c.size(dtype, max(size - Dim(1), 1))) - 1.0
+                   : (i * 2.0 + 1.0) / c.size(dtype, size) - 1.0;
+    out = out + coefficient(spatial - 1 - d) * reshape(at, shape);
+  }
+  return n.finish(c.done(convert(out, n.dtype())));
+}
+
+// Columns as a convolution has them, gathered from between pixels, times the weights.
+Status import_deform_conv(OnnxNode &n) {
+  KILN_RETURN_IF_ERROR(check_image(n, 2));
+  const Val &w = n.in(1), &offset = n.in(2);
+  if (w.rank() != 4 || offset.rank() != 4 || !w.dim(2).is_const() || !w.dim(3).is_const() || !w.dim(1).is_const() ||
+      !w.dim(0).is_const())
+    return Error{fmt::format("its weights {} must have 4 known dims, and its offsets {} 4", w.type.text(), offset.type.text())};
+  int64_t kernel[2] = {w.dim(2).as_const(), w.dim(3).as_const()}, taps = kernel[0] * kernel[1];
+  auto list = [&](std::string_view name, std::vector<int64_t> otherwise) -> Result<std::vector<int64_t>> {
+    size_t count = otherwise.size();
+    auto out = n.get_ints(name, std::move(otherwise));
+    bool pads = name == "pads";
+    for (int64_t v : out)
+      if (out.size() != count || v < (pads ? 0 : 1) || v > (int64_t(1) << 31))
+        return Error{fmt::format("the attribute '{}' holds {}, of {} numbers", name, v, out.size())};
+    if (out.size() != count)
+      return Error{fmt::format("the attribute '{}' has {} entries; {} are needed", name, out.size(), count)};
+    return out;
+  };
+  KILN_TRY(declared, list("kernel_shape", {kernel[0], kernel[1]}));
+  KILN_TRY(stride, list("strides", {1, 1}));
+  KILN_TRY(dilation, list("dilations", {1, 1}));
+  KILN_TRY(pads, list("pads", {0, 0, 0, 0}));
+  int64_t groups = n.get_int("group", 1), offset_groups = n.get_int("offset_group", 1);
+  auto channels = n.in(0).dim(1).try_const();
+  if (declared[0] != kernel[0] || declared[1] != kernel[1])
+    return Error{"the attribute 'kernel_shape' is not the shape of the weights"};
+  if (groups < 1 || offset_groups < 1 || !channels || *channels % groups != 0 || *channels % offset_groups != 0 ||
+      w.dim(1).as_const() != *channels / groups || w.dim(0).as_const() % groups != 0)
+    return Error{fmt::format("weights {} with {} groups, {} of offsets, do not fit {}", w.type.text(), groups, offset_groups,
+                             n.in(0).type.text())};
+  Dim out_size[2];
+  for (int d = 0; d < 2; ++d) {
+    size_t i = size_t(d);
+    out_size[d] = floordiv(n.in(0).dim(d + 2) + Dim(pads[i] + pads[i + 2] - (kernel[d] - 1) * dilation[i] - 1), stride[i]) + Dim(1);
+    if (!n.emitter().require_equal(out_size[d], offset.dim(d + 2), "DeformConv"))
+      return Error{fmt::format("its offsets are {}, but the result has {} places along spatial dim {}", offset.type.text(),
+                               out_size[d].text(), d)};
+  }
+  Calc c(n.emitter());
+  Num x = c(n.in(0));
+  Dim batch = x.dim(0), points = out_size[0] * out_size[1], each = *channels / offset_groups;
+  auto check = [&](size_t i, const Dim &planes, std::string_view what) -> Status {
+    if (n.rank(i) != 4 || !n.emitter().require_equal(n.in(i).dim(1), planes, "DeformConv") ||
+        !n.emitter().require_equal(n.in(i).dim(0), batch, "DeformConv") ||
+        !n.emitter().require_equal(n.in(i).dim(2), out_size[0], "DeformConv") ||
+        !n.emitter().require_equal(n.in(i).dim(3), out_size[1], "DeformConv"))
+      return Error{fmt::format("its {} is {}; it must be [{}, {}, {}, {}]", what, n.in(i).type.text(), batch.text(), planes.text(),
+                               out_size[0].text(), out_size[1].text())};
+    return Unit{};
+  };
+  KILN_RETURN_IF_ERROR(check(2, Dim(offset_groups * taps * 2), "offset"));
+  bool masked = n.has(4);
+  if (masked)
+    KILN_RETURN_IF_ERROR(check(4, Dim(offset_groups * taps), "mask"));
+  // [N groups, 1, kh, kw, y | x, oh, ow]: the offset groups become part of the batch.
+  Num moved = reshape(wide(c(offset)), {batch * Dim(offset_groups), kernel[0], kernel[1], 2, out_size[0], out_size[1]});
+  DType dtype = moved.dtype();
+  std::vector<Num> positions;
+  for (int d = 0; d < 2; ++d) {
+    Shape tap_shape(5, Dim(1)), out_shape(5, Dim(1));
+    tap_shape[size_t(d) + 1] = kernel[d];
+    out_shape[size_t(d) + 3] = out_size[d];
+    Num tap = reshape(c.iota(dtype, {kernel[d]}), tap_shape) * double(dilation[size_t(d)]);
+    Num place = reshape(c.iota(dtype, {out_size[d]}), out_shape) * double(stride[size_t(d)]) - double(pads[size_t(d)]);
+    positions.push_back(reshape(at(moved, 3, d) + tap + place, {batch * Dim(offset_groups), 1, points * Dim(taps)}));
+  }
+  Num parts = reshape(x, {batch * Dim(offset_groups), each, x.dim(2), x.dim(3)});
+  Num columns = Sampler(parts, "linear", Outside::zeros, true).at(positions); // [N groups, each, taps * points]
+  if (masked)
+    columns = columns * reshape(c(n.in(4)), {batch * Dim(offset_groups), 1, points * Dim(taps)});
+  // [N, G, C/G taps, points] under [G, M/G, C/G taps]
+  int64_t depth = *channels / groups * taps, outputs = w.dim(0).as_const();
+  columns = reshape(columns, {batch, groups, depth, points});
+  Num weights = reshape(c(w), {groups, outputs / groups, depth});
+  Num out = reshape(c.op(Op::dot, {weights, columns}), {batch, outputs, out_size[0], out_size[1]});
+  if (n.has(3))
+    out = out + reshape(c(n.in(3)), {outputs, 1, 1});
+  return n.finish(c.done(out));
+}
+
+} // namespace kiln::onnx
