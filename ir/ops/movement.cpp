@@ -226,4 +226,16 @@ const OpDef op_relayout{
     .tolerance = 0,
 };
 
+const OpDef op_stop_gradient{
+    .name = "stop_gradient",
+    .doc = "x; no gradient flows through it.",
+    .min_operands = 1,
+    .max_operands = 1,
+    .infer = [](InferContext &context) -> Result<Types> { return Types{context.operands[0]}; },
+    .ref = [](const RefContext &context) -> Result<std::vector<Tensor>> { return std::vector{*context.operands[0]}; },
+    .decompose = [](GraphBuilder &, const Node &node) { return node.operands; },
+    .samples = {sample({3, 2}, {}), sample({}, {}, DType::i32)},
+    .tolerance = 0,
+};
+
 } // namespace kiln

@@ -9,7 +9,7 @@
 #include "passes/graph/chain.h"
 
 #include "ir/ops/op.h"
-#include "passes/graph/clone.h"
+#include "ir/clone.h"
 #include "passes/graph/fuse.h"
 #include "passes/graph/rewrite.h"
 

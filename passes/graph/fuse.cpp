@@ -7,7 +7,7 @@
 
 #include "ir/ops/op.h"
 #include "passes/graph/chain.h"
-#include "passes/graph/clone.h"
+#include "ir/clone.h"
 #include "passes/graph/fusion_groups.h"
 #include "passes/graph/rewrite.h"
 

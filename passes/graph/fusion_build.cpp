@@ -1,6 +1,6 @@
 // Makes fusion nodes of groups and puts the block in an order in which every node follows what it
 // uses.
-#include "passes/graph/clone.h"
+#include "ir/clone.h"
 #include "passes/graph/fusion_groups.h"
 #include "passes/graph/rewrite.h"
 

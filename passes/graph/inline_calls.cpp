@@ -2,7 +2,7 @@
 // become those of the arguments: calling f(x: f32[N, 3]) with f32[2*B, 3] puts 2*B for N.
 //
 // A cycle of calls and a program that grows past the limit are the user's mistakes.
-#include "passes/graph/clone.h"
+#include "ir/clone.h"
 #include "passes/graph/rewrite.h"
 
 #include <fmt/format.h>

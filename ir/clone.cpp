@@ -1,4 +1,4 @@
-#include "passes/graph/clone.h"
+#include "ir/clone.h"
 
 namespace kiln {
 namespace {

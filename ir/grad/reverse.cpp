@@ -1,0 +1,316 @@
+// The walk: which nodes lie between `wrt` and `of`, and their rules in reverse order.
+#include "ir/grad/rules.h"
+
+#include "ir/ops/infer_util.h"
+
+#include <algorithm>
+#include <unordered_set>
+
+#include <fmt/format.h>
+
+namespace kiln {
+namespace grad {
+namespace {
+
+void captured_values(const Function &function, const Block &block, std::unordered_set<ValueId> inner,
+                     std::vector<ValueId> &out, std::unordered_set<ValueId> &seen) {
+  inner.insert(block.args.begin(), block.args.end());
+  auto use = [&](ValueId v) {
+    if (!inner.count(v) && seen.insert(v).second)
+      out.push_back(v);
+  };
+  for (NodeId id : block.nodes) {
+    const Node &node = function.node(id);
+    for (ValueId v : node.operands)
+      use(v);
+    for (const Block &region : node.regions)
+      captured_values(function, region, inner, out, seen);
+    inner.insert(node.results.begin(), node.results.end());
+  }
+  for (ValueId v : block.results)
+    use(v);
+}
+
+// Everything a node reads: operands and captures.
+std::vector<ValueId> inputs(const Function &function, const Node &node) {
+  std::vector<ValueId> out = node.operands;
+  if (!node.regions.empty())
+    for (ValueId v : captures(function, node))
+      out.push_back(v);
+  return out;
+}
+
+class Reverse {
+public:
+  // With `leaves`, gradients stop at `wrt`.
+  Reverse(GraphBuilder &b, std::span<const ValueId> wrt, bool leaves)
+      : b_(b), function_(b.function()), wrt_(wrt.begin(), wrt.end()), leaves_(leaves) {}
+
+  Result<std::vector<ValueId>> run(std::span<const ValueId> of, std::span<const ValueId> seeds,
+                                   std::span<const ValueId> wrt, bool fill);
+
+private:
+  bool active(ValueId v) const { return active_.count(v) != 0; }
+  void order_from(std::span<const ValueId> of);
+  void find_active();
+  bool expand_composites();
+  bool expand_in_place(NodeId id);
+  void add(ValueId v, Val gradient);
+  Status backward(NodeId id);
+  Status expanded_backward(NodeId id, const std::vector<ValueId> &dys);
+  Error refusal(const Node &node, std::string_view why) const;
+
+  GraphBuilder &b_;
+  Function &function_;
+  std::unordered_set<ValueId> wrt_;
+  bool leaves_;
+  std::vector<NodeId> order_; // operands before users
+  std::unordered_set<ValueId> active_; // floats that depend on one of wrt
+  std::unordered_map<ValueId, ValueId> gradients_;
+};
+
+// Depth first without recursion: graphs may be deep.
+void Reverse::order_from(std::span<const ValueId> of) {
+  order_.clear();
+  std::unordered_map<int32_t, bool> done; // seen, then placed
+  std::vector<NodeId> stack;
+  auto push = [&](ValueId v) {
+    if (leaves_ && wrt_.count(v))
+      return;
+    NodeId def = function_.value(v).def;
+    if (def.valid() && !done.count(def.index))
+      stack.push_back(def);
+  };
+  for (ValueId v : of)
+    push(v);
+  while (!stack.empty()) {
+    NodeId id = stack.back();
+    auto [it, fresh] = done.try_emplace(id.index, false);
+    if (!fresh) {
+      stack.pop_back();
+      if (!it->second)
+        it->second = true, order_.push_back(id);
+      continue;
+    }
+    for (ValueId v : inputs(function_, function_.node(id)))
+      push(v);
+  }
+}
+
+void Reverse::find_active() {
+  active_.clear();
+  active_.insert(wrt_.begin(), wrt_.end());
+  for (NodeId id : order_) {
+    const Node &node = function_.node(id);
+    auto in = inputs(function_, node);
+    if (std::none_of(in.begin(), in.end(), [&](ValueId v) { return active(v); }))
+      continue;
+    if (node.op == Op::stop_gradient)
+      continue;
+    for (ValueId v : node.results)
+      if (is_float(function_.type(v).dtype))
+        active_.insert(v);
+  }
+}
+
+// Replaces a composite by what it decomposes into, keeping the ids of its results, so that the forward
+// values exist once. Only in blocks that can be found from here.
+bool Reverse::expand_in_place(NodeId id) {
+  Block *block = nullptr;
+  size_t at = 0;
+  for (Block *candidate : {&b_.block(), &function_.body}) {
+    auto it = std::find(candidate->nodes.begin(), candidate->nodes.end(), id);
+    if (it != candidate->nodes.end()) {
+      block = candidate, at = size_t(it - candidate->nodes.begin());
+      break;
+    }
+  }
+  if (!block)
+    return false;
+  Node node = function_.node(id);
+  size_t first = function_.nodes.size();
+  GraphBuilder inside(b_.module(), function_, *block);
+  inside.set_position(*block, at);
+  inside.set_location(node.location);
+  std::vector<ValueId> fresh = op_def(node.op).decompose(inside, node);
+  for (size_t i = 0; i < fresh.size(); ++i) {
+    const Value &value = function_.value(fresh[i]);
+    bool own = value.def.valid() && size_t(value.def) >= first;
+    bool twice = std::find(fresh.begin(), fresh.begin() + std::ptrdiff_t(i), fresh[i]) !=
+                 fresh.begin() + std::ptrdiff_t(i);
+    if (!own || twice)
+      fresh[i] = inside(Op::reshape, {fresh[i]}, {{"shape", Shape(value.type.shape)}});
+  }
+  for (size_t i = 0; i < fresh.size(); ++i) {
+    Value &now = function_.value(fresh[i]), &kept = function_.value(node.results[i]);
+    kept.def = now.def, kept.result = now.result, kept.type = now.type;
+    function_.node(now.def).results[size_t(now.result)] = node.results[i];
+    for (size_t n = first; n < function_.nodes.size(); ++n) {
+      Node &user = function_.nodes[n];
+      std::replace(user.operands.begin(), user.operands.end(), fresh[i], node.results[i]);
+      for (Block &region : user.regions)
+        std::replace(region.results.begin(), region.results.end(), fresh[i], node.results[i]);
+    }
+  }
+  size_t end = inside.position();
+  block->nodes.erase(block->nodes.begin() + std::ptrdiff_t(end));
+  function_.node(id).removed = true;
+  if (block == &b_.block() && b_.position() != SIZE_MAX)
+    b_.set_position(*block, b_.position() + (end - at) - 1);
+  return true;
+}
+
+bool Reverse::expand_composites() {
+  bool any = false;
+  for (NodeId id : order_) {
+    const Node &node = function_.node(id);
+    bool used = std::any_of(node.results.begin(), node.results.end(), [&](ValueId v) { return active(v); });
+    if (used && !find_rule(node.op) && op_def(node.op).decompose)
+      any |= expand_in_place(id);
+  }
+  return any;
+}
+
+void Reverse::add(ValueId v, Val gradient) {
+  auto [it, first] = gradients_.emplace(v, gradient.id);
+  if (!first)
+    it->second = (Val{&b_, it->second} + gradient).id;
+}
+
+Error Reverse::refusal(const Node &node, std::string_view why) const {
+  std::string name = node.results.empty() ? "" : function_.value(node.results[0]).name;
+  std::string text = fmt::format("{}{} has no gradient: {}", op_def(node.op).name,
+                                 name.empty() ? "" : " ('" + name + "')", why);
+  if (!node.location.file.empty())
+    text += fmt::format("; it stands at {}", node.location.text());
+  return Error{text + "; stop_gradient(x) keeps gradients from it"};
+}
+
+// The parts of a composite that stands in a block out of reach are computed again here.
+Status Reverse::expanded_backward(NodeId id, const std::vector<ValueId> &dys) {
+  Node node = function_.node(id);
+  std::vector<ValueId> results = op_def(node.op).decompose(b_, node), of, seeds, wrt;
+  for (size_t i = 0; i < results.size(); ++i)
+    if (dys[i].valid())
+      of.push_back(results[i]), seeds.push_back(dys[i]);
+  for (ValueId v : node.operands)
+    if (active(v) && std::find(wrt.begin(), wrt.end(), v) == wrt.end())
+      wrt.push_back(v);
+  KILN_TRY(parts, inner_gradient(b_, of, seeds, wrt));
+  for (size_t i = 0; i < wrt.size(); ++i)
+    if (parts[i].valid())
+      add(wrt[i], {&b_, parts[i]});
+  return Unit{};
+}
+
+Status Reverse::backward(NodeId id) {
+  const Node &node = function_.node(id);
+  std::vector<ValueId> dys;
+  bool any = false;
+  for (ValueId v : node.results) {
+    auto it = gradients_.find(v);
+    bool has = it != gradients_.end() && active(v);
+    dys.push_back(has ? it->second : ValueId());
+    any |= has;
+  }
+  if (!any)
+    return Unit{};
+  b_.set_location(node.location);
+  const OpGrad *rule = find_rule(node.op);
+  if (!rule && op_def(node.op).decompose)
+    return expanded_backward(id, dys);
+  if (!rule)
+    return refusal(node, "there is no rule for it");
+  if (!rule->none.empty())
+    return refusal(node, rule->none);
+  Rule context(b_, id, std::move(dys), [this](ValueId v) { return active(v); },
+               [this](ValueId v, Val gradient) { add(v, gradient); });
+  rule->rule(context);
+  if (!context.error().empty())
+    return refusal(function_.node(id), context.error());
+  return Unit{};
+}
+
+Result<std::vector<ValueId>> Reverse::run(std::span<const ValueId> of, std::span<const ValueId> seeds,
+                                          std::span<const ValueId> wrt, bool fill) {
+  Location outer = b_.location();
+  constexpr int kDeepest = 16;
+  for (int round = 0;; ++round) {
+    KILN_CHECK(round < kDeepest, "ops decompose into each other without end");
+    order_from(of);
+    find_active();
+    if (!expand_composites())
+      break;
+  }
+  for (size_t i = 0; i < of.size(); ++i)
+    if (active(of[i]))
+      add(of[i], {&b_, seeds[i]});
+  for (size_t i = order_.size(); i-- > 0;)
+    KILN_RETURN_IF_ERROR(backward(order_[i]));
+  b_.set_location(outer);
+  std::vector<ValueId> out;
+  for (ValueId v : wrt) {
+    auto it = gradients_.find(v);
+    if (it != gradients_.end())
+      out.push_back(it->second);
+    else
+      out.push_back(fill ? zeros_like({&b_, v}).id : ValueId());
+  }
+  return out;
+}
+
+Result<std::vector<ValueId>> reversed(GraphBuilder &b, std::span<const ValueId> of,
+                                      std::span<const ValueId> seeds, std::span<const ValueId> wrt,
+                                      bool leaves) {
+  KILN_CHECK(of.size() == seeds.size(), "a seed for each value");
+  for (auto list : {of, wrt})
+    for (ValueId v : list)
+      if (!is_float(b.type(v).dtype))
+        return Error{fmt::format("only floats have gradients, not {}", b.type(v).text())};
+  return Reverse(b, wrt, leaves).run(of, seeds, wrt, !leaves);
+}
+
+} // namespace
+
+std::vector<ValueId> captures(const Function &function, const Node &node) {
+  std::vector<ValueId> out;
+  std::unordered_set<ValueId> seen;
+  for (const Block &region : node.regions)
+    captured_values(function, region, {}, out, seen);
+  return out;
+}
+
+Result<std::vector<ValueId>> inner_gradient(GraphBuilder &b, std::span<const ValueId> of,
+                                            std::span<const ValueId> seeds,
+                                            std::span<const ValueId> wrt) {
+  return reversed(b, of, seeds, wrt, true);
+}
+
+} // namespace grad
+
+Result<std::vector<ValueId>> reverse_gradient(GraphBuilder &b, std::span<const ValueId> of,
+                                              std::span<const ValueId> seeds,
+                                              std::span<const ValueId> wrt) {
+  return grad::reversed(b, of, seeds, wrt, false);
+}
+
+Result<std::vector<ValueId>> gradient(GraphBuilder &b, ValueId loss, std::span<const ValueId> wrt) {
+  const TensorType &type = b.type(loss);
+  if (type.rank() != 0)
+    return Error{fmt::format("the gradient of {}: a loss is one number; reduce it with sum() or mean(), or use vjp()",
+                             type.text())};
+  ValueId seed = b.scalar(type.dtype, 1), of[] = {loss}, seeds[] = {seed};
+  return reverse_gradient(b, of, seeds, wrt);
+}
+
+Result<std::vector<ValueId>> forward_gradient(GraphBuilder &b, std::span<const ValueId> of,
+                                              std::span<const ValueId> wrt,
+                                              std::span<const ValueId> tangents) {
+  std::vector<ValueId> seeds;
+  for (ValueId v : of)
+    seeds.push_back(grad::zeros_like({&b, v}).id);
+  KILN_TRY(products, reverse_gradient(b, of, seeds, wrt));
+  return reverse_gradient(b, products, tangents, seeds);
+}
+
+} // namespace kiln
