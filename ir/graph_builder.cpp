@@ -89,8 +89,11 @@ Result<NodeId> GraphBuilder::emit(Op op, std::vector<ValueId> operands, Attrs at
                              count)};
   KILN_RETURN_IF_ERROR(apply_schema(def, attrs));
   std::vector<TensorType> types;
-  for (ValueId operand : operands)
+  for (ValueId operand : operands) {
+    KILN_CHECK(operand.valid() && size_t(operand) < function_.values.size(),
+               "an operand of " + std::string(def.name) + " is no value of the function");
     types.push_back(function_.type(operand));
+  }
   InferContext context{types, attrs, regions, &function_, &module_, {}};
   KILN_CHECK(def.infer, "the op " + std::string(def.name) + " has no infer");
   auto results = def.infer(context);

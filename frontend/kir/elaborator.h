@@ -1,7 +1,7 @@
 // Runs a program over types: what is known at compile time is computed, what is not becomes a node. The
 // class is spread over files by subject: elaborate.cpp (files and entries), statements.cpp, control.cpp
 // (if, while and for over tensors), expressions.cpp, subscripts.cpp, arithmetic.cpp, calls.cpp
-// (functions, models), op_calls.cpp, types.cpp, builtins.cpp, variables.cpp (names, weights, init).
+// (functions, models), op_calls.cpp, types.cpp, builtins.cpp, gradients.cpp, variables.cpp (names, weights, init).
 #pragma once
 
 #include "frontend/kir/datum.h"
@@ -74,6 +74,7 @@ public:
   Datum call_named(std::string_view name, const Args &args, const Location &where);
   Datum binary(std::string_view op, const Datum &a, const Datum &b, const Location &where);
   bool in_function(const Location &where);
+  GraphBuilder &builder() { return fn_->builder; } // within a function
   int region_depth() const { return fn_ ? fn_->region_depth : 0; }
   size_t list_limit() const { return size_t(1) << 20; }
 
@@ -200,6 +201,7 @@ private:
   std::optional<DType> dtype_named(const Expr &e);
   std::string pattern_text(const Expr &pattern);
   std::optional<Dim> eval_dim(const Expr &e, bool report = true);
+  std::optional<Shape> eval_dims(const Expr &e);
   void bind_symbols(const Expr &e);
 
   // variables.cpp
@@ -254,6 +256,12 @@ struct Builtin {
   BuiltinFn run;
 };
 std::span<const Builtin> builtins();
+// In gradients.cpp.
+Datum grad_builtin(Elaborator &, const Args &, const Location &);
+Datum vjp_builtin(Elaborator &, const Args &, const Location &);
+Datum jvp_builtin(Elaborator &, const Args &, const Location &);
+Datum parameters_builtin(Elaborator &, const Args &, const Location &);
+Datum states_builtin(Elaborator &, const Args &, const Location &);
 
 // The closest of `known` to `name`, if it is close: for "did you mean".
 std::string suggestion(std::string_view name, std::span<const std::string> known);

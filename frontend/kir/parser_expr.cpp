@@ -224,6 +224,8 @@ ExprPtr Parser::subscript_item() {
   Location where = here();
   if (at("..."))
     return advance(), make(ExprKind::ellipsis, where);
+  if (take("*")) // f32[*shape]
+    return make(ExprKind::spread, where, "", kids_of(expression()));
   ExprPtr start;
   if (!at(":")) {
     start = expression();

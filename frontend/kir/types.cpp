@@ -33,6 +33,21 @@ std::optional<Dim> Elaborator::eval_dim(const Expr &e, bool report) {
   return std::nullopt;
 }
 
+// The sizes that a list holds: f32[*sizes].
+std::optional<Shape> Elaborator::eval_dims(const Expr &e) {
+  Datum d = eval(e);
+  auto *list = d.get<ListData *>();
+  Shape out;
+  for (const Datum &item : list ? (*list)->items : std::vector<Datum>())
+    if (auto *dim = item.get<Dim>())
+      out.push_back(*dim);
+  if (list && out.size() == (*list)->items.size())
+    return out;
+  if (!d.poison())
+    error(e.location, fmt::format("after * in a type stands a list of sizes, not {}", describe(d)));
+  return std::nullopt;
+}
+
 // Makes every unknown name in a dim expression a dim of its own.
 void Elaborator::bind_symbols(const Expr &e) {
   if (e.kind == ExprKind::name) {
@@ -74,6 +89,13 @@ std::optional<TensorType> Elaborator::concrete_type(const Expr &pattern) {
       error(kid.location, "a shape of known rank is needed here");
       return std::nullopt;
     }
+    if (kid.kind == ExprKind::spread) {
+      auto sizes = eval_dims(*kid.kids[0]);
+      if (!sizes)
+        return std::nullopt;
+      out.shape.insert(out.shape.end(), sizes->begin(), sizes->end());
+      continue;
+    }
     auto d = eval_dim(kid);
     if (!d)
       return std::nullopt;
@@ -96,6 +118,8 @@ std::string Elaborator::pattern_text(const Expr &e) {
     return "none";
   case ExprKind::ellipsis:
     return "...";
+  case ExprKind::spread:
+    return "*" + pattern_text(*e.kids[0]);
   case ExprKind::member:
     return pattern_text(*e.kids[0]) + "." + e.text;
   case ExprKind::binary:
@@ -192,6 +216,24 @@ bool Elaborator::unify(const Expr &pattern, Datum &value, const std::string &wha
     error(pattern.location, "this is no type; types look like f32[N, 3]");
     return false;
   }
+  // With a list of sizes spread in, the type is known: it is compared as a whole.
+  for (size_t i = 1; i < pattern.kids.size(); ++i)
+    if (pattern.kids[i]->kind == ExprKind::spread) {
+      auto wanted = concrete_type(pattern);
+      if (!wanted)
+        return false;
+      auto id = value.number() ? number_tensor(value, wanted->dtype, where) : as_tensor(value, where);
+      if (!id)
+        return false;
+      value = tensor(*id);
+      const TensorType type = type_of(*id);
+      bool fits = type.dtype == wanted->dtype && type.rank() == wanted->rank();
+      for (size_t d = 0; fits && d < type.shape.size(); ++d)
+        fits = require_equal(wanted->shape[d], type.shape[d], where, what);
+      if (!fits)
+        error(where, fmt::format("{} is declared {} but is {}", what, wanted->text(), type.text()));
+      return fits;
+    }
   const Expr &head = *pattern.kids[0];
   auto dtype = dtype_named(head);
   bool any = head.kind == ExprKind::name && head.text == "any";

@@ -209,11 +209,12 @@ Status Reverse::backward(NodeId id) {
   bool any = false;
   for (ValueId v : node.results) {
     auto it = gradients_.find(v);
-    bool has = it != gradients_.end() && active(v);
+    bool has = it != gradients_.end() && active(v) && !(leaves_ && wrt_.count(v));
     dys.push_back(has ? it->second : ValueId());
     any |= has;
   }
-  if (!any)
+  auto in = inputs(function_, node);
+  if (!any || std::none_of(in.begin(), in.end(), [&](ValueId v) { return active(v); }))
     return Unit{};
   b_.set_location(node.location);
   const OpGrad *rule = find_rule(node.op);
