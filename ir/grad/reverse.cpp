@@ -114,19 +114,13 @@ void Reverse::find_active() {
 }
 
 // Replaces a composite by what it decomposes into, keeping the ids of its results, so that the forward
-// values exist once. Only in blocks that can be found from here.
+// values exist once. Only in the block that grows: what lies around it stays as it is.
 bool Reverse::expand_in_place(NodeId id) {
-  Block *block = nullptr;
-  size_t at = 0;
-  for (Block *candidate : {&b_.block(), &function_.body}) {
-    auto it = std::find(candidate->nodes.begin(), candidate->nodes.end(), id);
-    if (it != candidate->nodes.end()) {
-      block = candidate, at = size_t(it - candidate->nodes.begin());
-      break;
-    }
-  }
-  if (!block)
+  Block *block = &b_.block();
+  auto found = std::find(block->nodes.begin(), block->nodes.end(), id);
+  if (found == block->nodes.end())
     return false;
+  size_t at = size_t(found - block->nodes.begin());
   Node node = function_.node(id);
   size_t first = function_.nodes.size();
   GraphBuilder inside(b_.module(), function_, *block);
@@ -155,7 +149,7 @@ bool Reverse::expand_in_place(NodeId id) {
   size_t end = inside.position();
   block->nodes.erase(block->nodes.begin() + std::ptrdiff_t(end));
   function_.node(id).removed = true;
-  if (block == &b_.block() && b_.position() != SIZE_MAX)
+  if (b_.position() != SIZE_MAX)
     b_.set_position(*block, b_.position() + (end - at) - 1);
   return true;
 }

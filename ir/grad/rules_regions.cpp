@@ -79,13 +79,6 @@ void if_rule(R r) {
     r.add_to(wrt[k], {&r.b(), results[k]});
 }
 
-// A turn of a loop and its gradient, in `block`: what both kinds of loops share.
-struct Turn {
-  Block block;
-  ValueMap values; // of the forward body, in the block
-  std::vector<ValueId> gradients; // for each of `wrt`; not valid: none
-};
-
 void keep_live(Function &f, Block &block) {
   std::unordered_set<ValueId> live(block.results.begin(), block.results.end());
   std::vector<NodeId> kept;
@@ -105,9 +98,10 @@ void keep_live(Function &f, Block &block) {
 // The backward loop of one scan.
 class ScanGradient {
 public:
-  explicit ScanGradient(R r)
-      : r_(r), f_(r.b().function()), carried_(size_t(r.attrs().get_int("carried"))), body_(r.node().regions[0]),
-        inner_(r.b().module(), f_, block_) {
+  // `scan` is the node, or a copy of it that may be changed.
+  ScanGradient(R r, NodeId scan)
+      : r_(r), f_(r.b().function()), scan_(scan), carried_(size_t(r.attrs().get_int("carried"))),
+        body_(f_.node(scan).regions[0]), inner_(r.b().module(), f_, block_) {
     inner_.set_location(r.node().location);
     for (size_t i = carried_; i < r.operands(); ++i) {
       Dim size = r.x(i).shape()[0];
@@ -128,6 +122,7 @@ private:
 
   R r_;
   Function &f_;
+  NodeId scan_;
   size_t carried_;
   Block body_; // forward
   Dim length_;
@@ -140,7 +135,7 @@ private:
 
 // Makes the forward scan give the value that `forward` has in each turn.
 ValueId ScanGradient::saved(ValueId forward) {
-  Node &scan = f_.node(r_.id());
+  const Node &scan = f_.node(scan_);
   const auto &results = scan.regions[0].results;
   for (size_t i = carried_; i < results.size(); ++i)
     if (results[i] == forward)
@@ -148,8 +143,8 @@ ValueId ScanGradient::saved(ValueId forward) {
   TensorType type = f_.type(forward);
   type.shape.insert(type.shape.begin(), length_);
   ValueId stack = f_.add_value(std::move(type));
-  Node &again = f_.node(r_.id());
-  f_.value(stack).def = r_.id();
+  Node &again = f_.node(scan_);
+  f_.value(stack).def = scan_;
   f_.value(stack).result = int(again.results.size());
   again.results.push_back(stack);
   again.regions[0].results.push_back(forward);
@@ -321,7 +316,17 @@ void ScanGradient::run() {
   }
 }
 
-void scan_rule(R r) { ScanGradient(r).run(); }
+// A scan of a block around this one stays as it is: what it saves could not be seen here before it ran.
+void scan_rule(R r) {
+  const auto &here = r.b().block().nodes;
+  NodeId scan = r.id();
+  if (std::find(here.begin(), here.end(), scan) == here.end()) {
+    ValueMap values;
+    must(clone_node(r.b(), r.b().function(), scan, values));
+    scan = r.b().function().value(values.at(r.node().results[0])).def;
+  }
+  ScanGradient(r, scan).run();
+}
 
 // What `count` turns of the body make of `start`.
 std::vector<ValueId> run_turns(GraphBuilder &b, const Block &body, const std::vector<ValueId> &start, ValueId count) {
