@@ -139,9 +139,8 @@ Result<std::vector<Tensor>> convert_ref(const RefContext &c) {
 }
 
 // The value that a store and a load of the dtype would leave, also where neither takes place.
-Expr convert_scalar(const Attrs &, DType result, Operands x) {
-  DType compute = compute_dtype(result);
-  return kb::convert(compute, kb::convert(result, kb::convert(compute, x[0])));
+Expr convert_scalar(const Attrs &attrs, DType compute, Operands x) {
+  return kb::convert(compute, kb::convert(attrs.get_dtype("dtype"), kb::convert(compute, x[0])));
 }
 
 std::vector<OpSample> convert_samples() {
