@@ -41,6 +41,12 @@ const OnnxOp *find_onnx_op(std::string_view domain, std::string_view name);
 // node's first operand, which x has too.
 Result<Val> convolve(OnnxNode &n, const std::vector<Val> &operands);
 
+// x[B, L, H, E] with the first elements of each head turned by angles [B or 1, L, 1, A]: element i with i + A,
+// or 2 i with 2 i + 1 where they are interleaved (ops_rotary.cpp).
+Result<Val> rotate_pairs(OnnxNode &n, const Val &x, const Val &cosines, const Val &sines, bool interleaved);
+// The rows of table[P, A] at positions[B, L], as [B, L, 1, A].
+Result<Val> angles_at(OnnxNode &n, const Val &table, const Val &positions);
+
 // Scan of opset 8.
 Status import_batch_scan(OnnxNode &n);
 

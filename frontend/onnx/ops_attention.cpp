@@ -1,4 +1,4 @@
-// Attention and RotaryEmbedding of the default domain.
+// Attention of the default domain.
 //
 // Attention becomes the dots and the softmax that it is: the passes make one kernel of them. Heads that
 // share keys and values (grouped queries) are a dim of their own, [B, groups, heads of a group, L, E],
@@ -292,87 +292,8 @@ private:
   bool flat_ = false, causal_ = false;
 };
 
-// Every second element of the last dim, from `first` on.
-Result<Val> every_second(OnnxNode &n, const Val &x, int64_t first) {
-  int last = x.rank() - 1;
-  return n.emit(Op::slice, {x}, {{"axes", attr_ints(std::vector<int>{last})},
-                                 {"starts", attr_ints(std::vector<int64_t>{first})},
-                                 {"ends", std::vector<Dim>{x.dim(last)}},
-                                 {"steps", attr_ints(std::vector<int64_t>{2})}});
-}
-
 } // namespace
 
 Status import_attention(OnnxNode &n) { return AttentionImporter(n).run(); }
-
-// x[B, H, L, E] or [B, L, H * E]: the first D elements of each head are turned in pairs by the angles of
-// their position, whose cosines and sines are [P, D / 2] with positions, else [B, L, D / 2].
-Status import_rotary_embedding(OnnxNode &n) {
-  Emitter &e = n.emitter();
-  Val x = n.in(0);
-  bool flat = x.rank() == 3;
-  int64_t heads = n.get_int("num_heads", 0);
-  if (!flat && x.rank() != 4)
-    return Error{fmt::format("its input must be [B, H, L, E] or [B, L, H * E], not {}", x.type.text())};
-  if (flat) {
-    auto width = x.dim(2).try_const();
-    if (heads < 1 || !width || *width % heads != 0)
-      return Error{fmt::format("'num_heads' is {}, which does not divide {}", heads, x.dim(2).text())};
-    KILN_TRY(split, reshape(e, x, {x.dim(0), x.dim(1), Dim(heads), Dim(*width / heads)}));
-    x = split;
-  } else {
-    KILN_TRY(turned, permute(e, x, {0, 2, 1, 3}));
-    x = turned;
-  }
-  auto size = x.dim(3).try_const();
-  int64_t rotated = n.get_int("rotary_embedding_dim", 0);
-  if (rotated == 0 && size)
-    rotated = *size;
-  if (!size || rotated < 2 || rotated > *size || rotated % 2 != 0)
-    return Error{fmt::format("{} of {} elements of a head cannot be turned in pairs", rotated, x.dim(3).text())};
-  bool interleaved = n.get_flag("interleaved", false);
-  Val tables[2] = {n.in(1), n.in(2)};
-  for (Val &table : tables) {
-    if (n.has(3)) {
-      KILN_TRY(rows, n.emit(Op::gather, {table, n.in(3)}, {{"axis", attr_int(0)}}));
-      table = rows;
-    }
-    if (table.rank() != 3 || !table.dim(2).is_const(rotated / 2))
-      return Error{fmt::format("a table {} does not have {} angles for each position", table.type.text(), rotated / 2)};
-    KILN_TRY(spread, reshape(e, table, {table.dim(0), table.dim(1), 1, table.dim(2)}));
-    table = spread;
-  }
-  KILN_TRY(turning, slice_axis(e, x, 3, 0, rotated));
-  KILN_TRY(a, interleaved ? every_second(n, turning, 0) : slice_axis(e, turning, 3, 0, rotated / 2));
-  KILN_TRY(b, interleaved ? every_second(n, turning, 1) : slice_axis(e, turning, 3, rotated / 2, rotated / 2));
-  KILN_TRY(a_cos, n.emit(Op::mul, {a, tables[0]}));
-  KILN_TRY(b_sin, n.emit(Op::mul, {b, tables[1]}));
-  KILN_TRY(a_sin, n.emit(Op::mul, {a, tables[1]}));
-  KILN_TRY(b_cos, n.emit(Op::mul, {b, tables[0]}));
-  KILN_TRY(real, n.emit(Op::sub, {a_cos, b_sin}));
-  KILN_TRY(imaginary, n.emit(Op::add, {a_sin, b_cos}));
-  std::vector<Val> parts = {real, imaginary};
-  if (interleaved) {
-    Shape column = real.type.shape;
-    column.push_back(1);
-    for (Val &part : parts) {
-      KILN_TRY(one, reshape(e, part, column));
-      part = one;
-    }
-    KILN_TRY(pairs, n.emit(Op::concat, parts, {{"axis", attr_int(4)}}));
-    KILN_TRY(merged, reshape(e, pairs, turning.type.shape));
-    parts = {merged};
-  }
-  if (rotated < *size) {
-    KILN_TRY(rest, slice_axis(e, x, 3, rotated, *size - rotated));
-    parts.push_back(rest);
-  }
-  Val whole = parts[0];
-  if (parts.size() > 1) {
-    KILN_TRY(joined, n.emit(Op::concat, parts, {{"axis", attr_int(3)}}));
-    whole = joined;
-  }
-  return n.finish(flat ? reshape(e, whole, n.shape()) : permute(e, whole, {0, 2, 1, 3}));
-}
 
 } // namespace kiln::onnx

@@ -2,13 +2,16 @@
 // outputs. Arrays are named `in:NAME` and `out:NAME`, or `in_NAME` and `out_0`, `out_1`, ...
 //
 //   run_model MODEL.onnx DATA.npz... [--quantised] [--print]
+//   run_model --all FOLDER    every NAME.onnx with its NAME.npz
 #include "frontend/data/npz.h"
 #include "frontend/onnx/import.h"
 #include "ir/interpret.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <string>
 
 using namespace kiln;
@@ -82,40 +85,55 @@ bool check(const Module &module, const std::string &path, double limit) {
   return ok;
 }
 
+bool check_model(const std::string &path, const std::vector<std::string> &data, double limit, bool print) {
+  Module module;
+  Diagnostics diagnostics;
+  bool ok = import_onnx(path, {}, module, diagnostics);
+  if (ok)
+    verify(module, diagnostics);
+  std::printf("%s", diagnostics.render().c_str());
+  if (!ok || diagnostics.has_errors())
+    return false;
+  if (print)
+    std::printf("%s", print_module(module).c_str());
+  for (const std::string &file : data)
+    ok &= check(module, file, limit);
+  return ok;
+}
+
+bool check_folder(const std::string &folder, double limit) {
+  std::vector<std::string> models;
+  for (const auto &entry : std::filesystem::directory_iterator(folder))
+    if (entry.path().extension() == ".onnx")
+      models.push_back(entry.path().string());
+  std::sort(models.begin(), models.end());
+  bool ok = !models.empty();
+  for (const std::string &model : models)
+    ok &= check_model(model, {std::filesystem::path(model).replace_extension(".npz").string()}, limit, false);
+  return ok;
+}
+
 } // namespace
 
 int main(int argc, char **argv) {
-  OnnxOptions options;
   std::vector<std::string> files;
-  bool print = false;
+  bool print = false, all = false;
   double limit = 1e-3;
   for (int i = 1; i < argc; ++i) {
     std::string arg = argv[i];
     if (arg == "--print")
       print = true;
+    else if (arg == "--all")
+      all = true;
     else if (arg == "--quantised")
       limit = 0.05;
     else
       files.push_back(arg);
   }
-  if (files.empty()) {
-    std::printf("usage: run_model MODEL.onnx DATA.npz... [--quantised] [--print]\n");
+  if (files.empty() || (all && files.size() > 1)) {
+    std::printf("usage: run_model MODEL.onnx DATA.npz... [--quantised] [--print]\n       run_model --all FOLDER\n");
     return 2;
   }
-  Module module;
-  Diagnostics diagnostics;
-  bool ok = import_onnx(files[0], options, module, diagnostics);
-  std::printf("%s", diagnostics.render().c_str());
-  if (!ok)
-    return 1;
-  verify(module, diagnostics);
-  if (diagnostics.has_errors()) {
-    std::printf("%s", diagnostics.render().c_str());
-    return 1;
-  }
-  if (print)
-    std::printf("%s", print_module(module).c_str());
-  for (size_t i = 1; i < files.size(); ++i)
-    ok &= check(module, files[i], limit);
+  bool ok = all ? check_folder(files[0], limit) : check_model(files[0], {files.begin() + 1, files.end()}, limit, print);
   return ok ? 0 : 1;
 }
