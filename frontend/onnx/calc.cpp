@@ -1,5 +1,7 @@
 #include "frontend/onnx/calc.h"
 
+#include <algorithm>
+
 namespace kiln::onnx {
 
 Num Calc::op(Op op, std::vector<Num> operands, Attrs attrs) {
@@ -96,6 +98,8 @@ Num reshape(const Num &x, Shape shape) {
 }
 
 Num permute(const Num &x, const std::vector<int64_t> &order) {
+  if (std::is_sorted(order.begin(), order.end()))
+    return x;
   return x.calc->op(Op::permute, {x}, {{"dims", attr_ints(order)}});
 }
 

@@ -1,8 +1,10 @@
 // Resize and Upsample: sizes from scales or scales from sizes, for all forms since opset 7.
 #include "frontend/onnx/ops.h"
+#include "frontend/onnx/resize_axes.h"
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace kiln::onnx {
@@ -122,42 +124,88 @@ Result<std::vector<double>> constant_scales(OnnxNode &n, size_t i) {
 
 bool empty(const OnnxNode &n, size_t i) { return !n.has(i) || element_count(n.shape(i)).is_const(0); }
 
-Status finish(OnnxNode &n, Sizing sizing, std::string mode, std::string coordinates, std::string rounding) {
+std::vector<AxisResize> axes_of(const Sizing &sizing, const std::vector<int> &axes) {
+  std::vector<AxisResize> out;
+  for (int axis : axes) {
+    AxisResize to{axis, sizing.sizes[size_t(axis)], sizing.scales[size_t(axis)], 1};
+    if (auto ratio = fraction(to.up)) // ties are where they are meant to be
+      to.up = double(ratio->first), to.down = double(ratio->second);
+    out.push_back(to);
+  }
+  return out;
+}
+
+// Whether a size times its scale is not a whole number; unknown sizes have been checked to scale evenly.
+bool rounded(const OnnxNode &n, const Sizing &sizing) {
+  for (size_t i = 0; i < sizing.scales.size(); ++i) {
+    auto a = n.shape()[i].try_const(), b = sizing.sizes[i].try_const();
+    if (a && b ? float(double(*a) * sizing.scales[i]) != float(*b) : std::round(sizing.scales[i]) != sizing.scales[i])
+      return true;
+  }
+  return false;
+}
+
+Status finish(OnnxNode &n, Sizing sizing, const std::vector<int> &axes, ResizeOptions options) {
+  std::string &mode = options.mode, &coordinates = options.coordinates;
   if (mode == "bilinear" || mode == "trilinear")
     mode = "linear";
   if (mode != "nearest" && mode != "linear" && mode != "cubic")
     return Error{fmt::format("the attribute 'mode' is '{}'", mode)};
+  static constexpr std::string_view kCoordinates[] = {"half_pixel",    "half_pixel_symmetric", "pytorch_half_pixel",   "asymmetric",
+                                                      "align_corners", "tf_half_pixel_for_nn", "tf_crop_and_resize"};
+  if (std::find(std::begin(kCoordinates), std::end(kCoordinates), coordinates) == std::end(kCoordinates))
+    return Error{fmt::format("the attribute 'coordinate_transformation_mode' is '{}'", coordinates)};
+  static constexpr std::string_view kRoundings[] = {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"};
+  if (std::find(std::begin(kRoundings), std::end(kRoundings), options.rounding) == std::end(kRoundings))
+    return Error{fmt::format("the attribute 'nearest_mode' is '{}'", options.rounding)};
+  options.cubic_a = n.get_float("cubic_coeff_a", -0.75);
+  options.exclude_outside = n.get_flag("exclude_outside", false);
+  options.antialias = n.get_flag("antialias", false) && mode != "nearest";
+  options.fractional_corners = n.opset() >= 19; // which defines the width before rounding
   bool shrinks = false, same = true;
   for (size_t i = 0; i < sizing.scales.size(); ++i) {
     shrinks |= sizing.scales[i] < 1;
     same &= sizing.sizes[i] == n.shape()[i];
   }
-  if (n.get_flag("antialias", false) && shrinks && mode != "nearest")
-    return Error{"antialias=1 is not supported for smaller sizes"};
-  if (coordinates == "tf_half_pixel_for_nn") {
-    // floor((i + 0.5) / scale) is the half pixel rounded up at ties.
-    if (mode != "nearest" || rounding != "floor")
-      return Error{"the coordinates tf_half_pixel_for_nn are supported for nearest with floor only"};
-    coordinates = "half_pixel";
-    rounding = "round_prefer_ceil";
-  } else if (coordinates == "half_pixel_symmetric") {
-    // Differs from half_pixel only where size * scale was rounded.
-    for (size_t i = 0; i < sizing.scales.size(); ++i)
-      if (auto a = n.shape()[i].try_const(), b = sizing.sizes[i].try_const();
-          !a || !b || double(*a) * sizing.scales[i] != double(*b))
-        return Error{"the coordinates half_pixel_symmetric need scales that give whole sizes"};
-    coordinates = "half_pixel";
+  if (coordinates == "tf_crop_and_resize") {
+    options.extrapolation = n.get_float("extrapolation_value", 0);
+    if (empty(n, 1))
+      return Error{"its region of interest (roi) is missing"};
+    const Val &roi = n.in(1);
+    if (!is_float(roi.dtype()) || roi.rank() != 1 || !n.emitter().require_equal(roi.dim(0), int64_t(2 * axes.size()), "Resize"))
+      return Error{fmt::format("its roi is {}; it must be {} floats", roi.type.text(), 2 * axes.size())};
+    Calc c(n.emitter());
+    return n.finish(resize_axes(c, n.in(0), axes_of(sizing, axes), options, roi));
   }
+  n.ignore({"extrapolation_value"});
   if (same)
     return n.finish(Result<Val>(n.in(0)));
+  if (coordinates == "tf_half_pixel_for_nn" && mode == "nearest" && options.rounding == "floor") {
+    // floor((i + 0.5) / scale) is the half pixel rounded up at ties.
+    coordinates = "half_pixel";
+    options.rounding = "round_prefer_ceil";
+  }
+  if (coordinates == "half_pixel_symmetric" && !rounded(n, sizing))
+    coordinates = "half_pixel";
+  if ((options.antialias && shrinks) || coordinates == "half_pixel_symmetric" || coordinates == "tf_half_pixel_for_nn" ||
+      (coordinates == "align_corners" && options.fractional_corners && rounded(n, sizing))) {
+    Calc c(n.emitter());
+    return n.finish(resize_axes(c, n.in(0), axes_of(sizing, axes), options, std::nullopt));
+  }
   return n.finish(Op::resize, {n.in(0)},
                   {{"sizes", sizing.sizes},
                    {"scales", sizing.scales},
                    {"mode", mode},
                    {"coordinates", coordinates},
-                   {"rounding", rounding},
-                   {"cubic_a", n.get_float("cubic_coeff_a", -0.75)},
-                   {"exclude_outside", n.get_flag("exclude_outside", false)}});
+                   {"rounding", options.rounding},
+                   {"cubic_a", options.cubic_a},
+                   {"exclude_outside", options.exclude_outside}});
+}
+
+ResizeOptions options_of(std::string mode, std::string coordinates, std::string rounding) {
+  ResizeOptions out;
+  out.mode = std::move(mode), out.coordinates = std::move(coordinates), out.rounding = std::move(rounding);
+  return out;
 }
 
 // Resize-10 and Upsample take the element before the position, or after it when shrinking.
@@ -179,12 +227,9 @@ Status import_resize(OnnxNode &n) {
     KILN_TRY(scales, constant_scales(n, 1));
     KILN_RETURN_IF_ERROR(from_scales(n, scales, axes, sizing));
     std::string rounding = simple_rounding(sizing);
-    return finish(n, std::move(sizing), n.get_string("mode", "nearest"), "asymmetric", rounding);
+    return finish(n, std::move(sizing), axes, options_of(n.get_string("mode", "nearest"), "asymmetric", rounding));
   }
   std::string coordinates = n.get_string("coordinate_transformation_mode", "half_pixel");
-  if (coordinates == "tf_crop_and_resize")
-    return Error{"the coordinates tf_crop_and_resize are not supported"};
-  n.ignore({"extrapolation_value"});
   if (!empty(n, 3)) {
     KILN_TRY(sizes, n.dims_of(3, "sizes"));
     KILN_RETURN_IF_ERROR(from_sizes(n, sizes, axes, sizing));
@@ -195,8 +240,8 @@ Status import_resize(OnnxNode &n) {
     return Error{"it has neither scales nor sizes"};
   }
   n.ignore({"keep_aspect_ratio_policy"});
-  return finish(n, std::move(sizing), n.get_string("mode", "nearest"), coordinates,
-                n.get_string("nearest_mode", "round_prefer_floor"));
+  return finish(n, std::move(sizing), axes,
+                options_of(n.get_string("mode", "nearest"), coordinates, n.get_string("nearest_mode", "round_prefer_floor")));
 }
 
 Status import_upsample(OnnxNode &n) {
@@ -209,7 +254,7 @@ Status import_upsample(OnnxNode &n) {
   KILN_TRY(axes, resized_axes(n));
   KILN_RETURN_IF_ERROR(from_scales(n, scales, axes, sizing));
   std::string rounding = simple_rounding(sizing);
-  return finish(n, std::move(sizing), n.get_string("mode", "nearest"), "asymmetric", rounding);
+  return finish(n, std::move(sizing), axes, options_of(n.get_string("mode", "nearest"), "asymmetric", rounding));
 }
 
 } // namespace kiln::onnx

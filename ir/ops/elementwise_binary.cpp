@@ -59,6 +59,9 @@ constexpr auto kFmod = [](auto a, auto b) {
 };
 constexpr auto kRemainder = [](auto a, auto b) {
   auto r = kFmod(a, b);
+  if constexpr (std::is_same_v<decltype(a), double>)
+    if (r == 0)
+      return std::copysign(r, b); // a zero has the divisor's sign too
   return r != 0 && (r < 0) != (b < 0) ? decltype(a)(r + b) : r;
 };
 
@@ -90,6 +93,7 @@ Expr float_fmod(Expr a, Expr b) {
   Expr out = kb::select(kb::lt(a, zero), kb::unary(UnaryOp::neg, rest), rest);
   Expr whole =
       kb::logical_and(kb::eq(size, infinity), kb::lt(kb::unary(UnaryOp::abs, a), infinity));
+  whole = kb::logical_or(std::move(whole), kb::logical_and(kb::eq(a, zero), kb::lt(zero, size))); // -0 stays
   return kb::convert(dtype, kb::select(std::move(whole), a, std::move(out)));
 }
 
@@ -102,8 +106,12 @@ Expr remainder_scalar(const Attrs &attrs, DType result, Operands x) {
   if (is_unsigned_int(x[0].dtype))
     return r;
   Expr zero = like(x[0], 0);
-  Expr differ = ne(kb::lt(r, zero), kb::lt(x[1], zero));
-  return kb::select(kb::logical_and(ne(r, zero), differ), kb::add(r, x[1]), r);
+  Expr below = kb::lt(x[1], zero), differ = ne(kb::lt(r, zero), below);
+  Expr moved = kb::select(kb::logical_and(ne(r, zero), std::move(differ)), kb::add(r, x[1]), r);
+  if (!is_float(x[0].dtype))
+    return moved;
+  // A zero has the divisor's sign too.
+  return kb::select(kb::eq(r, zero), kb::select(std::move(below), like(zero, -0.0), zero), std::move(moved));
 }
 
 // -- pow. Of integers: computed in f64; exact up to 2^53, then saturating.

@@ -171,6 +171,15 @@ TEST_CASE("conversions saturate, round and wrap") {
                {0x1p54 + 0x1p31});
 }
 
+TEST_CASE("a zero that is left over has the dividend's or the divisor's sign") {
+  for (DType dtype : {DType::f32, DType::f64, DType::f16}) {
+    Tensor a = floats({0.0, -0.0, 0.0, -0.0, -4, 4}, dtype), b = floats({-2, 2, 2, -2, 2, -2}, dtype);
+    auto inverse = [](const Result<Tensor> &r) { return apply(Op::reciprocal, {*r}); };
+    check_floats(inverse(apply(Op::fmod, {a, b})), {kInf, -kInf, kInf, -kInf, -kInf, kInf});
+    check_floats(inverse(apply(Op::remainder, {a, b})), {-kInf, kInf, kInf, -kInf, kInf, -kInf});
+  }
+}
+
 TEST_CASE("fmod and remainder of floats") {
   Tensor a = floats({5.5, -5.5, 5.5, -5.5, 1, kInf, 1, 0, 1e10}),
          b = floats({2, 2, -2, -2, kInf, 2, 0, 3, 0.7});
