@@ -267,6 +267,29 @@ Datum named_constant(Elaborator &e, const Args &args, const Location &where) {
   return e.weight(*name, where);
 }
 
+Datum field(Elaborator &e, const Args &args, const Location &where) {
+  auto *object = args.positional.size() == 2 ? args.positional[0].value.get<Object *>() : nullptr;
+  auto *name = object ? args.positional[1].value.get<std::string>() : nullptr;
+  if (!name)
+    return usage_error(e, where, "field(module, \"name\")");
+  const Datum *found = (*object)->find(*name);
+  return found ? *found : e.error(where, fmt::format("{} has no field '{}'", e.describe(args.positional[0].value), *name));
+}
+
+// Runs a function or module in training mode: dropout drops, batch norm takes the batch's statistics.
+Datum train(Elaborator &e, const Args &args, const Location &where) {
+  if (args.positional.empty() || !args.positional[0].value.callable())
+    return usage_error(e, where, "train(net, x, ...): net(x, ...) in training mode");
+  Args rest = args;
+  Datum callee = rest.positional[0].value;
+  rest.positional.erase(rest.positional.begin());
+  bool before = std::exchange(e.training, true);
+  Datum out = e.call(callee, rest, where);
+  e.training = before;
+  return out;
+}
+Datum is_training(Elaborator &e, const Args &, const Location &) { return {e.training}; }
+
 constexpr std::array kBuiltins = {
     Builtin{"range", "range(start, stop, step): integers", range},
     Builtin{"len", "len(x): elements of a list, size of a tensor's axis 0", len},
@@ -287,6 +310,9 @@ constexpr std::array kBuiltins = {
     Builtin{"jvp", "jvp(outputs, wrt, tangents)", jvp_builtin},
     Builtin{"parameters", "parameters(module): its params, each once", parameters_builtin},
     Builtin{"states", "states(module): its states, each once", states_builtin},
+    Builtin{"field", "field(module, \"name\"): the field of a name that is computed", field},
+    Builtin{"train", "train(net, x, ...): net(x, ...) in training mode", train},
+    Builtin{"is_training", "is_training(): whether this runs within train()", is_training},
     Builtin{"init_shape", "in initialisers: the shape wanted", init_shape},
     Builtin{"init_dtype", "in initialisers: the dtype wanted", init_dtype},
     Builtin{"init_key", "in initialisers: a key for random_bits, another each time", init_key},

@@ -75,6 +75,7 @@ public:
   Datum binary(std::string_view op, const Datum &a, const Datum &b, const Location &where);
   bool in_function(const Location &where);
   GraphBuilder &builder() { return fn_->builder; } // within a function
+  bool training = false; // within train(f, ...): see is_training()
   int region_depth() const { return fn_ ? fn_->region_depth : 0; }
   size_t list_limit() const { return size_t(1) << 20; }
 

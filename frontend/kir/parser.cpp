@@ -152,7 +152,8 @@ std::unique_ptr<Stmt> Parser::statement(bool top) {
     s->body = block();
     return s;
   }
-  if (declares("param") || declares("state")) {
+  bool computed_name = (word("param") || word("state")) && peek(1).is("(");
+  if (declares("param") || declares("state") || computed_name) {
     s = variable();
   } else if (declares("import")) {
     s = import_statement();
@@ -294,7 +295,10 @@ std::unique_ptr<Stmt> Parser::variable() {
   s->text = advance().text;
   Target target;
   Location where = here();
-  target.expr = make(ExprKind::name, where, dotted_name("the variable's name"));
+  if (at("(")) // param ("w" + str(i)): f32[3]
+    target.expr = primary();
+  else
+    target.expr = make(ExprKind::name, where, dotted_name("the variable's name"));
   expect(":", fmt::format("a variable has a type: `{} w: f32[3, 4]`", s->text));
   target.type = type();
   s->targets.push_back(std::move(target));

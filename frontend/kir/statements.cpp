@@ -385,6 +385,16 @@ void Elaborator::assign_variable(VariableDatum &variable, const Datum &value, co
 
 void Elaborator::declare_variable(const Stmt &s) {
   const Expr &target = *s.targets[0].expr;
+  std::string name = target.text;
+  if (target.kind != ExprKind::name) {
+    Datum computed = eval(target);
+    auto *text = computed.get<std::string>();
+    if (!text && !computed.poison())
+      error(target.location, fmt::format("the name of a {} is a string, not {}", s.text, describe(computed)));
+    if (!text)
+      return;
+    name = *text;
+  }
   if (fn_) {
     error(s.location, fmt::format("a {} is declared in a model or at the top level", s.text));
     return;
@@ -398,7 +408,7 @@ void Elaborator::declare_variable(const Stmt &s) {
       });
       if (!d.is_const()) {
         error(s.targets[0].type->location,
-              fmt::format("the {} '{}' needs sizes that are numbers, not {}", s.text, target.text, d.text()));
+              fmt::format("the {} '{}' needs sizes that are numbers, not {}", s.text, name, d.text()));
         type.reset();
         break;
       }
@@ -409,7 +419,7 @@ void Elaborator::declare_variable(const Stmt &s) {
         dims.push_back(d.as_const());
       auto bytes = checked_bytes(type->dtype, dims);
       if (!bytes || *bytes > (int64_t(1) << 46)) {
-        error(s.location, fmt::format("the {} '{}' of type {} is too large", s.text, target.text, type->text()));
+        error(s.location, fmt::format("the {} '{}' of type {} is too large", s.text, name, type->text()));
       } else {
         variable_data_.push_back({s.text == "param" ? VariableKind::param : VariableKind::state, *type,
                                   s.value.get(), frame_->constructing ? frame_->self : nullptr,
@@ -420,10 +430,10 @@ void Elaborator::declare_variable(const Stmt &s) {
   }
   if (frame_->constructing) {
     // May take the place of a constructor's argument: `bias=true`, then `param bias: ...`.
-    std::erase_if(frame_->self->fields, [&](const auto &field) { return field.first == target.text; });
-    frame_->self->fields.emplace_back(target.text, value);
+    std::erase_if(frame_->self->fields, [&](const auto &field) { return field.first == name; });
+    frame_->self->fields.emplace_back(name, value);
   } else {
-    frame_->locals[target.text] = value;
+    frame_->locals[name] = value;
   }
 }
 

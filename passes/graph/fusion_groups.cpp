@@ -182,7 +182,7 @@ std::set<int> BlockFuser::grow_forward(int root, size_t max_results,
   while (!next.empty() && members.size() < kMaxMembers) {
     int u = next.top();
     next.pop();
-    if (!joins(u))
+    if (node(u).results.empty() || !joins(u)) // an assign has none
       continue;
     members.insert(u);
     group_[size_t(u)] = candidate;
