@@ -86,5 +86,6 @@ void add_bench(CLI::App &app, int &exit_code);
 void add_inspect(CLI::App &app, int &exit_code);
 void add_check(CLI::App &app, int &exit_code);
 void add_opt(CLI::App &app, int &exit_code);
+void add_train(CLI::App &app, int &exit_code);
 
 } // namespace kiln
