@@ -2,7 +2,6 @@
 
 #include "codegen/tuning.h"
 #include "ir/kernel/scratch.h"
-#include "codegen/dot4.h"
 #include "ir/pack.h"
 #include "passes/kernel/schedule.h"
 #include "passes/lower/lower.h"
@@ -184,15 +183,21 @@ bool optimise_module(Module &module, const CompileOptions &options, Diagnostics 
   PassContext context(diagnostics);
   context.flags.keep_params = options.keep_params;
   context.flags.weights = options.weights;
-  if (!options.machines.empty() &&
-      std::all_of(options.machines.begin(), options.machines.end(), has_dot4))
+  auto all_have = [&](auto property) {
+    return !options.machines.empty() &&
+           std::all_of(options.machines.begin(), options.machines.end(), property);
+  };
+  if (all_have([](const MachineDesc &m) { return m.byte_dots != ByteDots::none; }))
     context.native.push_back(Op::dequantize);
+  context.flags.bf16_dots = !options.denormals_keep &&
+                            all_have([](const MachineDesc &m) { return m.has_bf16_dots; });
   context.flags.winograd = options.winograd;
   for (const MachineDesc &machine : options.machines) {
     bool first = &machine == &options.machines[0];
     auto least = [&](int64_t &to, int64_t value) { to = first ? value : std::min(to, value); };
     least(context.flags.vector_bytes, machine.vector_bytes);
     least(context.flags.cache_bytes, machine.l2_bytes);
+    context.flags.byte_dots = std::min(context.flags.byte_dots, machine.byte_dot_rate());
   }
   PassManager manager(context, options.passes);
   bool whole = run_graph_pipeline(module, manager, options.level);
@@ -201,8 +206,11 @@ bool optimise_module(Module &module, const CompileOptions &options, Diagnostics 
   return whole && !diagnostics.has_errors();
 }
 
-std::vector<Kernel> schedule_kernels(const Program &program, const MachineDesc &machine, int jobs,
-                                     const Tuning *tuning) {
+std::vector<Kernel> schedule_kernels(const Program &program, const MachineDesc &target,
+                                     const CompileOptions &options) {
+  MachineDesc machine = target;
+  machine.has_bf16_dots &= !options.denormals_keep; // they flush
+  const Tuning *tuning = options.tuning;
   std::vector<Kernel> kernels = program.kernels;
   std::atomic<size_t> next{0};
   auto work = [&] {
@@ -212,7 +220,7 @@ std::vector<Kernel> schedule_kernels(const Program &program, const MachineDesc &
     }
   };
   std::vector<std::thread> threads;
-  for (int j = 1; j < jobs; ++j)
+  for (int j = 1; j < options.jobs; ++j)
     threads.emplace_back(work);
   work();
   for (std::thread &t : threads)
@@ -243,7 +251,7 @@ bool generate_code(const CompileOptions &options, Compiled &compiled, Diagnostic
   PhaseTimer timer(options, compiled);
   for (const MachineDesc &machine : options.machines) {
     timer.begin(machine.name + ": kernel passes");
-    TargetCode target{machine, schedule_kernels(compiled.program, machine, options.jobs, options.tuning), {}};
+    TargetCode target{machine, schedule_kernels(compiled.program, machine, options), {}};
     add_scratch(compiled.program, target.kernels);
     timer.begin(machine.name + ": code generation");
     cpu::CpuOptions cpu;

@@ -52,8 +52,8 @@ struct Compiled {
 // The phases one by one, for tools that stop between them. Each returns false after reporting errors.
 bool optimise_module(Module &module, const CompileOptions &options, Diagnostics &diagnostics,
                      std::string *pass_times = nullptr);
-std::vector<Kernel> schedule_kernels(const Program &program, const MachineDesc &machine, int jobs,
-                                     const Tuning *tuning = nullptr);
+std::vector<Kernel> schedule_kernels(const Program &program, const MachineDesc &target,
+                                     const CompileOptions &options);
 // From compiled.program on; what it holds of targets is replaced.
 bool generate_code(const CompileOptions &options, Compiled &compiled, Diagnostics &diagnostics);
 

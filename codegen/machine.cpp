@@ -2,7 +2,41 @@
 
 #include <algorithm>
 
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
 namespace kiln {
+namespace {
+
+MachineDesc extended(const MachineDesc &base, std::string_view feature) {
+  MachineDesc out = base;
+  out.name += "+" + std::string(feature);
+  out.features += (out.features.empty() ? "+" : ",+") + std::string(feature);
+  return out;
+}
+
+bool has_feature([[maybe_unused]] std::string_view name) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  return name == "x86-64-v2"    ? __builtin_cpu_supports("x86-64-v2")
+         : name == "x86-64-v3"  ? __builtin_cpu_supports("x86-64-v3")
+         : name == "x86-64-v4"  ? __builtin_cpu_supports("x86-64-v4")
+         : name == "avxvnni"    ? __builtin_cpu_supports("avxvnni")
+         : name == "avx512vnni" ? __builtin_cpu_supports("avx512vnni")
+         : name == "avx512bf16" ? __builtin_cpu_supports("avx512bf16")
+                                : false;
+#elif defined(__aarch64__)
+  return name == "aarch64"   ? true
+         : name == "dotprod" ? (getauxval(AT_HWCAP) >> 20 & 1) != 0
+         : name == "i8mm"    ? (getauxval(AT_HWCAP2) >> 13 & 1) != 0
+                             : false;
+#else
+  return false;
+#endif
+}
+
+} // namespace
 
 std::vector<MachineDesc> cpu_machines() {
   MachineDesc v2;
@@ -11,11 +45,15 @@ std::vector<MachineDesc> cpu_machines() {
   v2.cpu = "x86-64-v2";
   v2.vector_bytes = 16;
   v2.vector_registers = 16;
+  v2.byte_dots = ByteDots::pairs;
 
   MachineDesc v3 = v2;
   v3.name = v3.cpu = "x86-64-v3";
   v3.vector_bytes = 32;
   v3.has_fma = true;
+
+  MachineDesc avxvnni = extended(v3, "avxvnni");
+  avxvnni.byte_dots = ByteDots::vnni;
 
   MachineDesc v4 = v3;
   v4.name = v4.cpu = "x86-64-v4";
@@ -26,9 +64,10 @@ std::vector<MachineDesc> cpu_machines() {
   v4.has_masks = true;
   v4.has_broadcast_operand = true;
 
-  MachineDesc vnni = v4;
-  vnni.name = "x86-64-v4+avx512vnni";
-  vnni.features += ",+avx512vnni";
+  MachineDesc vnni = extended(v4, "avx512vnni");
+  vnni.byte_dots = ByteDots::vnni;
+  MachineDesc bf16 = extended(vnni, "avx512bf16");
+  bf16.has_bf16_dots = true;
 
   MachineDesc arm;
   arm.name = "aarch64";
@@ -38,22 +77,31 @@ std::vector<MachineDesc> cpu_machines() {
   arm.vector_bytes = 16;
   arm.vector_registers = 32;
   arm.has_fma = true;
+  arm.byte_dots = ByteDots::pairs;
   arm.l1_bytes = 64 << 10;
-  return {v2, v3, v4, vnni, arm};
+  MachineDesc dotprod = extended(arm, "dotprod");
+  dotprod.byte_dots = ByteDots::signed_;
+  MachineDesc i8mm = extended(dotprod, "i8mm");
+  i8mm.byte_dots = ByteDots::mixed;
+  return {v2, v3, avxvnni, v4, vnni, bf16, arm, dotprod, i8mm};
+}
+
+bool is_x86(const MachineDesc &machine) { return machine.triple.starts_with("x86_64"); }
+
+bool runs_here(const MachineDesc &machine) {
+  for (std::string_view rest = machine.name; !rest.empty();) {
+    size_t end = std::min(rest.find('+'), rest.size());
+    if (!has_feature(rest.substr(0, end)))
+      return false;
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  return true;
 }
 
 MachineDesc host_machine() {
   auto machines = cpu_machines();
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("x86-64-v4"))
-    return machines[__builtin_cpu_supports("avx512vnni") ? 3 : 2];
-  if (__builtin_cpu_supports("x86-64-v3"))
-    return machines[1];
-  return machines[0];
-#else
-  return machines[4];
-#endif
+  auto best = std::find_if(machines.rbegin(), machines.rend(), runs_here);
+  return best == machines.rend() ? machines[0] : *best;
 }
 
 std::optional<MachineDesc> find_machine(std::string_view name) {

@@ -12,6 +12,15 @@
 
 namespace kiln {
 
+// What sums four neighbouring products of u8 and i8 (ir/kernel/dot.h).
+enum class ByteDots : uint8_t {
+  none,     // the four one by one
+  pairs,    // twice two products of i16
+  vnni,     // vpdpbusd
+  signed_,  // sdot: of i8 and i8, so the codes in three parts
+  mixed,    // usdot
+};
+
 struct MachineDesc {
   std::string name;      // "x86-64-v4", "aarch64", as in packages
   std::string triple;    // LLVM's
@@ -22,6 +31,8 @@ struct MachineDesc {
   bool has_fma = false;
   bool has_masks = false;          // cheap masked loads and stores
   bool has_broadcast_operand = false; // memory broadcasts fold into arithmetic
+  ByteDots byte_dots = ByteDots::none;
+  bool has_bf16_dots = false; // vdpbf16ps
   int64_t l1_bytes = 32 << 10;
   int64_t l2_bytes = 1 << 20;
   int fma_latency = 4, fma_per_cycle = 2; // how many independent accumulators hide latency
@@ -29,11 +40,19 @@ struct MachineDesc {
   bool prefetch_next = true; // packed operands of the next tiles, into the second level
 
   int lanes(DType dtype) const { return vector_bytes / int(dtype_bytes(dtype)); }
+  // Products of bytes that it adds in the time of one of f32, as measured of tiles.
+  double byte_dot_rate() const {
+    return byte_dots == ByteDots::vnni || byte_dots == ByteDots::mixed ? 4 : 1.3;
+  }
 };
 
 // "host" and every name in machines(); nothing for others.
 std::optional<MachineDesc> find_machine(std::string_view name);
-std::vector<MachineDesc> cpu_machines(); // x86-64-v2, -v3, -v4, aarch64
-MachineDesc host_machine();              // the best of them that this CPU runs
+std::vector<MachineDesc> cpu_machines(); // x86-64-v2, -v3, -v4, aarch64 and what extends them
+bool runs_here(const MachineDesc &machine);
+MachineDesc host_machine(); // the best of them that this CPU runs
+
+// Whether the target is an x86-64 one.
+bool is_x86(const MachineDesc &machine);
 
 } // namespace kiln

@@ -39,6 +39,8 @@ struct PassFlags {
   bool blocked_layouts = true; // layout may block channels and make halos
   int64_t block = 16; // elements of a channel block and of a weight panel: a vector of the target
   DType weights = DType::f32; // bf16, f16, i8: constant weights are kept in fewer bits
+  double byte_dots = 4; // how many products of bytes the target adds in the time of one of f32
+  bool bf16_dots = false; // the target multiplies pairs of bf16
   Winograd winograd = Winograd::off;
   // Of the target, for costs: bytes of a vector and of the cache that a worker has to itself.
   int64_t vector_bytes = 64, cache_bytes = 1 << 20;

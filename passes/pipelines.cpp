@@ -21,6 +21,7 @@ bool run_graph_pipeline(Module &module, PassManager &manager, OptLevel level) {
   constexpr std::string_view kSimplify[] = {"canonicalise", "fold", "cse", "dce"};
   if (!manager.run_until_stable(module, kSimplify, 4)) // composites are as simple as they get
     return false;
+  manager.context().flags.blocked_layouts = level == OptLevel::o2;
   // What is quantised is computed so, where the target can.
   if (std::erase(manager.context().native, Op::dequantize) && !run("integer-products"))
     return false;
@@ -31,7 +32,6 @@ bool run_graph_pipeline(Module &module, PassManager &manager, OptLevel level) {
   if (!manager.run_until_stable(module, kSimplify,
                                 6)) // norms are folded into the weights before them
     return false;
-  manager.context().flags.blocked_layouts = level == OptLevel::o2;
   if (!run("compress-weights")) // constant weights are as small as the user wants them
     return false;
   if (level == OptLevel::o2 && !run("winograd")) // 3x3 convolutions have the form that is fastest for their size

@@ -81,7 +81,7 @@ Result<std::string> emit_text(const CompileVerb &verb, Module &module, const Com
   }
   if (verb.emit == "lowered")
     return kernels_text(program.kernels);
-  std::vector<Kernel> kernels = schedule_kernels(program, options.machines[0], options.jobs, options.tuning);
+  std::vector<Kernel> kernels = schedule_kernels(program, options.machines[0], options);
   if (verb.emit == "kernels")
     return kernels_text(kernels);
   if (verb.emit == "header") {

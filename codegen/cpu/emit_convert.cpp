@@ -5,6 +5,8 @@
 #include "codegen/cpu/kernel_emitter.h"
 #include "codegen/cpu/types.h"
 
+#include <llvm/IR/IntrinsicsX86.h>
+
 namespace kiln::cpu {
 
 llvm::Value *KernelEmitter::emit_convert(llvm::Value *a, DType from, DType to, int lanes) {
@@ -29,6 +31,34 @@ llvm::Value *KernelEmitter::emit_convert(llvm::Value *a, DType from, DType to, i
   if (is_float(to))
     return is_signed_int(from) ? b_.CreateSIToFP(a, type) : b_.CreateUIToFP(a, type);
   return is_signed_int(from) ? b_.CreateSExtOrTrunc(a, type) : b_.CreateZExtOrTrunc(a, type);
+}
+
+// u8 from f32, to the nearest or truncated, on x86: what is too large becomes the largest unsigned
+// integer there and saturates with it, and max gives its second operand, 0, for a NaN. Null for
+// vectors that are not those of a register.
+llvm::Value *KernelEmitter::float_to_code(llvm::Value *a, bool rounds, int lanes) {
+  if (!is_x86(machine_) || lanes < 4 || lanes > machine_.lanes(DType::f32) ||
+      (lanes & (lanes - 1)) != 0)
+    return nullptr;
+  using namespace llvm::Intrinsic;
+  llvm::Type *i32 = value_type(context_, DType::i32, lanes);
+  llvm::Constant *zero = llvm::Constant::getNullValue(a->getType());
+  llvm::Value *whole;
+  if (lanes == 16) {
+    llvm::Value *positive = b_.CreateIntrinsic(x86_avx512_max_ps_512, {}, {a, zero, b_.getInt32(4)});
+    whole = b_.CreateIntrinsic(
+        rounds ? x86_avx512_mask_cvtps2dq_512 : x86_avx512_mask_cvttps2dq_512, {},
+        {positive, llvm::Constant::getNullValue(i32), b_.getInt16(0xffff), b_.getInt32(4)});
+  } else if (lanes == 8) {
+    llvm::Value *positive = b_.CreateIntrinsic(x86_avx_max_ps_256, {}, {a, zero});
+    whole = b_.CreateIntrinsic(rounds ? x86_avx_cvt_ps2dq_256 : x86_avx_cvtt_ps2dq_256, {},
+                               {positive});
+  } else {
+    llvm::Value *positive = b_.CreateIntrinsic(x86_sse_max_ps, {}, {a, zero});
+    whole = b_.CreateIntrinsic(rounds ? x86_sse2_cvtps2dq : x86_sse2_cvttps2dq, {}, {positive});
+  }
+  whole = b_.CreateBinaryIntrinsic(umin, whole, splat_int(i32, 255));
+  return b_.CreateTrunc(whole, value_type(context_, DType::u8, lanes));
 }
 
 // Clamped first, so that the instruction never meets what it has no answer for.

@@ -1,8 +1,7 @@
 // Expressions: what is neither arithmetic, conversion nor memory.
 #include "codegen/cpu/kernel_emitter.h"
 #include "codegen/cpu/types.h"
-#include "codegen/dot4.h"
-#include "ir/kernel/dot4.h"
+#include "ir/kernel/dot.h"
 
 #include <llvm/IR/IntrinsicsX86.h>
 
@@ -42,6 +41,12 @@ llvm::Value *KernelEmitter::emit(const Expr &e) {
   case Kind::select:
     return emit_select(e);
   case Kind::convert:
+    if (e.dtype == DType::u8 && e.args[0].dtype == DType::f32) {
+      const Expr &arg = e.args[0];
+      bool rounds = arg.is(Kind::unary) && arg.unary == UnaryOp::round;
+      if (llvm::Value *codes = float_to_code(emit(rounds ? arg.args[0] : arg), rounds, e.lanes))
+        return codes;
+    }
     return emit_convert(emit(e.args[0]), e.args[0].dtype, e.dtype, e.lanes);
   case Kind::bitcast: {
     llvm::Value *a = emit(e.args[0]);
@@ -58,8 +63,8 @@ llvm::Value *KernelEmitter::emit(const Expr &e) {
                                       : b_.CreateVectorSplat(unsigned(e.lanes), a);
   }
   case Kind::fma: {
-    if (is_dot4(e))
-      return emit_dot4(e);
+    if (dot_width(e) > 0)
+      return emit_dot(e);
     llvm::Value *a = emit(e.args[0]);
     llvm::Value *b = emit(e.args[1]);
     return emit_fma(a, b, emit(e.args[2]));
@@ -124,39 +129,6 @@ llvm::Value *KernelEmitter::emit_reduce(const Expr &e) {
     v = emit_binary(e.binary, dtype, a, b);
   }
   return v;
-}
-
-// One instruction where the machine has it for this many lanes; else the four products one by one.
-llvm::Value *KernelEmitter::emit_dot4(const Expr &e) {
-  llvm::Type *type = value_type(context_, e.dtype, e.lanes);
-  llvm::Value *operands[] = {emit(e.args[0]), emit(e.args[1])}, *sum = emit(e.args[2]);
-  if (has_dot4(machine_) && e.lanes == 16) {
-    for (int i : {0, 1}) {
-      bool shared = e.args[size_t(i)].lanes == 4 && e.lanes > 1;
-      operands[i] = b_.CreateBitCast(operands[i], shared ? b_.getInt32Ty() : type);
-      if (shared)
-        operands[i] = b_.CreateVectorSplat(unsigned(e.lanes), operands[i]);
-    }
-    return b_.CreateIntrinsic(llvm::Intrinsic::x86_avx512_vpdpbusd_512, {},
-                              {sum, operands[0], operands[1]});
-  }
-  for (int k = 0; k < 4; ++k) {
-    llvm::Value *factors[2];
-    for (int i : {0, 1}) {
-      int step = e.args[size_t(i)].lanes == 4 ? 0 : 4;
-      if (e.lanes == 1) {
-        factors[i] = b_.CreateExtractElement(operands[i], uint64_t(k));
-      } else {
-        std::vector<int> map;
-        for (int lane = 0; lane < e.lanes; ++lane)
-          map.push_back(step * lane + k);
-        factors[i] = b_.CreateShuffleVector(operands[i], map);
-      }
-      factors[i] = i == 0 ? b_.CreateZExt(factors[i], type) : b_.CreateSExt(factors[i], type);
-    }
-    sum = b_.CreateAdd(sum, b_.CreateMul(factors[0], factors[1]));
-  }
-  return sum;
 }
 
 llvm::Value *KernelEmitter::emit_lanes(const Expr &e) {

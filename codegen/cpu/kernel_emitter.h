@@ -90,7 +90,9 @@ private:
   llvm::Value *emit_number(const Expr &e);
   llvm::Value *emit_select(const Expr &e);
   llvm::Value *emit_reduce(const Expr &e);
-  llvm::Value *emit_dot4(const Expr &e);
+  llvm::Value *emit_dot(const Expr &e);
+  llvm::Value *dot_by_pairs(llvm::Value *a, llvm::Value *b, llvm::Value *sum, int lanes);
+  llvm::Value *dot_one_by_one(const Expr &e, llvm::Value *a, llvm::Value *b, llvm::Value *sum);
   llvm::Value *emit_lanes(const Expr &e);
 
   // emit_arith.cpp
@@ -105,6 +107,7 @@ private:
   llvm::Value *emit_fma(llvm::Value *a, llvm::Value *b, llvm::Value *c);
 
   // emit_convert.cpp
+  llvm::Value *float_to_code(llvm::Value *a, bool rounds, int lanes);
   llvm::Value *emit_convert(llvm::Value *a, DType from, DType to, int lanes);
   llvm::Value *float_to_int(llvm::Value *a, DType to, int lanes);
   llvm::Value *half_to_float(llvm::Value *a, int lanes);

@@ -24,20 +24,23 @@
 namespace kiln::cpu {
 namespace {
 
-// Loop strength reduction looks for a cheaper set of induction variables. Kernels address their
-// buffers by one variable and constant offsets already, which it takes apart at times, and it is
-// most of the code generator's time. LLVM knows it as an option of its command line only.
-void disable_loop_strength_reduction() {
+// What LLVM knows as an option of its command line only.
+void set_option(const char *name, bool value) {
   auto &options = llvm::cl::getRegisteredOptions();
-  auto it = options.find("disable-lsr");
-  KILN_CHECK(it != options.end(), "this LLVM has no option disable-lsr");
-  static_cast<llvm::cl::opt<bool> *>(it->second)->setValue(true);
+  auto it = options.find(name);
+  KILN_CHECK(it != options.end(), std::string("this LLVM has no option ") + name);
+  static_cast<llvm::cl::opt<bool> *>(it->second)->setValue(value);
 }
 
 void initialize_targets() {
   static std::once_flag once;
   std::call_once(once, [] {
-    disable_loop_strength_reduction();
+    // Indices come as one variable and a constant for each access of a tile, which is what address
+    // modes take. Strength reduction makes pointers of them, dozens where a loop's bounds depend on
+    // an outer loop, and spills those; it is most of the code generator's time, too.
+    set_option("disable-lsr", true);
+    // It shortens chains of integer sums: the terms of all unrolled steps are in registers then.
+    set_option("x86-machine-combiner", false);
     LLVMInitializeX86TargetInfo();
     LLVMInitializeX86Target();
     LLVMInitializeX86TargetMC();
@@ -46,12 +49,6 @@ void initialize_targets() {
     LLVMInitializeAArch64Target();
     LLVMInitializeAArch64TargetMC();
     LLVMInitializeAArch64AsmPrinter();
-    // Indices come as one variable and a constant for each access of a tile, which is what address
-    // modes take. Strength reduction makes pointers of them, dozens where a loop's bounds depend on
-    // an outer loop, and spills those. It is a pass that only a command line can leave out.
-    auto &options = llvm::cl::getRegisteredOptions();
-    if (auto it = options.find("disable-lsr"); it != options.end())
-      it->second->addOccurrence(1, "disable-lsr", "");
   });
 }
 

@@ -1,6 +1,6 @@
 #include "ir/kernel/build.h"
 
-#include "ir/kernel/dot4.h"
+#include "ir/kernel/dot.h"
 
 namespace kiln {
 
@@ -194,7 +194,7 @@ Expr broadcast(Expr a, int lanes) {
 Expr iota(DType dtype, int lanes) { return make(Expr::Kind::iota, dtype, lanes); }
 
 Expr fma(Expr a, Expr b, Expr c) {
-  if (!fits_dot4(a, b, c)) {
+  if (!fits_dot(a, b, c)) {
     check_same(a, b, "fma");
     check_same(a, c, "fma");
   }

@@ -1,6 +1,6 @@
 #include "ir/kernel/interpret.h"
 
-#include "ir/kernel/dot4.h"
+#include "ir/kernel/dot.h"
 #include "ir/kernel/scalar_value.h"
 
 #include <algorithm>
@@ -193,8 +193,8 @@ private:
       each([&](size_t i) { return int_scalar(e.dtype, int64_t(i)); });
       break;
     case Expr::Kind::fma:
-      if (is_dot4(e)) {
-        each([&](size_t i) { return dot4(args, i); });
+      if (int width = dot_width(e)) {
+        each([&](size_t i) { return width == 4 ? dot4(args, i) : dot2(args, i); });
         break;
       }
       each([&](size_t i) { return fma_scalar(e.dtype, args[0][i], args[1][i], args[2][i]); });
@@ -228,6 +228,16 @@ private:
       sum += uint32_t(a * b);
     }
     return int_scalar(DType::i32, int64_t(int32_t(sum)));
+  }
+
+  static ScalarValue dot2(const std::vector<Lanes> &args, size_t lane) {
+    ScalarValue sum = args[2][lane];
+    for (size_t k : {1, 0}) {
+      const ScalarValue &a = args[0][args[0].size() == 2 ? k : 2 * lane + k];
+      const ScalarValue &b = args[1][args[1].size() == 2 ? k : 2 * lane + k];
+      sum = fma_scalar(DType::f32, a, b, sum);
+    }
+    return sum;
   }
 
   ScalarValue binary(BinaryOp op, DType dtype, ScalarValue a, ScalarValue b) {

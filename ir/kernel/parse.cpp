@@ -2,7 +2,7 @@
 // parser keeps the types of what is in scope. Nesting is bounded; what it accepts still has to pass
 // verify_kernel(), which the callers run.
 #include "ir/kernel/build.h"
-#include "ir/kernel/dot4.h"
+#include "ir/kernel/dot.h"
 
 #include <fmt/format.h>
 
@@ -496,7 +496,7 @@ private:
       return kb::select(std::move(list[0]), std::move(list[1]), std::move(list[2]));
     }
     if (word == "fma" && list.size() == 3)
-      return fits_dot4(list[0], list[1], list[2]) ||
+      return fits_dot(list[0], list[1], list[2]) ||
                      (same(list[0], list[1]) && same(list[0], list[2]))
                  ? kb::fma(std::move(list[0]), std::move(list[1]), std::move(list[2]))
                  : Expr{};

@@ -1,7 +1,7 @@
 // The rules of kernel IR that its constructors cannot see: every name is declared once and in
 // scope, loads and stores agree with their buffers, operands have the types the operation takes,
 // loops are nested as their kinds allow. Kernels may come from a file, so nesting is bounded too.
-#include "ir/kernel/dot4.h"
+#include "ir/kernel/dot.h"
 
 #include <unordered_map>
 
@@ -182,9 +182,9 @@ private:
     case Expr::Kind::iota:
       return expect(has_args(0) && is_integer(e.dtype), e, "iota is of an integer dtype");
     case Expr::Kind::fma:
-      if (has_args(3) && fits_dot4(e.args[0], e.args[1], e.args[2]))
-        return expect(e.dtype == DType::i32 && e.lanes == e.args[2].lanes, e,
-                      "a dot4 has the type of its sum");
+      if (has_args(3) && fits_dot(e.args[0], e.args[1], e.args[2]))
+        return expect(e.dtype == e.args[2].dtype && e.lanes == e.args[2].lanes, e,
+                      "a dot has the type of its sum");
       KILN_RETURN_IF_ERROR(expect(!is_half(e.dtype) && !is_bool(e.dtype), e, "fma is arithmetic"));
       return expect(has_args(3) && same_lanes() && e.args[0].dtype == e.dtype &&
                         e.args[1].dtype == e.dtype && e.args[2].dtype == e.dtype,

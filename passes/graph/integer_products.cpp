@@ -5,11 +5,14 @@
 //
 // What quantises such a result multiplies once: round(acc * (s * t / r) + b / r) + y, the usual
 // requantisation, which differs from the float form by one step where a value lies next to the middle
-// between two. A relu in front of it is part of its saturation. i8 codes of activations become u8
-// (those of z + 128), the form in which machines multiply them by i8; padding with zeros of the
-// float form needs a zero point that is the code 0 then, as it is behind a relu. Runs before
-// constants are folded into float weights.
+// between two. Where floats by Winograd's tiles are faster still (flags.byte_dots), a convolution stays
+// as it is. A relu in front of it is part of its saturation. i8 codes of activations become u8
+// (those of z + 128), the form in which machines multiply them by i8. Padding with zeros of the
+// float form is padding with the zero point, which only layouts' halos do where that is the code 0, as
+// it is behind a relu; few channels (an image's) are padded to a whole group. Runs before constants
+// are folded into float weights.
 #include "passes/graph/rewrite.h"
+#include "passes/graph/winograd.h"
 
 #include "ir/ops/op.h"
 
@@ -22,6 +25,7 @@ namespace kiln {
 namespace {
 
 constexpr int64_t kFewChannels = 8; // as in the layouts of convolutions
+constexpr int64_t kGroup = 4;       // of products that are added in one step
 
 int64_t least_code(DType dtype) { return dtype == DType::i8 ? -128 : 0; }
 bool is_code(DType dtype) { return dtype == DType::u8 || dtype == DType::i8; }
@@ -46,7 +50,8 @@ struct Scaled {
 
 class IntegerProducts {
 public:
-  IntegerProducts(Module &module, Function &function) : module_(module), function_(function) {}
+  IntegerProducts(Module &module, Function &function, const PassFlags &flags)
+      : module_(module), function_(function), flags_(flags) {}
 
   Changed run(PassContext &context) {
     Changed changed = make_unsigned();
@@ -95,11 +100,13 @@ private:
   std::optional<Codes> activation(Sweep &s, ValueId v);
   std::optional<Weights> weights(ValueId v, int output_axis);
   bool padding_is_zero(const Node &conv) const;
+  void pad_input(GraphBuilder &b, Codes &x, Tensor &weights, Attrs &attrs) const;
   bool comes_from_codes(ValueId v, int depth) const;
   ValueId scale_sums(GraphBuilder &b, const Scaled &x, double by) const;
 
   Module &module_;
   Function &function_;
+  const PassFlags &flags_;
   std::map<ValueId, Scaled> scaled_;
 };
 
@@ -226,6 +233,40 @@ bool IntegerProducts::padding_is_zero(const Node &conv) const {
   return true;
 }
 
+// What the convolution pads with is the zero point; and few channels become a whole group, whose weights
+// are zeros.
+void IntegerProducts::pad_input(GraphBuilder &b, Codes &x, Tensor &weights, Attrs &attrs) const {
+  const Shape &shape = function_.type(x.value).shape;
+  std::vector<Dim> lo(shape.size(), Dim(0)), hi = lo;
+  int64_t channels = weights.dims()[1];
+  bool grouped = attrs.get_int("groups") != 1, moves = false;
+  int64_t more = grouped ? 0 : (kGroup - channels % kGroup) % kGroup;
+  hi[1] = Dim(more);
+  if (auto pad = attrs.get_dims("pad"); x.zero != 0) {
+    size_t spatial = pad.size() / 2;
+    for (size_t d = 0; d < spatial; ++d) {
+      lo[d + 2] = pad[d];
+      hi[d + 2] = pad[spatial + d];
+      moves |= !pad[d].is_const(0) || !pad[spatial + d].is_const(0);
+    }
+    attrs.set("pad", std::vector<Dim>(pad.size(), Dim(0)));
+  }
+  if (!moves && more == 0)
+    return;
+  x.value = b(Op::pad, {x.value},
+              {{"lo", lo}, {"hi", hi}, {"mode", "constant"}, {"value", double(x.zero)}});
+  if (more == 0)
+    return;
+  std::vector<int64_t> dims = weights.dims();
+  dims[1] += more;
+  int64_t outputs = dims[0], from = weights.count() / outputs, to = from / channels * dims[1];
+  Tensor wide(DType::i8, dims);
+  for (int64_t o = 0; o < outputs; ++o)
+    for (int64_t i = 0; i < to; ++i)
+      wide.set_i64(o * to + i, i < from ? weights.at_i64(o * from + i) : 0);
+  weights = std::move(wide);
+}
+
 void IntegerProducts::rewrite_product(Sweep &s, NodeId id) {
   const Node node = s.node(id);
   const bool is_conv = node.op == Op::conv;
@@ -249,9 +290,12 @@ void IntegerProducts::rewrite_product(Sweep &s, NodeId id) {
   int64_t outputs = shape[size_t(output_axis)].as_const();
   if (is_conv) {
     int64_t groups = node.attrs.get_int("groups"), inputs = shape[1].as_const() * groups;
-    bool deep = groups == 1 && inputs % 4 == 0 && inputs >= kFewChannels;
+    bool deep = groups == 1 && (inputs % kGroup == 0 || inputs < kFewChannels) && inputs > 2 &&
+                is_static(node.attrs.get_dims("pad"));
     bool depthwise = groups == inputs && outputs == inputs;
     if ((!deep && !depthwise) || outputs < kFewChannels)
+      return;
+    if (winograd_gain(function_, node, flags_) > flags_.byte_dots)
       return;
   } else if (shape[size_t(1 - output_axis)].as_const() % 4 != 0 || outputs < kFewChannels) {
     return;
@@ -270,7 +314,7 @@ void IntegerProducts::rewrite_product(Sweep &s, NodeId id) {
   if (!w)
     return;
   auto x = activation(s, node.operands[0]);
-  if (!x || (is_conv && x->zero != 0 && !padding_is_zero(node)))
+  if (!x)
     return;
 
   GraphBuilder &b = s.builder();
@@ -285,10 +329,12 @@ void IntegerProducts::rewrite_product(Sweep &s, NodeId id) {
     out.scale.push_back(x->scale * w->scales[w->scales.size() == 1 ? 0 : size_t(o)]);
   }
   out.bias = std::move(bias);
+  Attrs attrs = node.attrs;
+  if (is_conv)
+    pad_input(b, *x, w->codes, attrs);
   std::vector<ValueId> operands = {x->value, b.constant(std::move(w->codes))};
   if (x->zero != 0)
     operands.push_back(b.constant(std::move(offsets)));
-  Attrs attrs = node.attrs;
   if (!is_conv)
     attrs.set("transpose_b", transposed);
   out.sums = b(node.op, operands, attrs);
@@ -455,7 +501,7 @@ void IntegerProducts::keep_in_registers() {
 Changed integer_products(Module &module, PassContext &context) {
   Changed changed = Changed::no;
   for (Function &function : module.functions)
-    changed |= IntegerProducts(module, function).run(context);
+    changed |= IntegerProducts(module, function, context.flags).run(context);
   if (changed == Changed::yes)
     dce(module, context);
   return changed;

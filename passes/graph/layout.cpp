@@ -23,8 +23,9 @@ namespace {
 
 class BlockLayout {
 public:
-  BlockLayout(Module &module, Function &function, Block &block, int64_t channels)
-      : module_(module), function_(function), block_(block), channels_(channels) {}
+  BlockLayout(Module &module, Function &function, Block &block, const PassFlags &flags)
+      : module_(module), function_(function), block_(block), channels_(flags.block),
+        pairs_(flags.bf16_dots) {}
 
   Changed run() {
     collect();
@@ -58,7 +59,7 @@ private:
 
   void collect() {
     for (NodeId id : block_.nodes) {
-      wants_.emplace(id, kernel_wants(function_, id, channels_));
+      wants_.emplace(id, kernel_wants(function_, id, channels_, pairs_));
       const Node &node = function_.node(id);
       const OpDef &def = op_def(node.op);
       for (ValueId r : node.results)
@@ -109,6 +110,7 @@ private:
   Function &function_;
   Block &block_;
   int64_t channels_;
+  bool pairs_;
   std::map<NodeId, KernelWants> wants_;
   std::map<ValueId, std::vector<Use>> uses_;
   std::map<ValueId, State> state_;
@@ -211,7 +213,7 @@ void BlockLayout::share_halos(NodeId id) {
 }
 
 Layout BlockLayout::layout_of(ValueId v, bool blocked) {
-  Layout out = blocked ? blocked_layout(channels_) : Layout();
+  Layout out = blocked ? blocked_layout(function_.type(v), channels_) : Layout();
   const Padding &halo = state_[v].halo[blocked];
   for (size_t d = 0; d < halo.lo.size(); ++d)
     if (halo.lo[d] || halo.hi[d])
@@ -412,7 +414,7 @@ Changed layout(Module &module, PassContext &context) {
     std::vector<Block *> blocks = kernel_blocks(function);
     Changed here = Changed::no;
     for (Block *block : blocks)
-      here |= BlockLayout(module, function, *block, context.flags.block).run();
+      here |= BlockLayout(module, function, *block, context.flags).run();
     if (here == Changed::yes)
       function.compact();
     changed |= here;

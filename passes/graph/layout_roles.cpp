@@ -42,13 +42,19 @@ bool all_static(const Attrs &attrs, std::string_view name) {
 // few of them (then pixels) or where every channel is on its own (then these).
 enum class ConvStyle { plain, blocked, few_inputs, depthwise };
 
-ConvStyle conv_style(const Shape &x, const Shape &w, const Attrs &attrs) {
+bool is_byte_group(const TensorType &type) {
+  return type.rank() >= 3 && type.dtype == DType::u8 && type.shape[1].is_const(4);
+}
+
+ConvStyle conv_style(const TensorType &type, const Shape &w, const Attrs &attrs) {
+  const Shape &x = type.shape;
   auto channels = x[1].try_const(), outputs = w[0].try_const(),
        groups = attrs.get_dim("groups").try_const();
   if (!channels || !outputs || !groups || !all_static(attrs, "pad") || *outputs < kFewChannels)
     return ConvStyle::plain;
   if (*groups == 1)
-    return *channels < kFewChannels ? ConvStyle::few_inputs : ConvStyle::blocked;
+    return *channels < kFewChannels && !is_byte_group(type) ? ConvStyle::few_inputs
+                                                            : ConvStyle::blocked;
   return *groups == *channels && *outputs == *channels ? ConvStyle::depthwise : ConvStyle::plain;
 }
 
@@ -59,11 +65,18 @@ std::vector<int> identity_order(int rank) {
   return out;
 }
 
-// Four inputs (or steps of a window) of 8 bits lie side by side for each output: they are multiplied
-// together.
-constexpr int64_t kQuad = 4;
+// Four inputs (or steps of a window) of 8 bits, or two of bf16, lie side by side for each output: they
+// are multiplied together.
+constexpr int64_t kQuad = 4, kPair = 2;
 
-Layout conv_weights(ConvStyle style, const TensorType &type, int64_t block) {
+int64_t group_of(const TensorType &weights, int dim, bool pairs) {
+  auto inputs = weights.shape[size_t(dim)].try_const();
+  if (weights.dtype == DType::i8)
+    return kQuad;
+  return pairs && weights.dtype == DType::bf16 && inputs && *inputs % kPair == 0 ? kPair : 1;
+}
+
+Layout conv_weights(ConvStyle style, const TensorType &type, int64_t block, bool pairs) {
   Layout out;
   DType dtype = type.dtype;
   int rank = type.rank();
@@ -78,8 +91,8 @@ Layout conv_weights(ConvStyle style, const TensorType &type, int64_t block) {
     for (int d = 2; d < rank; ++d)
       out.order.push_back(d);
     out.order.push_back(1);
-  } else if (style == ConvStyle::blocked && dtype == DType::i8) { // [O/16][I/4][H][W][16 o][4 i]
-    out.blocks = {{0, block}, {1, kQuad}};
+  } else if (int64_t group = group_of(type, 1, pairs); style == ConvStyle::blocked && group > 1) {
+    out.blocks = {{0, block}, {1, group}}; // [O/16][I/4][H][W][16 o][4 i]
     return out;
   } else if (style == ConvStyle::blocked) { // [O/16][I/16][H][W][16 i][16 o]
     out.blocks.push_back({1, block});
@@ -88,9 +101,10 @@ Layout conv_weights(ConvStyle style, const TensorType &type, int64_t block) {
   return out;
 }
 
-void conv_wants(const Function &function, const Inside &root, int64_t block, KernelWants &out) {
-  const Shape &x = function.type(root.node->operands[0]).shape,
-              &w = function.type(root.node->operands[1]).shape;
+void conv_wants(const Function &function, const Inside &root, int64_t block, bool pairs,
+                KernelWants &out) {
+  const TensorType &x = function.type(root.node->operands[0]);
+  const Shape &w = function.type(root.node->operands[1]).shape;
   const Attrs &attrs = root.node->attrs;
   ConvStyle style = conv_style(x, w, attrs);
   int input = root.outer[0], weights = root.outer[1];
@@ -100,7 +114,7 @@ void conv_wants(const Function &function, const Inside &root, int64_t block, Ker
     if (weights >= 0) {
       out.operands[size_t(weights)] = Want::weights;
       out.packed[size_t(weights)] = conv_weights(
-          style, function.type(root.node->operands[1]), block);
+          style, function.type(root.node->operands[1]), block, pairs && x.dtype == DType::bf16);
     }
   }
   if (root.outer.size() > 2 && root.outer[2] >= 0)
@@ -172,7 +186,8 @@ void transposed_conv_wants(const Function &function, const Inside &root, int64_t
   out.padding = transposed_padding(w, attrs);
 }
 
-void dot_wants(const Function &function, const Inside &root, int64_t block, KernelWants &out) {
+void dot_wants(const Function &function, const Inside &root, int64_t block, bool pairs,
+               KernelWants &out) {
   int b = root.outer[1];
   if (b < 0)
     return;
@@ -192,8 +207,10 @@ void dot_wants(const Function &function, const Inside &root, int64_t block, Kern
     std::swap(layout.order[size_t(columns)], layout.order[size_t(columns) - 1]);
   }
   layout.blocks = {{columns, block}};
-  if (type.dtype == DType::i8) // [N / 16][K / 4][16][4]
-    layout.blocks.push_back({transposed ? type.rank() - 1 : type.rank() - 2, kQuad});
+  int depth = transposed ? type.rank() - 1 : type.rank() - 2;
+  pairs = pairs && function.type(root.node->operands[0]).dtype == DType::bf16;
+  if (int64_t group = group_of(type, depth, pairs); group > 1) // [N / 16][K / 4][16][4]
+    layout.blocks.push_back({depth, group});
   out.operands[size_t(b)] = Want::weights;
 }
 
@@ -276,19 +293,21 @@ void lower_wants(const Function &function, const Node &outer, const Node &root,
 } // namespace
 
 bool can_block(const TensorType &type) {
+  if (is_byte_group(type))
+    return type.rank() <= 5;
   if (type.rank() < 3 || type.rank() > 5 || (!is_float(type.dtype) && type.dtype != DType::u8))
     return false;
   auto channels = type.shape[1].try_const();
   return channels && *channels >= kFewChannels;
 }
 
-Layout blocked_layout(int64_t block) {
+Layout blocked_layout(const TensorType &type, int64_t block) {
   Layout out;
-  out.blocks.push_back({1, block});
+  out.blocks.push_back({1, is_byte_group(type) ? kQuad : block});
   return out;
 }
 
-KernelWants kernel_wants(const Function &function, NodeId id, int64_t block) {
+KernelWants kernel_wants(const Function &function, NodeId id, int64_t block, bool pairs) {
   const Node &node = function.node(id);
   KernelWants out;
   out.operands.assign(node.operands.size(), Want::exact);
@@ -349,12 +368,12 @@ KernelWants kernel_wants(const Function &function, NodeId id, int64_t block) {
   });
   if (root.node->op == Op::conv && keeps_shape) {
     set_all(out, Want::match);
-    conv_wants(function, root, block, out);
+    conv_wants(function, root, block, pairs, out);
   } else if (root.node->op == Op::conv_transpose && keeps_shape) {
     set_all(out, Want::match);
     transposed_conv_wants(function, root, block, out);
   } else if (root.node->op == Op::dot) {
-    dot_wants(function, root, block, out);
+    dot_wants(function, root, block, pairs, out);
   } else if (def.has(kReduction)) {
     out.makes = Makes::any;
     set_all(out, Want::any);

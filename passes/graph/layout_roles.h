@@ -39,11 +39,13 @@ struct KernelWants {
   int spaced = -1;
 };
 
-// For a node of a block; `block` is the number of channels in a block.
-KernelWants kernel_wants(const Function &function, NodeId node, int64_t block);
+// For a node of a block; `block` is the number of channels in a block, and with `pairs` products of
+// bf16 are added two by two.
+KernelWants kernel_wants(const Function &function, NodeId node, int64_t block, bool pairs);
 
 // Whether channels (dim 1) of values of this type may be blocked at all.
 bool can_block(const TensorType &type);
-Layout blocked_layout(int64_t block);
+// Four channels of bytes are a block of their own.
+Layout blocked_layout(const TensorType &type, int64_t block);
 
 } // namespace kiln

@@ -7,6 +7,8 @@
 // read. A cost model in clock cycles of one worker decides for each convolution. Transformed weights
 // are constants as long as all of them stay within kGrowth of the module's; the rest is transformed
 // in every run, which pays where an image has many tiles.
+#include "passes/graph/winograd.h"
+
 #include "passes/graph/rewrite.h"
 
 #include "ir/ops/op.h"
@@ -222,6 +224,18 @@ void rewrite(Sweep &s, NodeId id, const Form &form, const Shapes &shapes, const 
 }
 
 } // namespace
+
+double winograd_gain(const Function &function, const Node &conv, const PassFlags &flags) {
+  auto shapes = suitable(function, conv);
+  if (!shapes || flags.winograd == Winograd::off || !flags.blocked_layouts)
+    return 1;
+  Costs costs(flags);
+  double direct = costs.direct(*shapes), best = direct;
+  for (int64_t tile : {2, 4})
+    if (flags.winograd == Winograd::automatic || tile == (flags.winograd == Winograd::two ? 2 : 4))
+      best = std::min(best, costs.transformed(*shapes, tile, true));
+  return direct / best;
+}
 
 Changed winograd(Module &module, PassContext &context) {
   if (context.flags.winograd == Winograd::off || !context.flags.blocked_layouts)

@@ -39,7 +39,7 @@ void schedule(Kernel &kernel, const MachineDesc &machine, const ScheduleOptions 
 bool simplify_kernel(Kernel &kernel);
 // Two perfectly nested loops become one where every index allows it: x[i*N + j] over i, j is x[ij].
 bool collapse_loops(Kernel &kernel);
-// Four neighbouring products of u8 and i8 become one dot4, where the machine has it.
+// Neighbouring products become dots (ir/kernel/dot.h), where the machine has them.
 bool dot_products(Kernel &kernel, const MachineDesc &machine);
 // Register tiles: unroll and jam over rows and columns of an accumulator, vectors along the
 // columns.

@@ -10,6 +10,7 @@
 //     for r in 0..6 unroll {
 //       let a: f32x16 = broadcast(a[...], 16)
 //       for c in 0..4 unroll { acc[4*r + c] = fma(a, col[c], acc[4*r + c]) } } } }
+#include "ir/kernel/dot.h"
 #include "passes/kernel/tile_depth.h"
 #include "passes/kernel/tile_prefetch.h"
 
@@ -536,8 +537,7 @@ private:
   }
 
   void hoist_operands(Expr &e, std::vector<Hoisted> &columns, std::vector<Hoisted> &scalars) {
-    bool of_dot4 = e.is(Expr::Kind::load) && (e.lanes == 4 * nest_.lanes || e.lanes == 4);
-    if ((e.lanes == nest_.lanes || of_dot4) && is_loaded_input(e)) {
+    if ((e.lanes == nest_.lanes || is_dot_load(e, nest_.lanes)) && is_loaded_input(e)) {
       bool row = varies_by_row(e), column = varies_by_column(e);
       if (!row && rows_.size > 1 && (column || column_count() == 1)) {
         Symbol name = hoist(columns, e, "col", names_);

@@ -1,5 +1,7 @@
 #include "passes/kernel/tile_nest.h"
 
+#include "ir/kernel/dot.h"
+
 #include <algorithm>
 
 namespace kiln {
@@ -19,7 +21,7 @@ constexpr int64_t kMinDotTrips = 16;
 
 struct BodyFacts {
   bool well_formed = true;
-  int accumulators = 0;
+  int accumulators = 0, dot_width = 0;
   std::unordered_set<Symbol> tiles;
   std::vector<Expr> reduce_loads, other_loads; // of buffers, not of accumulators
   std::vector<Stmt> stores;                    // to buffers
@@ -29,9 +31,9 @@ struct BodyFacts {
 
 void add_loads(const Expr &e, bool in_reduce, BodyFacts &facts) {
   visit_exprs(e, [&](const Expr &x) {
-    bool of_dot4 = x.is(Expr::Kind::load) && x.lanes == 4;
-    if (x.lanes != 1 && !of_dot4)
+    if (x.lanes != 1 && !is_dot_load(x, 1))
       facts.well_formed = false;
+    facts.dot_width = std::max(facts.dot_width, dot_width(x));
     if (x.is(Expr::Kind::load) && !facts.tiles.count(x.name))
       (in_reduce ? facts.reduce_loads : facts.other_loads).push_back(x);
     if (x.is(Expr::Kind::gather) && in_reduce)
@@ -126,9 +128,9 @@ bool suits_as_vector(TileNest &nest, size_t at, const BodyFacts &facts, VectorFo
     if (!step || step->depends_on(loop.name))
       return false;
     used |= !step->is_const(0);
-    // An operand of dot4 has four elements for each lane.
+    // An operand of a dot has a few elements for each lane.
     if (step->is_const(0) || step->is_const(e.lanes) ||
-        (e.lanes == 4 && step->is_const(1) && !e.stride.is_const(1)))
+        (e.lanes > 1 && step->is_const(1) && !e.stride.is_const(1)))
       continue;
     if (e.lanes != 1 || form == VectorForm::contiguous)
       return false;
@@ -387,6 +389,7 @@ std::optional<TileNest> find_tile_nest(const Stmt &outermost, const MachineDesc 
   if (!facts.well_formed || facts.bounds.empty() || facts.stores.empty())
     return std::nullopt;
   nest.accumulators = std::max(1, facts.accumulators);
+  nest.splits_operands = facts.dot_width == 4 && machine.byte_dots == ByteDots::pairs;
 
   for (VectorForm form : {VectorForm::contiguous, VectorForm::packed, VectorForm::strided_loads,
                           VectorForm::strided_stores}) {

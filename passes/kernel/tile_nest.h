@@ -25,6 +25,7 @@ struct TileNest {
   bool has_scalar_operand = false; // a load in the reduction is the same in every column
   bool reuses_rows = false;        // a vector load in the reduction is the same in every row
   int accumulators = 1;
+  bool splits_operands = false; // of dots, into two registers each
   // Operands that lie across the vector loop, copied so that they lie along it: x[n*K + k] to p[k*W
   // + n].
   std::vector<Expr> packed;

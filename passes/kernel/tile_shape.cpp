@@ -79,6 +79,8 @@ bool fits(int64_t rows, int64_t vectors, const TileNest &nest, const MachineDesc
     return vectors * nest.accumulators <= m.vector_registers / 8;
   if (!nest.has_scalar_operand) // each row brings its own vectors
     return tile + vectors + rows + 2 <= m.vector_registers * 3 / 4 || tile <= 4;
+  if (nest.splits_operands)
+    return tile + 2 * (vectors + 1) + 1 <= m.vector_registers;
   int64_t used = tile + vectors + 1 + (m.has_fma ? 0 : 1);
   return used <= m.vector_registers - (vectors >= 3 || has_short_steps(nest) ? 2 : 1);
 }

@@ -1,6 +1,6 @@
 #include "passes/kernel/vector_expr.h"
 
-#include "ir/kernel/dot4.h"
+#include "ir/kernel/dot.h"
 
 #include <algorithm>
 
@@ -107,13 +107,36 @@ std::optional<Expr> vector_load(const Expr &e, const VectorContext &c) {
   return out;
 }
 
-// Four vectors that lie one after the other, element by element: [4][lanes] to [lanes][4].
+Expr joined(Expr a, Expr b) {
+  Expr out;
+  out.kind = Expr::Kind::concat;
+  out.dtype = a.dtype;
+  out.lanes = a.lanes + b.lanes;
+  out.args = {std::move(a), std::move(b)};
+  return out;
+}
+
+// Four vectors that lie one after the other, or further apart, element by element: [4][lanes] to
+// [lanes][4].
 Expr interleaved(const Expr &e, int lanes) {
   Expr all = e;
   all.lanes = 4 * lanes;
   all.stride = 1;
-  if (e.count)
+  if (!e.stride.is_const(lanes)) {
+    std::vector<Expr> parts;
+    for (int64_t k = 0; k < 4; ++k) {
+      Expr part = e;
+      part.lanes = lanes;
+      part.stride = 1;
+      part.index += e.stride * Dim(k);
+      part.count.reset();
+      bool there = !e.count || k < e.count->try_const().value_or(4);
+      parts.push_back(there ? part : kb::integer(e.dtype, 0, lanes));
+    }
+    all = joined(joined(parts[0], parts[1]), joined(parts[2], parts[3]));
+  } else if (e.count) {
     all.count = *e.count * Dim(lanes);
+  }
   Expr out;
   out.kind = Expr::Kind::shuffle;
   out.dtype = e.dtype;
@@ -126,19 +149,21 @@ Expr interleaved(const Expr &e, int lanes) {
   return out;
 }
 
-// Four elements for each lane, where they lie one after the other; or the same four for all.
-std::optional<Expr> quad_lanes(const Expr &e, const VectorContext &c) {
+// The operand of a dot: `width` elements for each lane, where they lie one after the other; or the
+// same few for all.
+std::optional<Expr> dot_lanes(const Expr &e, int width, const VectorContext &c) {
   if (is_uniform(e, c))
     return e;
   auto step = e.is(Expr::Kind::load) && !c.tiles.count(e.name) ? lane_step(e.index, c) : std::nullopt;
-  if (step && step->is_const(1) && e.stride.is_const(c.lanes) && !c.count)
+  bool window = !e.stride.is_const(1) && e.stride.is_const() && (!e.count || e.count->is_const());
+  if (width == 4 && step && step->is_const(1) && window && !c.count)
     return interleaved(e, c.lanes);
-  if (!step || !step->is_const(4) || !e.stride.is_const(1) || e.count)
+  if (!step || !step->is_const(width) || !e.stride.is_const(1) || e.count)
     return std::nullopt;
   Expr out = e;
-  out.lanes = 4 * c.lanes;
+  out.lanes = width * c.lanes;
   if (c.count && !(c.may_overread && c.may_overread(out)))
-    out.count = *c.count * Dim(4);
+    out.count = *c.count * Dim(width);
   return out;
 }
 
@@ -149,8 +174,8 @@ std::optional<Expr> vector_expr(const Expr &e, const VectorContext &c) {
     return std::nullopt;
   if (is_uniform(e, c))
     return kb::broadcast(e, c.lanes);
-  if (is_dot4(e)) {
-    auto a = quad_lanes(e.args[0], c), b = quad_lanes(e.args[1], c);
+  if (int width = dot_width(e)) {
+    auto a = dot_lanes(e.args[0], width, c), b = dot_lanes(e.args[1], width, c);
     auto sum = vector_expr(e.args[2], c);
     if (!sum || !a || !b)
       return std::nullopt;

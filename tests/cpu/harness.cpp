@@ -1,6 +1,5 @@
 #include "tests/cpu/harness.h"
 
-#include "codegen/dot4.h"
 
 #include <catch2/catch.hpp>
 
@@ -182,13 +181,8 @@ Bytes exchange(const cpu::CodeImage &image, const Run &run) {
 std::vector<MachineDesc> runnable_machines() {
 #if defined(__x86_64__)
   std::vector<MachineDesc> out;
-  __builtin_cpu_init();
   for (const MachineDesc &machine : cpu_machines()) {
-    bool runs = machine.name == "x86-64-v2"   ? __builtin_cpu_supports("x86-64-v2")
-                : machine.name == "x86-64-v3" ? __builtin_cpu_supports("x86-64-v3")
-                : machine.name == "x86-64-v4" ? __builtin_cpu_supports("x86-64-v4")
-                : has_dot4(machine)           ? __builtin_cpu_supports("avx512vnni")
-                                              : has_emulator();
+    bool runs = is_x86(machine) ? runs_here(machine) : has_emulator();
     if (runs)
       out.push_back(machine);
   }
@@ -208,7 +202,7 @@ cpu::CodeImage compile(const Program &program, const MachineDesc &machine,
 
 Run execute(const cpu::CodeImage &image, Run run) {
 #if defined(__x86_64__)
-  if (image.target == "aarch64")
+  if (image.target.starts_with("aarch64"))
     return execute_emulated(image, std::move(run));
 #endif
   return execute_here(image, std::move(run));

@@ -97,6 +97,47 @@ Kernel quantised_matmul(Dim m, Dim n, int64_t k, Symbols dims) {
   return out;
 }
 
+// As quantised_matmul(), with pairs of bf16.
+Kernel paired_matmul(Dim m, Dim n, int64_t k, Symbols dims) {
+  Kernel out = start("paired_matmul", std::move(dims));
+  buffer(out, "a", DType::bf16, m * Dim(k), Access::in);
+  buffer(out, "b", DType::bf16, ceildiv(n, 16) * Dim(k * 16), Access::in, true);
+  buffer(out, "c", kF, m * n, Access::out);
+  Dim depth = s("ko") * Dim(2) + s("ki");
+  Dim at_b = (s("no") * Dim(k / 2) + s("ko")) * Dim(32) + s("ni") * Dim(2) + s("ki");
+  Expr term = mul(convert(kF, ld("a", DType::bf16, s("m") * Dim(k) + depth)),
+                  convert(kF, ld("b", DType::bf16, at_b)));
+  std::vector<Stmt> body{reg("acc"), st("acc", 0, number(kF, 0)),
+                         red("ko", k / 2, {red("ki", 2, {accumulate("acc", term)})}),
+                         st("c", s("m") * n + s("no") * Dim(16) + s("ni"), ld("acc", kF, 0))};
+  Stmt lanes = par("ni", kiln::min(Dim(16), n - s("no") * Dim(16)), body);
+  out.body = {par("m", m, {par("no", ceildiv(n, 16), {lanes})})};
+  out.flops = Dim(2 * k) * m * n;
+  return out;
+}
+
+// A window of `width` by 3 over u8[C/16][H][W][16], weights i8[C/16][3][16][4].
+Kernel quantised_depthwise(int64_t channels, int64_t h, int64_t w, int64_t width) {
+  Kernel out = start("quantised_depthwise", {});
+  int64_t oh = h - 2, ow = w - width + 1;
+  buffer(out, "x", DType::u8, channels * h * w, Access::in);
+  buffer(out, "w", DType::i8, channels * 12, Access::in, true);
+  buffer(out, "y", DType::i32, channels * oh * ow, Access::out);
+  Dim block = s("co"), lane = s("ci");
+  Dim at = ((block * Dim(h) + s("oh") + s("kh")) * Dim(w) + s("ow") + s("kw")) * Dim(16) + lane;
+  Expr term = mul(convert(DType::i32, ld("x", DType::u8, at)),
+                  convert(DType::i32, ld("w", DType::i8, (block * Dim(3) + s("kh")) * Dim(64) +
+                                                             lane * Dim(4) + s("kw"))));
+  std::vector<Stmt> body{
+      reg("acc", DType::i32), st("acc", 0, constant(DType::i32, 0)),
+      red("kh", 3, {red("kw", width, {accumulate("acc", term)})}),
+      st("y", ((block * Dim(oh) + s("oh")) * Dim(ow) + s("ow")) * Dim(16) + lane,
+         ld("acc", DType::i32, 0))};
+  out.body = {par("co", channels / 16, {par("oh", oh, {par("ow", ow, {par("ci", 16, body)})})})};
+  out.flops = Dim(2 * 3 * width * channels * oh * ow);
+  return out;
+}
+
 Kernel matmul_transposed(Dim batch, Dim m, Dim n, Dim k, Symbols dims) {
   Kernel out = start("matmul_transposed", std::move(dims));
   buffer(out, "a", kF, batch * m * k, Access::in);

@@ -12,6 +12,8 @@ using Symbols = std::vector<Symbol>;
 Kernel matmul(Dim m, Dim n, Dim k, bool panels, DType dtype = DType::f32, Symbols dims = {});
 // c[m, n] = sum a[m, k] * b[k, n], u8 by i8 in i32; b in panels of 16 columns by 4 rows, k % 4 == 0.
 Kernel quantised_matmul(Dim m, Dim n, int64_t k, Symbols dims = {});
+Kernel paired_matmul(Dim m, Dim n, int64_t k, Symbols dims = {}); // of bf16
+Kernel quantised_depthwise(int64_t channels, int64_t h, int64_t w, int64_t width);
 // c[b, m, n] = sum a[b, m, k] * t[b, n, k]
 Kernel matmul_transposed(Dim batch, Dim m, Dim n, Dim k, Symbols dims = {});
 

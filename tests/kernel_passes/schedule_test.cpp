@@ -3,7 +3,7 @@
 #define CATCH_CONFIG_MAIN
 #include <catch2/catch.hpp>
 
-#include "ir/kernel/dot4.h"
+#include "ir/kernel/dot.h"
 #include "passes/kernel/rewrite.h"
 #include "passes/kernel/schedule.h"
 #include "tests/kernel_passes/naive.h"
@@ -82,10 +82,36 @@ TEST_CASE("matmul of quantised operands") {
   for (auto [m, n, k] : {std::tuple(1, 16, 8), {5, 40, 12}, {14, 64, 36}, {7, 130, 4}, {29, 3, 20}})
     check(naive::quantised_matmul(m, n, k));
   check(naive::quantised_matmul(dim("M"), 48, 16, {sym("M")}), {9});
-  Kernel k = naive::quantised_matmul(6, 48, 16);
-  schedule(k, *find_machine("x86-64-v4+avx512vnni"));
+  for (const MachineDesc &machine : cpu_machines()) {
+    Kernel k = naive::quantised_matmul(6, 48, 16);
+    schedule(k, machine);
+    int dots = 0;
+    visit_exprs(k.body, [&](const Expr &e) {
+      dots += dot_width(e) == 4 && e.lanes == machine.lanes(DType::i32);
+    });
+    INFO(machine.name);
+    CHECK(dots > 0);
+  }
+}
+TEST_CASE("depthwise windows of quantised operands") {
+  for (int64_t width : {2, 3, 4})
+    check(naive::quantised_depthwise(16, 5, 9, width));
+  for (const MachineDesc &machine : cpu_machines()) {
+    Kernel k = naive::quantised_depthwise(32, 5, 9, 3);
+    schedule(k, machine);
+    int dots = 0;
+    visit_exprs(k.body, [&](const Expr &e) { dots += dot_width(e) == 4; });
+    INFO(machine.name);
+    CHECK(dots > 0);
+  }
+}
+TEST_CASE("matmul of pairs of bf16") {
+  for (auto [m, n, k] : {std::tuple(1, 16, 8), {5, 40, 12}, {14, 64, 36}, {7, 130, 4}, {29, 3, 20}})
+    check(naive::paired_matmul(m, n, k), {}, {1e-4, true});
+  Kernel k = naive::paired_matmul(6, 48, 16);
+  schedule(k, *find_machine("x86-64-v4+avx512vnni+avx512bf16"));
   int dots = 0;
-  visit_exprs(k.body, [&](const Expr &e) { dots += is_dot4(e) && e.lanes == 16; });
+  visit_exprs(k.body, [&](const Expr &e) { dots += dot_width(e) == 2 && e.lanes == 16; });
   CHECK(dots > 0);
 }
 TEST_CASE("matmul of activations") {
