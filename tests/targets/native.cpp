@@ -103,16 +103,9 @@ private:
 
 std::vector<std::unique_ptr<Target>> native_targets() {
   std::vector<std::unique_ptr<Target>> out;
-  std::string best = host_machine().name;
-  for (MachineDesc &machine : cpu_machines()) {
-    bool same_family = machine.triple == host_machine().triple;
-    if (!same_family)
-      continue;
-    bool last = machine.name == best;
-    out.push_back(std::make_unique<NativeTarget>(std::move(machine)));
-    if (last)
-      break;
-  }
+  for (MachineDesc &machine : cpu_machines())
+    if (runs_here(machine))
+      out.push_back(std::make_unique<NativeTarget>(std::move(machine)));
   return out;
 }
 
