@@ -138,6 +138,11 @@ const Importer::Produced *Importer::find(std::string_view name) const {
   return nullptr;
 }
 
+const Val *Importer::value_named(std::string_view name) const {
+  const Produced *p = find(name);
+  return p && !p->value.failed ? &p->value : nullptr;
+}
+
 bool Importer::define(std::string_view name, Produced produced) {
   std::string where = produced.where;
   auto [it, fresh] = scopes_.back().values.emplace(name, std::move(produced));
@@ -299,6 +304,8 @@ void Importer::uses_of(const NodeView &node, int depth, std::vector<std::string_
   if (depth >= kMaxGraphDepth)
     return;
   for (const AttributeView &a : node.attributes) {
+    if (node.op_type == "Gradient" && a.name == "y") // a tensor by its name
+      out.push_back(a.s);
     if (a.type != AttrType::graph)
       continue;
     auto graph = read_graph(a.message, budget_);

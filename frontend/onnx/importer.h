@@ -55,6 +55,8 @@ public:
   WireBudget &budget() { return budget_; }
   ExternalFiles &files() { return files_; }
   int64_t opset(std::string_view domain) const;
+  // The value of that name where the node being imported stands; null where there is none.
+  const Val *value_named(std::string_view name) const;
   // A warning at the node being imported.
   void warn(std::string message);
 

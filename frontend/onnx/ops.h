@@ -37,6 +37,10 @@ const OnnxOp *find_onnx_op(std::string_view domain, std::string_view name);
 #undef KILN_ONNX_UNARY
 #undef KILN_ONNX_BINARY
 
+// The node with other operands (those left out are empty) by the handler of another operator, which sees the
+// default domain's opset and the node's attributes and results.
+Status import_as(OnnxNode &n, std::vector<Val> operands, Handler handler);
+
 // A convolution of operands x, w and perhaps a bias, with the node's attributes. Sizes are those of the
 // node's first operand, which x has too.
 Result<Val> convolve(OnnxNode &n, const std::vector<Val> &operands);
@@ -46,6 +50,9 @@ Result<Val> convolve(OnnxNode &n, const std::vector<Val> &operands);
 Result<Val> rotate_pairs(OnnxNode &n, const Val &x, const Val &cosines, const Val &sines, bool interleaved);
 // The rows of table[P, A] at positions[B, L], as [B, L, 1, A].
 Result<Val> angles_at(OnnxNode &n, const Val &table, const Val &positions);
+
+// An average pool of codes whose channels come first.
+Status qlinear_average_pool(OnnxNode &n);
 
 // Scan of opset 8.
 Status import_batch_scan(OnnxNode &n);

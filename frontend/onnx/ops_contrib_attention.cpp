@@ -1,5 +1,5 @@
-// The attentions of com.microsoft: Attention (one product for queries, keys and values) and
-// MultiHeadAttention (three operands), with their masks.
+// The attentions of com.microsoft: Attention (one product for queries, keys and values),
+// MultiHeadAttention (three operands, or packed ones) and its form for decoders, with their masks.
 #include "frontend/onnx/ops.h"
 
 #include <fmt/format.h>
@@ -31,6 +31,7 @@ struct Heads {
 
 struct Masks {
   std::optional<Val> keys; // a number for each key that is seen: [B] lengths, or [B, S], [B, L, S], [B, 1, L, S] of 0 and 1
+  bool starts = false;     // `keys` is [2 B]: where each sample ends, then where each begins
   std::optional<Val> bias; // added to the scores
   double filter = -10000;  // added where a key is hidden
   bool causal = false;
@@ -40,9 +41,11 @@ struct Masks {
 // `keys` is the operand that masks keys; operand 5 is added to the scores in both operators.
 Status read_masks(OnnxNode &n, size_t keys, Masks &masks) {
   if (n.has(keys)) {
-    if (n.rank(keys) == 1 && n.shape(keys)[0] != n.shape(0)[0])
-      return Error{"masks of starts and ends are not supported"};
+    const Dim &batch = n.shape(0)[0];
+    if (n.rank(keys) == 1 && n.shape(keys)[0] != batch && n.shape(keys)[0] != Dim(2) * batch)
+      return Error{fmt::format("a mask {} for {} samples is not supported", n.in(keys).type.text(), batch.text())};
     masks.keys = n.in(keys);
+    masks.starts = n.rank(keys) == 1 && n.shape(keys)[0] != batch;
   }
   if (n.has(5))
     masks.bias = n.in(5);
@@ -61,11 +64,21 @@ Result<Val> penalty(OnnxNode &n, const Masks &masks, const Val &scores) {
   const Dim &keys = scores.dim(3);
   Val seen;
   if (mask.rank() == 1) {
-    KILN_TRY(lengths, convert(n.emitter(), mask, DType::i64));
-    KILN_TRY(each, reshape(n.emitter(), lengths, {mask.dim(0), 1, 1, 1}));
+    Emitter &e = n.emitter();
+    const Dim &batch = scores.dim(0);
+    KILN_TRY(numbers, convert(e, mask, DType::i64));
+    KILN_TRY(ends, slice_axis(e, numbers, 0, 0, batch));
+    KILN_TRY(end, reshape(e, ends, {batch, 1, 1, 1}));
     KILN_TRY(key, positions(n, {1, 1, 1, keys}, 3));
-    KILN_TRY(inside, n.emit(Op::lt, {key, each}));
+    KILN_TRY(inside, n.emit(Op::lt, {key, end}));
     seen = inside;
+    if (masks.starts) {
+      KILN_TRY(starts, slice_axis(e, numbers, 0, batch, batch));
+      KILN_TRY(start, reshape(e, starts, {batch, 1, 1, 1}));
+      KILN_TRY(after, n.emit(Op::ge, {key, start}));
+      KILN_TRY(both, n.emit(Op::logical_and, {inside, after}));
+      seen = both;
+    }
   } else {
     Shape shape = mask.type.shape;
     if (shape.size() == 2)
@@ -118,6 +131,37 @@ Result<Val> attend(OnnxNode &n, const Heads &heads, double scale, const Masks &m
   return reshape(e, turned, {out.dim(0), out.dim(2), out.dim(1) * out.dim(3)});
 }
 
+// Part i of [B, L, H, count, E] as [B, L, H * E].
+Result<Val> packed_part(OnnxNode &n, const Val &x, int64_t count, int64_t i) {
+  auto heads = x.rank() == 5 ? x.dim(2).try_const() : std::nullopt, size = x.rank() == 5 ? x.dim(4).try_const() : std::nullopt;
+  if (!heads || !size || !x.dim(3).is_const(count))
+    return Error{fmt::format("{} is not [B, L, H, {}, E]", x.type.text(), count)};
+  KILN_TRY(part, slice_axis(n.emitter(), x, 3, i, 1));
+  return reshape(n.emitter(), part, {x.dim(0), x.dim(1), Dim(*heads * *size)});
+}
+
+// Queries, keys and values, which may be one operand, or two.
+Result<std::vector<Val>> three_operands(OnnxNode &n) {
+  std::vector<Val> out;
+  if (!n.has(1)) {
+    for (int64_t i = 0; i < 3; ++i) {
+      KILN_TRY(part, packed_part(n, n.in(0), 3, i));
+      out.push_back(part);
+    }
+    return out;
+  }
+  if (n.rank(0) != 3)
+    return Error{fmt::format("its queries must be [B, L, H * E], not {}", n.in(0).type.text())};
+  if (n.has(2))
+    return std::vector<Val>{n.in(0), n.in(1), n.in(2)};
+  out.push_back(n.in(0));
+  for (int64_t i = 0; i < 2; ++i) {
+    KILN_TRY(part, packed_part(n, n.in(1), 2, i));
+    out.push_back(part);
+  }
+  return out;
+}
+
 } // namespace
 
 Status import_contrib_attention(OnnxNode &n) {
@@ -125,7 +169,9 @@ Status import_contrib_attention(OnnxNode &n) {
   int64_t heads = n.get_int("num_heads", 0);
   if (n.get_flag("do_rotary", false))
     return Error{"do_rotary is not supported"};
-  n.ignore({"past_present_share_buffer", "rotary_embedding_dim"});
+  n.ignore({"rotary_embedding_dim"});
+  if (n.get_flag("past_present_share_buffer", false))
+    return Error{"a cache that is written into (past_present_share_buffer) is not supported; export without it"};
   if (n.rank(0) != 3 || n.rank(1) != 2)
     return Error{"its operands must be [B, L, D] and [D, 3 * H * E]"};
   auto width = n.shape(1)[1].try_const();
@@ -181,9 +227,10 @@ Status import_contrib_attention(OnnxNode &n) {
 
 Status import_multi_head_attention(OnnxNode &n) {
   int64_t heads = n.get_int("num_heads", 0);
-  if (!n.has(1) || !n.has(2) || n.rank(0) != 3)
-    return Error{"packed queries, keys and values are not supported; give three operands"};
-  Val parts[3] = {n.in(0), n.in(1), n.in(2)};
+  if (n.has(8) || n.has(9))
+    return Error{"a cache that is written into (past_sequence_length, cache_indirection) is not supported; export without it"};
+  KILN_TRY(operands, three_operands(n));
+  Val parts[3] = {operands[0], operands[1], operands[2]};
   if (n.has(3)) {
     int64_t from = 0;
     for (Val &part : parts) {
@@ -216,6 +263,27 @@ Status import_multi_head_attention(OnnxNode &n) {
   if (n.wants(2))
     n.set(2, parts[2]);
   return Unit{};
+}
+
+// The same of one query for each head: query (or all three side by side), key, value, mask, bias of the
+// scores, pasts, what sharing a cache needs, and the bias of the operands.
+Status import_decoder_masked_multi_head_attention(OnnxNode &n) {
+  if (n.get_flag("past_present_share_buffer", false) || n.has(7) || n.has(9))
+    return Error{"a cache that is written into (past_present_share_buffer, past_sequence_length, cache_indirection) is not "
+                 "supported; export without it"};
+  n.ignore({"output_qk"});
+  auto given = [&](size_t i) { return n.has(i) ? n.in(i) : Val{}; };
+  Val parts[3] = {n.in(0), given(1), given(2)};
+  if (!n.has(1)) {
+    auto width = n.rank(0) == 3 ? n.shape(0)[2].try_const() : std::nullopt;
+    if (!width || *width % 3 != 0)
+      return Error{fmt::format("{} is not queries, keys and values side by side", n.in(0).type.text())};
+    for (int64_t i = 0; i < 3; ++i) {
+      KILN_TRY(part, slice_axis(n.emitter(), n.in(0), 2, i * *width / 3, *width / 3));
+      parts[i] = part;
+    }
+  }
+  return import_as(n, {parts[0], parts[1], parts[2], given(10), given(3), given(4), given(5), given(6)}, import_multi_head_attention);
 }
 
 } // namespace kiln::onnx

@@ -1,5 +1,5 @@
 // Quantised operators of com.microsoft: the ordinary operator between dequantize and quantize, which is
-// what passes look for; and weights of a few bits, which are unpacked while the model is read.
+// what passes look for.
 #include "frontend/onnx/ops.h"
 
 #include <fmt/format.h>
@@ -159,52 +159,103 @@ Status import_dynamic_quantize_matmul(OnnxNode &n) {
   return n.finish(Op::add, {product, n.in(4)});
 }
 
-// A[..., K] times the transpose of B[N, K], whose elements have 2, 4 or 8 bits; each block of a row has
-// a scale and a zero point (half of the range where there is none).
-Status import_matmul_nbits(OnnxNode &n) {
-  int64_t k = n.get_int("K", 0), rows = n.get_int("N", 0), bits = n.get_int("bits", 4), block = n.get_int("block_size", 0);
-  n.ignore({"accuracy_level"});
-  if (k < 1 || rows < 1 || block < 1 || (bits != 2 && bits != 4 && bits != 8))
-    return Error{fmt::format("K {}, N {}, bits {} and block_size {} do not go together", k, rows, bits, block)};
-  if (n.has(4))
-    return Error{"groups by index (g_idx) are not supported"};
-  KILN_TRY(packed, n.constant_of(1, "weights"));
-  KILN_TRY(scales, n.constant_of(2, "scales"));
-  int64_t blocks = (k + block - 1) / block, per_byte = 8 / bits, in_block = (block * bits + 7) / 8;
-  int64_t zero_bytes = (blocks * bits + 7) / 8, count = 0;
-  if (__builtin_mul_overflow(rows, k, &count) || count > (int64_t(1) << 33))
-    return Error{fmt::format("{} x {} weights are too many", rows, k)};
-  if (packed->dtype() != DType::u8 || packed->count() != rows * blocks * in_block || scales->count() != rows * blocks)
-    return Error{fmt::format("{} packed bytes and {} scales are not those of {} rows of {} blocks", packed->count(),
-                             scales->count(), rows, blocks)};
-  const Tensor *zeros = nullptr;
-  if (n.has(3)) {
-    KILN_TRY(given, n.constant_of(3, "zero points"));
-    zeros = given;
-    bool fits = zeros->dtype() == DType::u8 ? zeros->count() == rows * zero_bytes : zeros->count() == rows * blocks;
-    if (!fits)
-      return Error{fmt::format("{} zero points are not those of {} rows of {} blocks", zeros->count(), rows, blocks)};
+// condition, X, X_scale, X_zero, Y, Y_scale, Y_zero, Z_scale, Z_zero
+Status import_qlinear_where(OnnxNode &n) {
+  KILN_TRY(x, dequantized(n, 1, 2));
+  KILN_TRY(y, dequantized(n, 4, 5));
+  KILN_TRY(z, n.emit(Op::where, {n.in(0), x, y}));
+  return n.finish(requantized(n, z, 7, n.dtype(1)));
+}
+
+Status import_qlinear_reduce_mean(OnnxNode &n) {
+  std::vector<int64_t> given = n.get_ints("axes");
+  if (given.empty())
+    for (int64_t d = 0; d < n.rank(); ++d)
+      given.push_back(d);
+  KILN_TRY(axes, n.axes(given, n.rank()));
+  return unary(n, Op::reduce_mean, {{"axes", attr_ints(axes)}, {"keepdims", n.get_flag("keepdims", true)}});
+}
+
+Status qlinear_average_pool(OnnxNode &n) {
+  KILN_TRY(x, dequantized(n, 0, 1));
+  KILN_RETURN_IF_ERROR(import_as(n, {x}, import_average_pool));
+  return n.finish(requantized(n, *n.outputs()[0], 3, n.dtype(0)));
+}
+
+// A, A_zero, B, B_zero: the product in i32
+Status import_mul_integer(OnnxNode &n) {
+  Val parts[2];
+  for (size_t i : {0, 1}) {
+    KILN_TRY(wide, convert(n.emitter(), n.in(2 * i), DType::i32));
+    parts[i] = wide;
+    if (!n.has(2 * i + 1))
+      continue;
+    KILN_TRY(zero, scalar(n, 2 * i + 1));
+    KILN_TRY(point, convert(n.emitter(), zero, DType::i32));
+    KILN_TRY(centred, n.emit(Op::sub, {wide, point}));
+    parts[i] = centred;
   }
-  int64_t mask = (int64_t(1) << bits) - 1;
-  auto field = [&](const uint8_t *bytes, int64_t i) {
-    return double(bytes[i / per_byte] >> (i % per_byte * bits) & mask);
-  };
-  Tensor weights(DType::f32, {rows, k});
-  float *out = weights.data<float>();
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t b = 0; b < blocks; ++b) {
-      double zero = double(int64_t(1) << (bits - 1)), scale = scales->at_f64(r * blocks + b);
-      if (zeros)
-        zero = zeros->dtype() == DType::u8 ? field(zeros->data<uint8_t>() + r * zero_bytes, b) : zeros->at_f64(r * blocks + b);
-      const uint8_t *bytes = packed->data<uint8_t>() + (r * blocks + b) * in_block;
-      for (int64_t i = 0; i < block && b * block + i < k; ++i)
-        out[r * k + b * block + i] = float((field(bytes, i) - zero) * scale);
+  return n.finish(Op::mul, {parts[0], parts[1]});
+}
+
+Status import_reduce_sum_integer(OnnxNode &n) {
+  KILN_TRY(wide, convert(n.emitter(), n.in(0), is_unsigned_int(n.dtype(0)) ? DType::u32 : DType::i32));
+  KILN_TRY(axes, n.axes(n.get_ints("axes"), n.rank()));
+  return n.finish(Op::reduce_sum, {wide}, {{"axes", attr_ints(axes)}, {"keepdims", n.get_flag("keepdims", true)}});
+}
+
+Status import_matmul_integer16(OnnxNode &n) {
+  DType t = is_unsigned_int(n.dtype(0)) && is_unsigned_int(n.dtype(1)) ? DType::u32 : DType::i32;
+  KILN_TRY(a, convert(n.emitter(), n.in(0), t));
+  KILN_TRY(b, convert(n.emitter(), n.in(1), t));
+  return n.finish(Op::dot, {a, b});
+}
+
+// input, weights, bias, input scale, weight scale, mask, input zero, weight zero, past
+Status import_qattention(OnnxNode &n) {
+  Val operands[2];
+  for (size_t i : {0, 1}) {
+    Val scale = n.in(3 + i);
+    bool whole = element_count(scale.type.shape).is_const(1);
+    std::vector<Val> list = {n.in(i), scale};
+    if (n.has(6 + i))
+      list.push_back(n.in(6 + i));
+    for (size_t k = 1; whole && k < list.size(); ++k) {
+      KILN_TRY(one, reshape(n.emitter(), list[k], {}));
+      list[k] = one;
     }
-  KILN_TRY(b, convert(n.emitter(), n.emitter().constant(std::move(weights)), n.dtype(0)));
-  KILN_TRY(product, n.emit(Op::dot, {n.in(0), b}, {{"transpose_b", true}}));
-  if (!n.has(5))
-    return n.finish(Result<Val>(product));
-  return n.finish(Op::add, {product, n.in(5)});
+    KILN_TRY(x, n.emit(Op::dequantize, list, {{"axis", attr_int(whole ? 0 : n.rank(i) - 1)}}));
+    operands[i] = x;
+  }
+  auto given = [&](size_t i) { return n.has(i) ? n.in(i) : Val{}; };
+  return import_as(n, {operands[0], operands[1], n.in(2), given(5), given(8)}, import_contrib_attention);
+}
+
+// X, W and R (codes, [directions, inputs, 4 H]), B, lengths, h, c, P, and scale and zero point of W and R.
+// The weights are what their codes say; activations are not rounded to codes of their range.
+Status import_dynamic_quantize_lstm(OnnxNode &n) {
+  Emitter &e = n.emitter();
+  for (size_t i : {0, 1, 2, 8, 9, 10, 11})
+    if (!n.has(i))
+      return Error{fmt::format("its input {} is missing", i)};
+  std::vector<Val> operands(n.inputs().begin(), n.inputs().begin() + 8);
+  for (size_t i : {1, 2}) {
+    if (n.rank(i) != 3)
+      return Error{fmt::format("its weights {} must be [directions, inputs, 4 H]", n.in(i).type.text())};
+    Val parts[2] = {n.in(6 + 2 * i), n.in(7 + 2 * i)};
+    for (Val &part : parts) { // one for each direction, or for each direction and column
+      bool columns = part.rank() == 2 && !part.dim(1).is_const(1);
+      KILN_TRY(spread, reshape(e, part, {n.shape(i)[0], 1, columns ? n.shape(i)[2] : Dim(1)}));
+      KILN_TRY(typed, convert(e, spread, n.dtype(0)));
+      part = typed;
+    }
+    KILN_TRY(codes, convert(e, n.in(i), n.dtype(0)));
+    KILN_TRY(centred, n.emit(Op::sub, {codes, parts[1]}));
+    KILN_TRY(real, n.emit(Op::mul, {centred, parts[0]}));
+    KILN_TRY(rows, permute(e, real, {0, 2, 1}));
+    operands[i] = rows;
+  }
+  return import_as(n, operands, import_lstm);
 }
 
 } // namespace kiln::onnx
