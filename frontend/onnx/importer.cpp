@@ -11,9 +11,13 @@ namespace kiln::onnx {
 namespace {
 
 constexpr int kMaxGraphDepth = 16;
-constexpr size_t kMaxCallDepth = 16;
+constexpr size_t kMaxCallDepth = 64;
+constexpr size_t kMaxFunctions = 2000; // that are looked through, each within the one that calls it
 constexpr int64_t kMaxNodes = 1'000'000;
 constexpr size_t kMaxNamesListed = 8;
+
+// Not an operand that a function's call leaves out, nor what could not be imported.
+bool is_given(const Val &v) { return !v.failed && (v.id.valid() || v.is_known() || !v.is_tensor()); }
 
 std::string operator_name(std::string_view domain, std::string_view type) {
   return domain.empty() ? std::string(type) : fmt::format("{}.{}", domain, type);
@@ -83,36 +87,44 @@ void Importer::merge_constraints() {
 
 // -- unsupported operators
 
-const FunctionView *Importer::find_function(std::string_view domain, std::string_view name) const {
+// Operators of the standard domains are Kiln's own; elsewhere a function of the model comes first.
+const FunctionView *Importer::find_function(const NodeView &node) const {
+  bool standard = node.domain.empty() || node.domain.starts_with("ai.onnx");
+  if (standard && find_onnx_op(node.domain, node.op_type))
+    return nullptr;
   for (const FunctionView &f : model_->functions)
-    if (f.name == name && (f.domain == "ai.onnx" ? std::string_view() : f.domain) == domain)
+    if (f.name == node.op_type && f.overload == node.overload &&
+        (f.domain == "ai.onnx" ? std::string_view() : f.domain) == node.domain)
       return &f;
   return nullptr;
 }
 
-void Importer::find_unsupported(const std::vector<NodeView> &nodes, const std::string &prefix,
-                                int depth, Unsupported &out) {
+// Those of functions count where something calls them.
+void Importer::find_unsupported(const std::vector<NodeView> &nodes, const std::string &prefix, int depth,
+                                Unsupported &out, std::unordered_set<const FunctionView *> &called) {
   for (size_t i = 0; i < nodes.size(); ++i) {
     const NodeView &node = nodes[i];
     std::string name = node.name.empty() ? fmt::format("{}{}#{}", prefix, node.op_type, i)
                                          : std::string(node.name);
-    if (!find_onnx_op(node.domain, node.op_type) && !find_function(node.domain, node.op_type))
+    const FunctionView *function = find_function(node);
+    if (!function && !find_onnx_op(node.domain, node.op_type))
       out[operator_name(node.domain, node.op_type)].push_back(name);
+    if (function && called.insert(function).second && called.size() < kMaxFunctions)
+      find_unsupported(function->nodes, std::string(function->name) + "/", 0, out, called);
     for (const AttributeView &a : node.attributes) {
       if (a.type != AttrType::graph || depth >= kMaxGraphDepth)
         continue;
       // A damaged graph is reported when its node is imported.
       if (auto graph = read_graph(a.message, budget_))
-        find_unsupported(graph->nodes, name + "/", depth + 1, out);
+        find_unsupported(graph->nodes, name + "/", depth + 1, out, called);
     }
   }
 }
 
 bool Importer::report_unsupported(const ModelView &model) {
   Unsupported found;
-  find_unsupported(model.graph.nodes, "", 0, found);
-  for (const FunctionView &f : model.functions)
-    find_unsupported(f.nodes, std::string(f.name) + "/", 0, found);
+  std::unordered_set<const FunctionView *> called;
+  find_unsupported(model.graph.nodes, "", 0, found, called);
   for (const auto &[kind, nodes] : found) {
     Diagnostic &d = diagnostics_.error(
         at(nodes[0]), fmt::format("the operator {} (opset {}) is not supported", kind,
@@ -394,7 +406,33 @@ bool Importer::import_nodes(const std::vector<NodeView> &nodes) {
   return ok;
 }
 
-bool Importer::import_node(const NodeView &node, const std::string &name) {
+// References to attributes of the function being expanded, also within its graphs, replaced by those of the
+// call, or by their defaults; without either the attribute is left out.
+const NodeView &Importer::with_attributes_of_call(const NodeView &node) {
+  auto refers = [](const AttributeView &a) { return !a.ref_attr_name.empty(); };
+  if (calls_.empty() || std::none_of(node.attributes.begin(), node.attributes.end(), refers))
+    return node;
+  const Call &call = calls_.back();
+  NodeView &filled = filled_.emplace_back(node);
+  std::erase_if(filled.attributes, [&](AttributeView &a) {
+    if (!refers(a))
+      return false;
+    const AttributeView *given = call.node->find(a.ref_attr_name);
+    for (const AttributeView &d : call.function->attribute_defaults)
+      if (!given && d.name == a.ref_attr_name)
+        given = &d;
+    if (!given)
+      return true;
+    std::string_view name = a.name;
+    a = *given;
+    a.name = name;
+    return false;
+  });
+  return filled;
+}
+
+bool Importer::import_node(const NodeView &written, const std::string &name) {
+  const NodeView &node = with_attributes_of_call(written);
   Location outer = location_;
   location_ = at(name);
   emitter_->builder().set_location(location_);
@@ -432,13 +470,11 @@ Status Importer::call_handler(OnnxNode &node) {
     if (!a.ref_attr_name.empty())
       return Error{fmt::format("the attribute '{}' refers to '{}' outside of a function", a.name,
                                a.ref_attr_name)};
-  const OnnxOp *op = find_onnx_op(view.domain, view.op_type);
-  if (!op) {
-    const FunctionView *function = find_function(view.domain, view.op_type);
-    if (!function)
-      return Error{"the operator is not supported"};
+  if (const FunctionView *function = find_function(view))
     return call_function(*function, node);
-  }
+  const OnnxOp *op = find_onnx_op(view.domain, view.op_type);
+  if (!op)
+    return Error{"the operator is not supported"};
   int count = int(view.inputs.size());
   if (count < op->min_inputs || (op->max_inputs >= 0 && count > op->max_inputs))
     return Error{fmt::format("it has {} inputs; the operator takes {}{}", count, op->min_inputs,
@@ -524,7 +560,7 @@ Result<std::vector<Val>> Importer::import_subgraph(const GraphView &graph, std::
   std::optional<std::string> missing;
   for (const ValueInfoView &output : graph.outputs) {
     const Produced *p = find(output.name);
-    if (!p || p->value.failed)
+    if (!p || !is_given(p->value))
       missing = std::string(output.name);
     else
       out.push_back(p->value);
@@ -538,51 +574,26 @@ Result<std::vector<Val>> Importer::import_subgraph(const GraphView &graph, std::
 }
 
 Status Importer::call_function(const FunctionView &function, OnnxNode &node) {
-  for (const FunctionView *f : calls_)
-    if (f == &function)
+  for (const Call &c : calls_)
+    if (c.function == &function)
       return Error{"the function calls itself"};
   if (calls_.size() >= kMaxCallDepth)
     return Error{"functions call each other too deeply"};
   if (node.input_count() > function.inputs.size() || node.output_count() > function.outputs.size())
     return Error{"it has more inputs or outputs than the function"};
-  // References to the function's attributes are replaced by the call's, or by their defaults.
-  std::vector<NodeView> nodes = function.nodes;
-  for (NodeView &inner : nodes) {
-    std::erase_if(inner.attributes, [&](AttributeView &a) {
-      if (a.ref_attr_name.empty())
-        return false;
-      const AttributeView *given = node.find(a.ref_attr_name);
-      for (const AttributeView &d : function.attribute_defaults)
-        if (!given && d.name == a.ref_attr_name)
-          given = &d;
-      if (!given)
-        return true;
-      std::string_view name = a.name;
-      a = *given;
-      a.name = name;
-      return false;
-    });
-  }
   auto outer_opsets = opsets_;
   for (const OpsetView &o : function.opsets)
     opsets_[std::string(o.domain == "ai.onnx" ? std::string_view() : o.domain)] = o.version;
   std::vector<Scope> outer_scopes = std::exchange(scopes_, {});
   scopes_.emplace_back();
   scopes_.back().prefix = std::string(location_.node.text()) + "/";
-  calls_.push_back(&function);
+  calls_.push_back({&function, &node});
   bool ok = true;
-  for (size_t i = 0; i < node.input_count(); ++i)
-    if (node.has(i))
-      ok &= define(function.inputs[i], {node.in(i), nullptr, ""});
-  // An operand left out is an empty name inside.
-  for (NodeView &inner : nodes)
-    for (std::string_view &name : inner.inputs)
-      for (size_t i = 0; i < function.inputs.size(); ++i)
-        if (name == function.inputs[i] && !node.has(i))
-          name = "";
-  ok = ok && import_nodes(nodes);
+  for (size_t i = 0; i < function.inputs.size(); ++i) // an operand left out is empty inside
+    ok &= define(function.inputs[i], {node.has(i) ? node.in(i) : Val{}, nullptr, ""});
+  ok = ok && import_nodes(function.nodes);
   for (size_t i = 0; ok && i < node.output_count(); ++i)
-    if (const Produced *p = find(function.outputs[i]); p && !p->value.failed)
+    if (const Produced *p = find(function.outputs[i]); p && is_given(p->value))
       node.set(i, p->value);
   calls_.pop_back();
   scopes_ = std::move(outer_scopes);

@@ -6,6 +6,7 @@
 #include "frontend/onnx/node.h"
 #include "frontend/onnx/tensors.h"
 
+#include <deque>
 #include <functional>
 #include <unordered_map>
 #include <unordered_set>
@@ -73,7 +74,7 @@ private:
 
   using Unsupported = std::map<std::string, std::vector<std::string>>;
   void find_unsupported(const std::vector<NodeView> &nodes, const std::string &prefix, int depth,
-                        Unsupported &out);
+                        Unsupported &out, std::unordered_set<const FunctionView *> &called);
   bool report_unsupported(const ModelView &model);
   std::optional<Val> fixed_input(const ValueInfoView &input, const Tensor &tensor);
   bool define_inputs(const GraphView &graph);
@@ -86,7 +87,8 @@ private:
   bool import_node(const NodeView &node, const std::string &name);
   Status call_handler(OnnxNode &node);
   Status call_function(const FunctionView &function, OnnxNode &node);
-  const FunctionView *find_function(std::string_view domain, std::string_view name) const;
+  const FunctionView *find_function(const NodeView &node) const;
+  const NodeView &with_attributes_of_call(const NodeView &node);
   void define_outputs(const NodeView &node, const std::string &name, OnnxNode &made, bool ok);
   void explain(Diagnostic &diagnostic, const NodeView &node, const std::vector<Val> &inputs) const;
   void merge_constraints();
@@ -106,7 +108,12 @@ private:
   std::optional<Emitter> emitter_;
   InputGroups groups_;
   std::vector<Scope> scopes_;
-  std::vector<const FunctionView *> calls_; // model-local functions being expanded
+  struct Call {
+    const FunctionView *function;
+    const OnnxNode *node;
+  };
+  std::vector<Call> calls_; // of model-local functions being expanded
+  std::deque<NodeView> filled_; // nodes of functions, with the attributes of a call
   Location location_;
   int64_t expanded_ = 0; // nodes imported, those of expanded functions counted each time
 };

@@ -94,6 +94,45 @@ Status import_cumsum(OnnxNode &n) {
                    {"reverse", n.get_flag("reverse", false)}});
 }
 
+// A scan along the axis, which carries the product of what came before.
+Status import_cumprod(OnnxNode &n) {
+  Emitter &e = n.emitter();
+  KILN_TRY(given, n.int_of(1, "axis"));
+  KILN_TRY(axis, n.axis(given, n.rank()));
+  bool exclusive = n.get_flag("exclusive", false), reverse = n.get_flag("reverse", false);
+  DType t = compute_dtype(n.dtype());
+  std::vector<int64_t> order = {axis}, back;
+  for (int d = 0; d < n.rank(); ++d) {
+    if (d != axis)
+      order.push_back(d);
+    back.push_back(d == axis ? 0 : d < axis ? d + 1 : d);
+  }
+  KILN_TRY(wide, convert(e, n.in(0), t));
+  KILN_TRY(front, permute(e, wide, order));
+  auto turned = [&](const Val &x) -> Result<Val> {
+    return reverse ? e.emit(Op::flip, {x}, {{"axes", attr_ints(std::vector<int>{0})}}) : Result<Val>(x);
+  };
+  KILN_TRY(ordered, turned(front));
+  Shape row(front.type.shape.begin() + 1, front.type.shape.end());
+  KILN_TRY(one, broadcast_to(e, e.scalar(t, 1), row));
+  Block body;
+  Val before = e.argument(body, {t, row}, "product"), x = e.argument(body, {t, row}, "x");
+  {
+    IntoBlock scope(e.builder(), body);
+    KILN_TRY(after, n.emit(Op::mul, {before, x}));
+    KILN_TRY(next, e.materialize(after));
+    KILN_TRY(shown, e.materialize(exclusive ? before : after));
+    body.results = {next, shown};
+  }
+  std::vector<Val> operands = {one, ordered};
+  std::vector<Block> regions;
+  regions.push_back(std::move(body));
+  KILN_TRY(results, e.emit_all(Op::scan, operands, {{"carried", attr_int(1)}}, std::move(regions)));
+  KILN_TRY(unturned, turned(results.at(1)));
+  KILN_TRY(y, permute(e, unturned, back));
+  return n.finish(convert(e, y, n.dtype()));
+}
+
 Status import_topk(OnnxNode &n) {
   n.ignore({"sorted"}); // Kiln's are always sorted
   KILN_TRY(axis, n.axis(n.get_int("axis", -1), n.rank()));

@@ -195,6 +195,9 @@ private:
       case bytes_field(7):
         out.domain = view(r);
         break;
+      case bytes_field(8):
+        out.overload = view(r);
+        break;
       default:
         r.skip();
       }
@@ -382,6 +385,9 @@ private:
         break;
       case bytes_field(11):
         out.attribute_defaults.push_back(attribute(view(r)));
+        break;
+      case bytes_field(13):
+        out.overload = view(r);
         break;
       default:
         r.skip();

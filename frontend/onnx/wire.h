@@ -55,7 +55,7 @@ struct AttributeView {
 };
 
 struct NodeView {
-  std::string_view name, op_type, domain;
+  std::string_view name, op_type, domain, overload;
   std::vector<std::string_view> inputs, outputs; // "" where an optional one is left out
   std::vector<AttributeView> attributes;
 };
@@ -74,7 +74,7 @@ struct OpsetView {
 };
 
 struct FunctionView {
-  std::string_view name, domain;
+  std::string_view name, domain, overload;
   std::vector<std::string_view> inputs, outputs, attributes;
   std::vector<AttributeView> attribute_defaults;
   std::vector<NodeView> nodes;

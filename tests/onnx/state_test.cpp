@@ -95,6 +95,34 @@ TEST_CASE("writing into a cache") {
   CHECK_THAT(errors_of("TensorScatter", {cache, floats({2, 2, 2}, {0, 0, 0, 0, 0, 0, 0, 0})}, {"y"}, {}), Contains("does not go into a cache"));
 }
 
+TEST_CASE("running products") {
+  Tensor x = floats({2, 3}, {1, 2, 3, 4, 5, 6});
+  auto run = [&](int64_t axis, int64_t exclusive, int64_t reverse) {
+    GraphMaker g;
+    g.input("x", DType::f32, {2, 3}).weight("axis", Tensor::scalar_i64(DType::i64, axis));
+    g.node("CumProd", {"x", "axis"}, {"y"}, {attr_i("exclusive", exclusive), attr_i("reverse", reverse)}).output("y");
+    return values(Imported(g.model(26)).run({x})[0]);
+  };
+  CHECK(run(1, 0, 0) == std::vector<double>{1, 2, 6, 4, 20, 120});
+  CHECK(run(0, 1, 0) == std::vector<double>{1, 1, 1, 1, 2, 3});
+  CHECK(run(-1, 1, 1) == std::vector<double>{6, 3, 1, 30, 6, 1});
+}
+
+TEST_CASE("the gradient of a tensor of the graph") {
+  // y = a b + a: dy/da = b + 1, dy/db = a
+  GraphMaker g;
+  g.input("a", DType::f32, {2}).input("b", DType::f32, {2});
+  g.node("Gradient", {"a", "b"}, {"da", "db"}, {attr_strings("xs", {"a", "b"}), attr_s("y", "y")}, "", "ai.onnx.preview.training");
+  g.node("Mul", {"a", "b"}, {"p"}).node("Add", {"p", "a"}, {"y"}).output("da").output("db");
+  auto out = Imported(g.model()).run({floats({2}, {2, 3}), floats({2}, {5, 7})});
+  check_near(out[0], {6, 8});
+  check_near(out[1], {2, 3});
+  GraphMaker other;
+  other.input("a", DType::f32, {2}).node("Neg", {"a"}, {"b"}).node("Neg", {"a"}, {"y"});
+  other.node("Gradient", {"b"}, {"d"}, {attr_strings("xs", {"a"}), attr_s("y", "y")}, "", "ai.onnx.preview.training").output("d");
+  CHECK_THAT(Imported(other.model()).errors(), Contains("its input 0 is 'b', not the tensor 'a'"));
+}
+
 TEST_CASE("gated linear units") {
   Tensor a = floats({2}, {0, 2}), b = floats({2}, {7, 3});
   check_near(run_node("SwiGLU", {a, b}, {"y"}, {}, 28)[0], {0, 6 / (1 + std::exp(-2.0))});
