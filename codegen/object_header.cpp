@@ -32,6 +32,8 @@ std::string c_type(DType dtype) {
   case DType::i64: return "int64_t";
   case DType::i32: return "int32_t";
   case DType::i16: return "int16_t";
+  case DType::i4:
+  case DType::i2:
   case DType::i8: return "int8_t";
   case DType::u64: return "uint64_t";
   case DType::u32: return "uint32_t";

@@ -1,6 +1,8 @@
 // Names, strings and numbers as the language writes them.
 #include "ir/print.h"
 
+#include "ir/narrow.h"
+
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -121,8 +123,15 @@ std::string element_text(const Tensor &tensor, int64_t i) {
     return with_point(fmt::format("{}", value));
   }
   default:
-    return fmt::format("{}", tensor.at_i64(i));
+    break;
   }
+  if (!holds_floats(tensor.dtype()))
+    return fmt::format("{}", tensor.at_i64(i));
+  auto code = narrow_code(tensor.dtype(), bits_of<uint8_t>(tensor, i));
+  double value = tensor.at_f64(i);
+  // The shortest decimal that rounds to the value, as a float's.
+  bool plain = !std::isnan(value) && to_narrow(tensor.dtype(), value) == code;
+  return plain ? with_point(fmt::format("{}", float(value))) : fmt::format("{:#x}", code);
 }
 
 } // namespace kiln

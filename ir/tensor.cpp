@@ -1,5 +1,7 @@
 #include "ir/tensor.h"
 
+#include "ir/narrow.h"
+
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -89,7 +91,7 @@ double Tensor::at_f64(int64_t i) const {
   case DType::u64:
     return double(load<uint64_t>(p));
   default:
-    return double(at_i64(i));
+    return is_narrow(dtype_) ? narrow_value(dtype_, load<uint8_t>(p)) : double(at_i64(i));
   }
 }
 
@@ -147,6 +149,8 @@ void Tensor::set_f64(int64_t i, double value) {
     return store(p, saturate<uint8_t>(value));
   case DType::bool_:
     return store(p, uint8_t(value != 0));
+  default:
+    return store(p, to_narrow(dtype_, value));
   }
 }
 
@@ -168,7 +172,7 @@ void Tensor::set_i64(int64_t i, int64_t value) {
   case DType::bool_:
     return store(p, uint8_t(value != 0));
   default:
-    return set_f64(i, double(value));
+    return is_narrow(dtype_) ? store(p, to_narrow(dtype_, value)) : set_f64(i, double(value));
   }
 }
 

@@ -13,7 +13,11 @@ static_assert(KILN_F64 == kCodeOf_f64 && KILN_F32 == kCodeOf_f32 && KILN_F16 == 
 static_assert(KILN_BF16 == kCodeOf_bf16 && KILN_I64 == kCodeOf_i64 && KILN_I32 == kCodeOf_i32);
 static_assert(KILN_I16 == kCodeOf_i16 && KILN_I8 == kCodeOf_i8 && KILN_U64 == kCodeOf_u64);
 static_assert(KILN_U32 == kCodeOf_u32 && KILN_U16 == kCodeOf_u16 && KILN_U8 == kCodeOf_u8);
-static_assert(KILN_BOOL == kCodeOf_bool);
+static_assert(KILN_BOOL == kCodeOf_bool && KILN_F8E4M3FN == kCodeOf_f8e4m3fn);
+static_assert(KILN_F8E4M3FNUZ == kCodeOf_f8e4m3fnuz && KILN_F8E5M2 == kCodeOf_f8e5m2);
+static_assert(KILN_F8E5M2FNUZ == kCodeOf_f8e5m2fnuz && KILN_F8E8M0 == kCodeOf_f8e8m0);
+static_assert(KILN_F4E2M1 == kCodeOf_f4e2m1 && KILN_I4 == kCodeOf_i4 && KILN_U4 == kCodeOf_u4);
+static_assert(KILN_I2 == kCodeOf_i2 && KILN_U2 == kCodeOf_u2);
 static_assert(KILN_MEMORY_ALIGNMENT == KILN_ALIGNMENT);
 static_assert(KILN_MAX_RANK == kiln::package::kMaxRank);
 

@@ -18,7 +18,7 @@ std::string place(const Tensor &tensor, int64_t i) {
 }
 
 std::string element(const Tensor &tensor, int64_t i) {
-  return is_float(tensor.dtype()) ? fmt::format("{:.9g}", tensor.at_f64(i)) : fmt::format("{}", tensor.at_i64(i));
+  return holds_floats(tensor.dtype()) ? fmt::format("{:.9g}", tensor.at_f64(i)) : fmt::format("{}", tensor.at_i64(i));
 }
 
 } // namespace
@@ -27,7 +27,7 @@ Difference compare(const Tensor &got, const Tensor &want) {
   Difference out;
   if (got.dtype() != want.dtype() || got.dims() != want.dims())
     return {false, INFINITY, INFINITY, -1, fmt::format("is {}, not {}", got.type().text(), want.type().text())};
-  bool floats = is_float(got.dtype());
+  bool floats = holds_floats(got.dtype());
   double largest = 0;
   for (int64_t i = 0; i < got.count(); ++i) {
     double w = floats ? want.at_f64(i) : double(want.at_i64(i)), difference = 0;
@@ -59,7 +59,7 @@ bool within(const Tensor &got, const Tensor &want, const Tolerance &tolerance, s
   why = d.text;
   if (!d.comparable)
     return false;
-  if (!is_float(want.dtype()))
+  if (!holds_floats(want.dtype()))
     return d.worst == 0;
   if (!tolerance.element_wise)
     return d.worst <= tolerance.absolute || d.relative <= tolerance.relative;

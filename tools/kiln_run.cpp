@@ -225,6 +225,7 @@ private:
                                                 : parse_tensor(input.value, inputs_[index]);
       if (!error.empty())
         return complain(kBadInput, "input '" + input.name + "': " + error);
+      take_as_codes(info.dtype, inputs_[index]);
       take_dims(info, inputs_[index]);
     }
     return kFine;

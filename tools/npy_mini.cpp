@@ -2,6 +2,8 @@
 // in text, padded with spaces and closed by a newline, and the elements.
 #include "tools/npy_mini.h"
 
+#include "runtime/include/kiln/kiln.h"
+
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -15,15 +17,20 @@ constexpr char kMagic[] = "\x93NUMPY";
 constexpr size_t kMaxHeader = 1 << 16;
 constexpr size_t kMaxRank = 16;
 
+enum class Form { Float, BFloat, Int, UInt, Bool, Code, IntCode };
 struct Kind {
   const char *name;
   uint32_t bits;
   uint32_t code;
+  Form form;
 };
 
 // As NumPy writes it on a little-endian machine. bf16 is unknown to NumPy itself: ml_dtypes stores
-// it as two opaque bytes.
-std::string descr_of(const std::string &name) {
+// it as two opaque bytes. Narrow dtypes are arrays of their codes.
+std::string descr_of(const Kind &kind) {
+  if (kind.form == Form::Code || kind.form == Form::IntCode)
+    return kind.form == Form::Code ? "|u1" : "|i1";
+  std::string name = kind.name;
   if (name == "bf16")
     return "<V2";
   if (name == "bool")
@@ -33,7 +40,7 @@ std::string descr_of(const std::string &name) {
 }
 
 constexpr Kind kKinds[] = {
-#define KILN_DTYPE(name, bits, kind, code) {#name, bits, code},
+#define KILN_DTYPE(name, bits, kind, code) {#name, bits, code, Form::kind},
 #include "runtime/dtypes.def"
 #undef KILN_DTYPE
 };
@@ -132,7 +139,7 @@ private:
 
 uint32_t dtype_of_descr(const std::string &descr) {
   for (const Kind &kind : kKinds) {
-    std::string wanted = descr_of(kind.name);
+    std::string wanted = descr_of(kind); // plain ones come first
     // One byte has no order, and two opaque ones have been written with either mark.
     bool is_same = descr == wanted || (kind.bits == 8 && descr.substr(1) == wanted.substr(1)) ||
                    (wanted == "<V2" && descr == "|V2");
@@ -177,7 +184,11 @@ std::string header_of(const Tensor &tensor) {
     shape += std::to_string(dim) + (tensor.dims.size() == 1 ? "," : ", ");
   if (tensor.dims.size() > 1)
     shape.resize(shape.size() - 2);
-  std::string text = "{'descr': '" + descr_of(element_name(tensor.dtype)) +
+  std::string descr;
+  for (const Kind &kind : kKinds)
+    if (kind.code == tensor.dtype)
+      descr = descr_of(kind);
+  std::string text = "{'descr': '" + descr +
                      "', 'fortran_order': False, 'shape': (" + shape + "), }";
   constexpr size_t kPreamble = 10, kUnit = 64;
   text.resize((kPreamble + text.size() + 1 + kUnit - 1) / kUnit * kUnit - kPreamble - 1, ' ');
@@ -191,6 +202,41 @@ std::string header_of(const Tensor &tensor) {
 }
 
 } // namespace
+
+void take_as_codes(uint32_t wanted, Tensor &tensor) {
+  int bits = narrow_bits(wanted);
+  bool is_signed = wanted == KILN_I4 || wanted == KILN_I2, is_integer = is_signed || wanted == KILN_U4 || wanted == KILN_U2;
+  bool has_bytes = tensor.dtype == KILN_U8 || (tensor.dtype == KILN_I8 && is_integer);
+  if (bits == 0 || !has_bytes)
+    return;
+  for (uint8_t byte : tensor.data) {
+    int value = tensor.dtype == KILN_I8 ? int{static_cast<int8_t>(byte)} : int{byte};
+    int low = is_signed ? -(1 << (bits - 1)) : 0;
+    if (value < low || value >= low + (1 << bits))
+      return;
+  }
+  tensor.dtype = wanted;
+}
+
+int narrow_bits(uint32_t dtype) {
+  switch (dtype) {
+  case KILN_F8E4M3FN:
+  case KILN_F8E4M3FNUZ:
+  case KILN_F8E5M2:
+  case KILN_F8E5M2FNUZ:
+  case KILN_F8E8M0:
+    return 8;
+  case KILN_F4E2M1:
+  case KILN_I4:
+  case KILN_U4:
+    return 4;
+  case KILN_I2:
+  case KILN_U2:
+    return 2;
+  default:
+    return 0;
+  }
+}
 
 uint32_t element_size(uint32_t dtype) {
   for (const Kind &kind : kKinds)

@@ -14,6 +14,12 @@ struct Tensor {
   std::vector<uint8_t> data; // row-major
 };
 
+// Bits of an element's code; 0 where the dtype is not narrow.
+int narrow_bits(uint32_t dtype);
+// Says that an array of bytes holds codes of the narrow dtype that is wanted, where it is one and they fit;
+// nothing happens otherwise.
+void take_as_codes(uint32_t wanted, Tensor &tensor);
+
 // Bytes of one element; 0 for a code that is no dtype.
 uint32_t element_size(uint32_t dtype);
 const char *element_name(uint32_t dtype);

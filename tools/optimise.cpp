@@ -76,6 +76,7 @@ constexpr KernelPassInfo kKernelPasses[] = {
     {"transpose-tiles", transpose_tiles},
     {"vectorise", vectorise},
     {"parallelise", parallelise},
+    {"expand-narrow", [](Kernel &kernel, const MachineDesc &) { return expand_narrow(kernel); }},
     {"expand-math", expand_math},
     {"schedule", [](Kernel &k, const MachineDesc &m) { return schedule(k, m), true; }},
 };

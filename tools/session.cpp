@@ -1,5 +1,6 @@
 #include "tools/session.h"
 
+#include "ir/narrow.h"
 #include "runtime/context.h"
 #include "tools/cli.h"
 
@@ -167,6 +168,7 @@ const char *Session::target() const {
 Status Session::fill_inputs(std::vector<std::pair<std::string, Tensor>> &given,
                             const std::map<std::string, int64_t> &dims, std::string &made) const {
   const State &s = *state_;
+  KILN_RETURN_IF_ERROR(take_codes(given));
   std::vector<int64_t> sizes(s.info.symbol_count);
   KilnSymbolInfo symbol{};
   for (uint32_t i = 0; i < sizes.size(); ++i) {
@@ -202,6 +204,26 @@ Status Session::fill_inputs(std::vector<std::pair<std::string, Tensor>> &given,
   return Unit{};
 }
 
+// An array of bytes for an input of a narrow dtype holds its codes.
+Status Session::take_codes(std::vector<std::pair<std::string, Tensor>> &given) const {
+  const State &s = *state_;
+  KilnValueInfo info{};
+  for (uint32_t i = 0; i < s.info.input_count; ++i) {
+    api().input_info(s.module, s.entry, i, &info);
+    auto dtype = dtype_from_code(int(info.dtype));
+    for (auto &[name, tensor] : given) {
+      bool bytes = tensor.dtype() == DType::u8 || tensor.dtype() == DType::i8;
+      if (name != info.name || !dtype || !is_narrow(*dtype) || !bytes)
+        continue;
+      auto codes = from_codes(tensor, *dtype);
+      if (!codes)
+        return Error{fmt::format("the input '{}': {}", name, codes.error().message)};
+      tensor = std::move(*codes);
+    }
+  }
+  return Unit{};
+}
+
 Status Session::bind(std::vector<std::pair<std::string, Tensor>> inputs) {
   State &s = *state_;
   std::vector<std::string> names = input_names();
@@ -213,6 +235,7 @@ Status Session::bind(std::vector<std::pair<std::string, Tensor>> inputs) {
       return Error{fmt::format("the model has no input '{}'; it has {}", name, list)};
     }
   s.inputs = std::move(inputs);
+  KILN_RETURN_IF_ERROR(take_codes(s.inputs));
   std::vector<const Tensor *> by_index;
   for (const std::string &name : names) {
     auto it = std::find_if(s.inputs.begin(), s.inputs.end(), [&](const auto &i) { return i.first == name; });

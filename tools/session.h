@@ -71,6 +71,7 @@ public:
 
 private:
   Session();
+  Status take_codes(std::vector<std::pair<std::string, Tensor>> &given) const;
   static Result<Session> start(Session session, const SessionOptions &options);
   struct State;
   std::unique_ptr<State> state_;

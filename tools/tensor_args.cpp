@@ -78,7 +78,7 @@ Result<std::pair<std::string, Tensor>> parse_input(const std::string &text) {
   for (int64_t i = 0; i < count; ++i) {
     std::string item(list.substr(at, list.find(',', at) - at));
     char *end = nullptr;
-    if (auto integer = parse_int(item); integer && !is_float(*dtype)) {
+    if (auto integer = parse_int(item); integer && !holds_floats(*dtype)) {
       tensor.set_i64(i, *integer);
     } else {
       double number = std::strtod(item.c_str(), &end);
@@ -113,7 +113,7 @@ Tensor random_tensor(const std::string &name, DType dtype, std::vector<int64_t> 
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     z ^= z >> 31;
-    if (is_float(dtype))
+    if (holds_floats(dtype))
       out.set_f64(i, double(z >> 11) * 0x1p-52 - 1);
     else
       out.set_i64(i, int64_t(z >> 63));
@@ -136,7 +136,7 @@ std::string tensor_text(const Tensor &tensor, int64_t limit) {
     if (i > 0)
       out += open.empty() ? ", " : std::string(open.size(), ']') + ",\n ";
     out += open;
-    if (is_float(tensor.dtype()))
+    if (holds_floats(tensor.dtype()))
       out += fmt::format("{:.6g}", tensor.at_f64(i));
     else if (is_bool(tensor.dtype()))
       out += tensor.at_i64(i) ? "true" : "false";

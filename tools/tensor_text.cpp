@@ -69,6 +69,16 @@ bool put_16(const std::string &text, uint16_t (*convert)(float), uint8_t *out) {
   return true;
 }
 
+// Integers as numbers, floats as codes: this program does not round.
+bool put_code(uint32_t dtype, const std::string &text, uint8_t *out) {
+  int value = 0, bits = narrow_bits(dtype);
+  int low = dtype == KILN_I4 || dtype == KILN_I2 ? -(1 << (bits - 1)) : 0;
+  if (!parse_as(text, value) || value < low || value >= low + (1 << bits))
+    return false;
+  *out = static_cast<uint8_t>(value);
+  return true;
+}
+
 bool parse_element(uint32_t dtype, const std::string &text, uint8_t *out) {
   switch (dtype) {
   case KILN_F64:
@@ -95,6 +105,17 @@ bool parse_element(uint32_t dtype, const std::string &text, uint8_t *out) {
     return put<uint16_t>(text, out);
   case KILN_U8:
     return put<uint8_t>(text, out);
+  case KILN_I4:
+  case KILN_I2:
+  case KILN_U4:
+  case KILN_U2:
+  case KILN_F8E4M3FN:
+  case KILN_F8E4M3FNUZ:
+  case KILN_F8E5M2:
+  case KILN_F8E5M2FNUZ:
+  case KILN_F8E8M0:
+  case KILN_F4E2M1:
+    return put_code(dtype, text, out);
   case KILN_BOOL:
     *out = text == "true" || text == "1" ? 1 : 0;
     return *out == 1 || text == "false" || text == "0";
@@ -133,6 +154,8 @@ std::string print_element(uint32_t dtype, const uint8_t *at) {
   case KILN_I16:
     return print_as(get<int16_t>(at));
   case KILN_I8:
+  case KILN_I4:
+  case KILN_I2:
     return print_as(int32_t{get<int8_t>(at)});
   case KILN_U64:
     return print_as(get<uint64_t>(at));
@@ -141,6 +164,14 @@ std::string print_element(uint32_t dtype, const uint8_t *at) {
   case KILN_U16:
     return print_as(get<uint16_t>(at));
   case KILN_U8:
+  case KILN_U4:
+  case KILN_U2:
+  case KILN_F8E4M3FN:
+  case KILN_F8E4M3FNUZ:
+  case KILN_F8E5M2:
+  case KILN_F8E5M2FNUZ:
+  case KILN_F8E8M0:
+  case KILN_F4E2M1:
     return print_as(uint32_t{*at});
   case KILN_BOOL:
     return *at != 0 ? "true" : "false";

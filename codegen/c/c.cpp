@@ -2,6 +2,7 @@
 
 #include "codegen/c/stmt.h"
 #include "codegen/entry_abi_text.h"
+#include "passes/kernel/schedule.h"
 
 #include <fmt/format.h>
 
@@ -21,14 +22,17 @@ std::string identifier(std::string_view name) {
 // Runs on one thread; the scratch memory of its kernels is the first part of the arena.
 class Emitter {
 public:
-  Emitter(const Program &program, const COptions &options) : program_(program), options_(options) {
-    for (const Kernel &kernel : program.kernels)
+  Emitter(const Program &program, const COptions &options)
+      : program_(program), options_(options), kernels_(program.kernels) {
+    for (Kernel &kernel : kernels_)
+      expand_narrow(kernel);
+    for (const Kernel &kernel : kernels_)
       scratch_size_ = std::max(scratch_size_, scratch_layout(kernel).size);
   }
 
   Result<std::string> run() {
     std::string body;
-    for (const Kernel &kernel : program_.kernels)
+    for (const Kernel &kernel : kernels_)
       body += emit_kernel(kernel) + "\n";
     std::string model = identifier(program_.name);
     if (!options_.weights.empty())
@@ -121,7 +125,7 @@ private:
     for (const PlanStep &step : steps) {
       switch (step.kind) {
       case PlanStep::Kind::launch: {
-        const Kernel &kernel = program_.kernels[size_t(step.kernel)];
+        const Kernel &kernel = kernels_[size_t(step.kernel)];
         std::string args;
         for (size_t i = 0; i < step.buffers.size(); ++i)
           args += ", " + buffer_text(plan.buffers[size_t(step.buffers[i])], kernel.buffers[i].dtype,
@@ -162,6 +166,7 @@ private:
 
   const Program &program_;
   const COptions &options_;
+  std::vector<Kernel> kernels_;
   int64_t scratch_size_ = 0;
   Helpers helpers_;
 };

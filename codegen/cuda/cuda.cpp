@@ -2,6 +2,7 @@
 
 #include "codegen/c/stmt.h"
 #include "codegen/cuda/map_gpu.h"
+#include "passes/kernel/schedule.h"
 
 #include <fmt/format.h>
 
@@ -38,7 +39,9 @@ typedef unsigned long long uint64_t;
 
 } // namespace
 
-CudaKernel emit_cuda(const Kernel &kernel) {
+CudaKernel emit_cuda(const Kernel &lowered) {
+  Kernel kernel = lowered;
+  expand_narrow(kernel);
   CudaKernel out;
   std::string params;
   for (const KernelBuffer &b : kernel.buffers)

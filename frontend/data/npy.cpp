@@ -2,6 +2,7 @@
 
 #include "frontend/files/file_writer.h"
 #include "frontend/files/mapped_file.h"
+#include "ir/narrow.h"
 
 #include <fmt/format.h>
 
@@ -217,7 +218,7 @@ Result<Tensor> read_npy(const std::string &path) {
 std::vector<std::byte> npy_bytes(const Tensor &tensor) {
   std::string descr;
   for (const Descr &d : kDescrs)
-    if (d.dtype == tensor.dtype())
+    if (d.dtype == storage_dtype(tensor.dtype()))
       descr = fmt::format("{}{}", dtype_bytes(d.dtype) == 1 ? '|' : '<', d.text);
   std::string shape;
   for (int64_t d : tensor.dims())

@@ -125,17 +125,17 @@ std::optional<ValueId> Elaborator::number_tensor(const Datum &d, DType dtype, co
         return std::nullopt;
       }
       int64_t value = dim->as_const();
-      if (is_bool(dtype) || (!is_float(dtype) && (t.set_i64(int64_t(i), value), t.at_i64(int64_t(i)) != value)) ||
+      if (is_bool(dtype) || (!holds_floats(dtype) && (t.set_i64(int64_t(i), value), t.at_i64(int64_t(i)) != value)) ||
           (is_unsigned_int(dtype) && value < 0)) {
         error(where, fmt::format("{} does not fit {}", value, dtype_name(dtype)),
               {is_bool(dtype) ? "use true or false" : "convert the tensor to a wider type with .to(i64)"});
         return std::nullopt;
       }
-      if (is_float(dtype))
+      if (holds_floats(dtype))
         t.set_f64(int64_t(i), double(value));
     } else {
       double value = *leaf.get<double>();
-      if (!is_float(dtype)) {
+      if (!holds_floats(dtype)) {
         error(where, fmt::format("the number {} cannot become {}", value, dtype_name(dtype)),
               {"convert the tensor first: x.to(f32)"});
         return std::nullopt;

@@ -372,7 +372,7 @@ bool parse_element(Tensor &t, int64_t i, const std::string &text) {
   uint64_t bits = 0;
   auto [stop, code] = std::from_chars(begin, end, bits, hex ? 16 : 10);
   bool integer = code == std::errc() && stop == end;
-  if (is_float(t.dtype()) && !hex) {
+  if (holds_floats(t.dtype()) && !hex) {
     if (body == "true" || body == "false")
       return false;
     // Correctly rounded to the type itself; f16 and bf16 are printed as the float of the same value.
@@ -386,13 +386,14 @@ bool parse_element(Tensor &t, int64_t i, const std::string &text) {
   if (!integer || (hex && negative))
     return false;
   int width = dtype_bits(t.dtype());
-  if (is_float(t.dtype())) { // the bits of a NaN
+  if (holds_floats(t.dtype())) { // the bits of a NaN, the code of a narrow float
     if (width < 64 && bits >> width)
       return false;
+    width = std::max(width, 8);
     std::memcpy(t.mutable_bytes() + i * (width / 8), &bits, size_t(width / 8));
     return true;
   }
-  bool is_signed = is_signed_int(t.dtype());
+  bool is_signed = is_signed_int(t.dtype()) || dtype_kind(t.dtype()) == DTypeKind::narrow_signed_;
   uint64_t limit = is_signed ? (uint64_t(1) << (width - 1)) - (negative ? 0 : 1)
                              : (negative ? 0 : ~uint64_t(0) >> (64 - width));
   if (bits > limit)

@@ -79,7 +79,8 @@ std::optional<TensorType> Elaborator::concrete_type(const Expr &pattern) {
     std::string hint = head.kind == ExprKind::name ? suggestion(head.text, names) : "";
     error(head.location, fmt::format("'{}' is no element type{}", pattern_text(head),
                                      hint.empty() ? "" : fmt::format("; did you mean '{}'?", hint)),
-          {"f64 f32 f16 bf16 i64 i32 i16 i8 u64 u32 u16 u8 bool"});
+          {"f64 f32 f16 bf16 i64 i32 i16 i8 u64 u32 u16 u8 bool, and to store: f8e4m3fn f8e4m3fnuz f8e5m2 "
+           "f8e5m2fnuz f8e8m0 f4e2m1 i4 u4 i2 u2"});
     return std::nullopt;
   }
   TensorType out{*dtype, {}};

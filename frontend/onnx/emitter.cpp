@@ -185,6 +185,8 @@ Val Emitter::sizes(std::span<const Dim> dims) {
 std::optional<std::vector<Element>> Emitter::elements(const Val &val) {
   if (val.elements)
     return *val.elements;
+  if (is_narrow(val.dtype()))
+    return std::nullopt;
   if (!val.constant || val.constant->count() > kMaxSymbolicElements)
     return std::nullopt;
   std::vector<Element> out;

@@ -85,34 +85,6 @@ Status import_is_inf(OnnxNode &n) {
                    {"negative", n.get_flag("detect_negative", true)}});
 }
 
-Status import_cast(OnnxNode &n) {
-  n.ignore({"saturate", "round_mode"}); // of the 8-bit floats
-  const AttributeView *to = n.find("to");
-  if (!to)
-    return Error{"the attribute 'to' is missing"};
-  int64_t type = 0;
-  if (to->type == AttrType::s) { // opset 1 to 5 named the type
-    for (int code = 1; code < 24; ++code) {
-      std::string name = onnx_type_name(code);
-      for (char &c : name)
-        c = char(c >= 'a' && c <= 'z' ? c - 'a' + 'A' : c);
-      if (name == to->s)
-        type = code;
-    }
-  } else {
-    type = n.get_int("to", 0);
-  }
-  auto dtype = dtype_from_onnx(type);
-  if (!dtype)
-    return Error{fmt::format("a cast to {} is not supported", onnx_type_name(type))};
-  return n.finish(convert(n.emitter(), n.in(0), *dtype));
-}
-
-Status import_cast_like(OnnxNode &n) {
-  n.ignore({"saturate", "round_mode"});
-  return n.finish(convert(n.emitter(), n.in(0), n.dtype(1)));
-}
-
 Status import_clip(OnnxNode &n) {
   n.ignore({"consumed_inputs"});
   constexpr double kInf = std::numeric_limits<double>::infinity();

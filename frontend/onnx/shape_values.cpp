@@ -198,6 +198,8 @@ Elements select(std::span<const SymbolicOperand> operands, std::span<const int64
 }
 
 Elements convert(const SymbolicOperand &operand, DType to) {
+  if (is_narrow(to))
+    return std::nullopt;
   std::vector<Element> result;
   for (const Element &e : *operand.elements) {
     if (is_float(to)) {

@@ -1,6 +1,7 @@
 #include "frontend/onnx/tensors.h"
 
 #include "frontend/onnx/value.h"
+#include "ir/narrow.h"
 
 #include <fmt/format.h>
 
@@ -23,9 +24,13 @@ const TypeName kTypes[] = {
     {7, "int64", DType::i64},      {8, "string", {}},           {9, "bool", DType::bool_},
     {10, "float16", DType::f16},   {11, "double", DType::f64},  {12, "uint32", DType::u32},
     {13, "uint64", DType::u64},    {14, "complex64", {}},       {15, "complex128", {}},
-    {16, "bfloat16", DType::bf16}, {17, "float8e4m3fn", {}},    {18, "float8e4m3fnuz", {}},
-    {19, "float8e5m2", {}},        {20, "float8e5m2fnuz", {}},  {21, "uint4", {}},
-    {22, "int4", {}},              {23, "float4e2m1", {}}};
+    {16, "bfloat16", DType::bf16}, {17, "float8e4m3fn", DType::f8e4m3fn},
+    {18, "float8e4m3fnuz", DType::f8e4m3fnuz},
+    {19, "float8e5m2", DType::f8e5m2},
+    {20, "float8e5m2fnuz", DType::f8e5m2fnuz},
+    {21, "uint4", DType::u4},      {22, "int4", DType::i4},     {23, "float4e2m1", DType::f4e2m1},
+    {24, "float8e8m0", DType::f8e8m0},
+    {25, "uint2", DType::u2},      {26, "int2", DType::i2}};
 
 // Any byte but 0 is true, but the language's bools are 0 or 1.
 Tensor normalized_bools(std::vector<int64_t> dims, std::span<const std::byte> bytes) {
@@ -38,6 +43,8 @@ Tensor normalized_bools(std::vector<int64_t> dims, std::span<const std::byte> by
 Tensor from_bytes(DType dtype, std::vector<int64_t> dims, std::span<const std::byte> bytes) {
   if (is_bool(dtype))
     return normalized_bools(std::move(dims), bytes);
+  if (dtype_bits(dtype) < 8)
+    return unpack_narrow(dtype, std::move(dims), bytes);
   if (int64_t(bytes.size()) > kAlwaysCopied)
     return Tensor(dtype, std::move(dims), bytes);
   Tensor out(dtype, std::move(dims));
@@ -101,13 +108,14 @@ Result<Tensor> make_tensor(const TensorView &view, ExternalFiles &files) {
   if (!size)
     return Error{"its dims are negative or too large"};
   int64_t count = *size / dtype_bytes(*dtype);
+  *size = packed_bytes(*dtype, count); // in the file
   KILN_TRY(data, read_tensor_data(view, count));
   if (data.external)
     return from_external(data, *dtype, view.dims, *size, files);
   auto wrong = [&](int64_t found, std::string_view what) {
     return Error{fmt::format("it holds {} {}, but its shape {} needs {}", found, what,
                              shape_text(Shape(view.dims.begin(), view.dims.end())),
-                             what == "bytes" ? *size : count)};
+                             what == "elements" ? count : *size)};
   };
   if (data.has_raw) {
     if (int64_t(data.raw.size()) != *size)
@@ -128,8 +136,15 @@ Result<Tensor> make_tensor(const TensorView &view, ExternalFiles &files) {
       out.set_f64(i, data.floats[size_t(i)]);
     return out;
   }
-  if (int64_t(data.ints.size()) != count)
-    return wrong(int64_t(data.ints.size()), "elements");
+  bool packed = dtype_bits(*dtype) < 8; // the bytes of raw data, one in a number
+  if (int64_t(data.ints.size()) != (packed ? *size : count))
+    return wrong(int64_t(data.ints.size()), packed ? "packed numbers" : "elements");
+  if (is_narrow(*dtype)) {
+    std::vector<std::byte> bytes;
+    for (int64_t number : data.ints)
+      bytes.push_back(std::byte(uint8_t(number)));
+    return unpack_narrow(*dtype, view.dims, bytes);
+  }
   Tensor out(*dtype, view.dims);
   for (int64_t i = 0; i < count; ++i) {
     if (is_float(*dtype)) { // f16 and bf16 are stored as their bits

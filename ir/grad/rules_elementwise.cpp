@@ -122,6 +122,7 @@ const OpGrad kRules[] = {
     {Op::atan2, atan2_rule},
     {Op::where, where_rule},
 
+    {Op::bitcast, nullptr, "it takes the bits of one type for another's"},
     {Op::logical_not, nullptr, kNotFloat},
     {Op::bitwise_not, nullptr, kNotFloat},
     {Op::is_nan, nullptr, kNotFloat},

@@ -1,6 +1,7 @@
 #include "ir/kernel/build.h"
 
 #include "ir/kernel/dot.h"
+#include "ir/narrow.h"
 
 namespace kiln {
 
@@ -86,7 +87,7 @@ Expr number(DType dtype, double value, int lanes) {
 }
 
 Expr integer(DType dtype, int64_t value, int lanes) {
-  KILN_CHECK(!is_float(dtype), "integer() is for integer dtypes and bool");
+  KILN_CHECK(!is_float(dtype), "integer() is for integer dtypes, bool and codes");
   Expr e = make(Expr::Kind::number, dtype, lanes);
   e.integer = value;
   return e;
@@ -95,6 +96,8 @@ Expr integer(DType dtype, int64_t value, int lanes) {
 Expr boolean(bool value, int lanes) { return integer(DType::bool_, value, lanes); }
 
 Expr constant(DType dtype, double value, int lanes) {
+  if (is_narrow(dtype))
+    return integer(dtype, narrow_code(dtype, to_narrow(dtype, value)), lanes);
   return is_float(dtype) ? number(dtype, value, lanes) : integer(dtype, int64_t(value), lanes);
 }
 
@@ -167,6 +170,11 @@ Expr select(Expr condition, Expr a, Expr b) {
 Expr convert(DType dtype, Expr a) {
   if (a.dtype == dtype)
     return a;
+  // There and back: f16 and bf16 lose nothing in f32, so elements that are only moved keep their bits.
+  if (a.is(Expr::Kind::convert) && a.dtype == compute_dtype(dtype) && a.args[0].dtype == dtype) {
+    Expr inner = std::move(a.args[0]);
+    return inner;
+  }
   int lanes = a.lanes;
   return make(Expr::Kind::convert, dtype, lanes, {std::move(a)});
 }

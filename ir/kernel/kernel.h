@@ -23,6 +23,8 @@
 //   * a kernel may have several nests at top level: zeroing a halo, then the values.
 //
 // Arithmetic is on f32, f64, integers and bool. f16 and bf16 appear in loads, stores and converts only.
+// Values of narrow dtypes (ir/narrow.h) are moved, picked, converted, bitcast and compared by eq and ne; the
+// numbers among them are written as codes. expand_narrow() makes bytes of them before code is made.
 #pragma once
 
 #include "ir/dim.h"
@@ -53,7 +55,7 @@ bool is_comparison(BinaryOp op);
 struct Expr {
   enum class Kind : uint8_t {
     none,
-    number,    // a float or integer constant (all lanes): `number`, or `integer` for integer dtypes
+    number,    // a constant (all lanes): `number` for floats, `integer` for integers, bool and codes
     index,     // `index` as an i64 scalar
     var,       // the value of a `let`
     load,      // lanes elements of buffer `name` from `index` on, `stride` apart. With `count`: lanes at

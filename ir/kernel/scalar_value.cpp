@@ -1,5 +1,7 @@
 #include "ir/kernel/scalar_value.h"
 
+#include "ir/narrow.h"
+
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -167,6 +169,21 @@ uint64_t shift(BinaryOp op, DType dtype, int64_t a, int64_t amount) {
   return is_signed_int(dtype) ? uint64_t(a >> amount) : uint64_t(a) >> amount;
 }
 
+// The value of a code, and the dtype that has it.
+ScalarValue widened(DType &dtype, ScalarValue v) {
+  double value = narrow_value(dtype, uint8_t(v.i));
+  bool real = narrow_float(dtype);
+  dtype = real ? DType::f64 : DType::i64;
+  return real ? ScalarValue{value, 0} : ScalarValue{0, int64_t(value)};
+}
+
+ScalarValue to_code(DType from, DType to, ScalarValue v) {
+  uint8_t byte = is_float(from)       ? to_narrow(to, v.f)
+                 : from == DType::u64 ? to_narrow(to, uint64_t(v.i))
+                                      : to_narrow(to, v.i);
+  return {0, narrow_code(to, byte)};
+}
+
 } // namespace
 
 ScalarValue float_scalar(DType dtype, double value) {
@@ -198,10 +215,16 @@ ScalarValue read_scalar(DType dtype, const std::byte *at) {
 
 void write_scalar(DType dtype, ScalarValue value, std::byte *at) {
   uint64_t bits = to_bits(dtype, value);
+  if (is_narrow(dtype))
+    bits = narrow_byte(dtype, uint8_t(bits));
   std::memcpy(at, &bits, size_t(dtype_bytes(dtype)));
 }
 
 ScalarValue convert_scalar(DType from, DType to, ScalarValue v) {
+  if (is_narrow(from))
+    v = widened(from, v);
+  if (is_narrow(to))
+    return to_code(from, to, v);
   if (is_float(from)) {
     if (is_float(to))
       return float_scalar(to, v.f);
@@ -232,6 +255,11 @@ ScalarValue unary_scalar(UnaryOp op, DType dtype, ScalarValue a) {
 }
 
 bool binary_scalar(BinaryOp op, DType dtype, ScalarValue a, ScalarValue b, ScalarValue &out) {
+  if (is_narrow(dtype)) {
+    DType of_b = dtype;
+    b = widened(of_b, b);
+    a = widened(dtype, a);
+  }
   if (is_float(dtype)) {
     out = is_comparison(op) ? ScalarValue{0, compare(op, a.f, b.f)}
                             : float_scalar(dtype, float_binary(op, a.f, b.f));

@@ -1,5 +1,6 @@
 // One scalar of the kernel interpreter and the meaning of every scalar operation on it. Floats are
-// held as the double that equals them, integers sign- or zero-extended to 64 bits, bool as 0 or 1.
+// held as the double that equals them, integers sign- or zero-extended to 64 bits, bool as 0 or 1,
+// values of narrow dtypes as their codes.
 #pragma once
 
 #include "ir/kernel/kernel.h"

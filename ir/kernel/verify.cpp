@@ -33,8 +33,9 @@ bool is_vector_op(BinaryOp op) {
   }
 }
 
+// Not for arithmetic.
 bool is_half(DType d) {
-  return compute_dtype(d) != d;
+  return compute_dtype(d) != d || is_narrow(d);
 }
 
 class Verifier {
@@ -226,7 +227,7 @@ private:
     bool ok = false;
     switch (e.unary) {
     case UnaryOp::bit_not:
-      ok = !is_float(d);
+      ok = !is_float(d) && !is_narrow(d);
       break;
     case UnaryOp::neg:
     case UnaryOp::abs:
@@ -243,6 +244,8 @@ private:
 
   Status operands(BinaryOp op, DType d) const {
     bool ok = !is_half(d);
+    if (is_narrow(d) && (op == BinaryOp::eq || op == BinaryOp::ne))
+      return Unit{};
     switch (op) {
     case BinaryOp::bit_and:
     case BinaryOp::bit_or:

@@ -9,7 +9,7 @@ using Types = std::vector<TensorType>;
 Result<Types> infer_cumsum(InferContext &context) {
   const TensorType &x = context.operands[0];
   KILN_RETURN_IF_ERROR(axis_attr(context.attrs, "axis", x.rank()));
-  KILN_RETURN_IF_ERROR(check_dtype(context, 0, !is_bool(x.dtype), "a number; convert it first"));
+  KILN_RETURN_IF_ERROR(check_number(context, 0));
   return Types{x};
 }
 

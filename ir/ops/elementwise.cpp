@@ -14,6 +14,10 @@ bool in_kinds(DType dtype, unsigned kinds) {
     return (kinds & kUnsigned) != 0;
   case DTypeKind::bool_:
     return (kinds & kBools) != 0;
+  case DTypeKind::narrow_float_:
+  case DTypeKind::narrow_signed_:
+  case DTypeKind::narrow_unsigned_:
+    return (kinds & kNarrow) != 0;
   }
   return false;
 }
@@ -70,6 +74,8 @@ OpSample sample(DType dtype, std::vector<Shape> shapes, double lo, double hi, co
     out.operands.push_back({dtype, std::move(shape)});
   if (is_integer(dtype))
     out.lo = is_unsigned_int(dtype) ? std::max(0.0, lo * 5) : lo * 5, out.hi = hi * 5;
+  if (dtype_kind(dtype) == DTypeKind::narrow_unsigned_)
+    out.lo = 0;
   if (is_bool(dtype))
     out.lo = 0, out.hi = 1;
   return out;

@@ -20,6 +20,8 @@ enum Kinds : unsigned {
   kIntegers = kSigned | kUnsigned,
   kNumbers = kFloats | kIntegers,
   kAnyKind = kNumbers | kBools,
+  kNarrow = 16, // values that are compared and picked, and no more
+  kAnything = kAnyKind | kNarrow,
 };
 bool in_kinds(DType dtype, unsigned kinds);
 Status check_kinds(const InferContext &context, int operand, unsigned kinds);
@@ -73,6 +75,10 @@ Result<std::vector<Tensor>> map_elements(const RefContext &context, const F &f) 
   using Index = std::make_index_sequence<size_t(operands)>;
   std::vector<Tensor> out;
   DType dtype = context.operands[0]->dtype();
+  if constexpr ((kinds & kNarrow) != 0)
+    if (is_narrow(dtype))
+      out.push_back(with_wide_type(
+          dtype, [&]<typename W>() { return map_wide<W>(context, f, Index()); }));
   if constexpr ((kinds & kFloats) != 0)
     if (is_float(dtype))
       out.push_back(map_wide<double>(context, f, Index()));

@@ -146,8 +146,11 @@ Expr convert_scalar(const Attrs &attrs, DType compute, Operands x) {
 std::vector<OpSample> convert_samples() {
   std::vector<OpSample> out;
   for (DType from : {DType::f32, DType::f64, DType::f16, DType::bf16, DType::i64, DType::i32,
-                     DType::i8, DType::u8, DType::u32, DType::u64, DType::bool_}) {
-    double lo = is_unsigned_int(from) || is_bool(from) ? 0 : -100, hi = is_bool(from) ? 1 : 120;
+                     DType::i8, DType::u8, DType::u32, DType::u64, DType::bool_, DType::f8e4m3fn,
+                     DType::f8e4m3fnuz, DType::f8e5m2, DType::f8e5m2fnuz, DType::f8e8m0,
+                     DType::f4e2m1, DType::i4, DType::u4, DType::i2, DType::u2}) {
+    double lo = is_unsigned_int(from) || is_bool(from) || from == DType::f8e8m0 ? 0 : -100;
+    double hi = is_bool(from) ? 1 : 120;
 #define KILN_DTYPE(name, bits, kind, code)                                                         \
   out.push_back({{{from, {3, 11}}}, {{"dtype", DType::name}}, lo, hi});
 #include "ir/dtypes.def"
@@ -221,10 +224,10 @@ KILN_LOGIC_OP(
     shift_right, 2,
     "a shifted right by b bits, keeping the sign; 0 where b is negative or the width or more.",
     map<kIntegers>, shift_ref<false>, scalar<BinaryOp::shr>, 0u, binary_samples(kIntegers))
-KILN_LOGIC_OP(eq, 2, "Whether a is equal to b; false where either is NaN.", predicate<kAnyKind>,
-              (ref<2, kAnyKind, kEq>), scalar<BinaryOp::eq>, kCommutative, binary_samples(kAnyKind))
-KILN_LOGIC_OP(ne, 2, "Whether a differs from b; true where either is NaN.", predicate<kAnyKind>,
-              (ref<2, kAnyKind, kNe>), scalar<BinaryOp::ne>, kCommutative, binary_samples(kAnyKind))
+KILN_LOGIC_OP(eq, 2, "Whether a is equal to b; false where either is NaN.", predicate<kAnything>,
+              (ref<2, kAnything, kEq>), scalar<BinaryOp::eq>, kCommutative, binary_samples(kAnything))
+KILN_LOGIC_OP(ne, 2, "Whether a differs from b; true where either is NaN.", predicate<kAnything>,
+              (ref<2, kAnything, kNe>), scalar<BinaryOp::ne>, kCommutative, binary_samples(kAnything))
 KILN_LOGIC_OP(lt, 2, "Whether a < b.", predicate<kNumbers>, (ref<2, kNumbers, kLt>),
               scalar<BinaryOp::lt>, 0u, binary_samples(kNumbers))
 KILN_LOGIC_OP(le, 2, "Whether a <= b.", predicate<kNumbers>, (ref<2, kNumbers, kLe>),
@@ -252,14 +255,15 @@ const OpDef op_is_inf{.name = "is_inf",
 const OpDef op_convert{
     .name = "convert",
     .doc = "x in another dtype. Float to integer saturates and NaN becomes 0, integers "
-           "wrap, anything to bool is x != 0, f16 and bf16 round to nearest even.",
+           "wrap, anything to bool is x != 0, f16 and bf16 round to nearest even. Narrow floats round "
+           "to nearest even and saturate (f8e8m0: up, to a power of two).",
     .min_operands = 1,
     .max_operands = 1,
     .attrs = {{"dtype", AttrKind::dtype, std::nullopt, "the result's"}},
     .infer = convert_infer,
     .ref = convert_ref,
     .scalar = convert_scalar,
-    .traits = kElementwise | kZeroPreserving,
+    .traits = kElementwise,
     .samples = convert_samples()};
 
 } // namespace kiln

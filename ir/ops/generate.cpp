@@ -13,8 +13,8 @@ Result<Types> infer_iota(InferContext &context) {
   KILN_RETURN_IF_ERROR(nonnegative_dims(context, shape, "'shape'"));
   KILN_RETURN_IF_ERROR(axis_attr(context.attrs, "axis", int(shape.size())));
   DType dtype = context.attrs.get_dtype("dtype");
-  if (is_bool(dtype))
-    return Error{"an index does not fit in bool; give iota a number dtype"};
+  if (is_bool(dtype) || is_narrow(dtype))
+    return Error{fmt::format("an index does not fit in {}; give iota a number dtype", dtype_name(dtype))};
   return one_result(dtype, shape);
 }
 

@@ -2,6 +2,8 @@
 
 #include "runtime/entry_abi.h"
 
+#include "ir/narrow.h"
+
 #include <fmt/format.h>
 
 #include <cstring>
@@ -60,9 +62,16 @@ Result<int64_t> wrapped_index(int64_t index, int64_t size) {
   return index < 0 ? index + size : index;
 }
 
+Expr literal(const Tensor &t) {
+  if (is_narrow(t.dtype()))
+    return kb::integer(t.dtype(), narrow_code(t.dtype(), *t.data<uint8_t>()));
+  DType dtype = compute_dtype(t.dtype());
+  return is_float(dtype) ? kb::number(dtype, t.at_f64(0)) : kb::integer(dtype, t.at_i64(0));
+}
+
 Expr literal(DType dtype, double value) {
   Tensor t = Tensor::scalar_f64(compute_dtype(dtype), value);
-  return is_float(t.dtype()) ? kb::number(t.dtype(), t.at_f64(0)) : kb::integer(t.dtype(), t.at_i64(0));
+  return literal(t);
 }
 
 Dim checked_index(LowerContext &context, int i, std::span<const Dim> at, const Dim &size) {

@@ -51,6 +51,8 @@ inline std::vector<Tensor> one_tensor(Tensor t) {
 
 // `value` in the dtype's compute type.
 Expr literal(DType dtype, double value);
+// The first element, in the compute dtype.
+Expr literal(const Tensor &tensor);
 // The index that operand `i` holds at `at`, counting from the end where negative, within [0, size):
 // anything else traps.
 Dim checked_index(LowerContext &context, int i, std::span<const Dim> at, const Dim &size);

@@ -111,6 +111,11 @@ Status check_float(const InferContext &context, int operand) {
                      "of a float dtype (f64, f32, f16, bf16)");
 }
 
+Status check_number(const InferContext &context, int operand) {
+  DType dtype = context.operands[size_t(operand)].dtype;
+  return check_dtype(context, operand, is_float(dtype) || is_integer(dtype), "a number; convert it first");
+}
+
 Status check_integer(const InferContext &context, int operand) {
   return check_dtype(context, operand, is_integer(context.operands[size_t(operand)].dtype),
                      "of an integer dtype");

@@ -35,6 +35,8 @@ Status same_dtype(const InferContext &context); // of all operands
 Status same_dtype(const InferContext &context, int a, int b);
 Status check_dtype(const InferContext &context, int operand, bool allowed, std::string_view what);
 Status check_float(const InferContext &context, int operand);
+// A number that is computed with: of any integer or float dtype but the narrow ones.
+Status check_number(const InferContext &context, int operand);
 Status check_integer(const InferContext &context, int operand);
 Status check_rank(const InferContext &context, int operand, int rank);
 Status check_rank_at_least(const InferContext &context, int operand, int rank);

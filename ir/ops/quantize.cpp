@@ -1,5 +1,5 @@
-// quantize and dequantize: between floats and integers with a scale and a zero point, for the whole
-// tensor or for each position along an axis.
+// quantize and dequantize: between floats and codes (integers, or narrow floats) with a scale and a zero
+// point, for the whole tensor or for each position along an axis.
 #include "ir/ops/composite.h"
 
 #include <fmt/format.h>
@@ -8,6 +8,12 @@ namespace kiln {
 namespace {
 
 using Types = std::vector<TensorType>;
+
+// Integers of 32 bits or less, and narrow dtypes but for f8e8m0, which holds scales.
+bool is_code(DType dtype) {
+  return dtype != DType::f8e8m0 && (is_narrow(dtype) || (is_integer(dtype) && dtype_bits(dtype) <= 32));
+}
+constexpr std::string_view kCodes = "an integer dtype of 32 bits or less, an 8-bit float but f8e8m0, or f4e2m1";
 
 bool is_whole(const TensorType &scale) {
   return scale.rank() == 0 || (scale.rank() == 1 && scale.shape[0].is_const(1));
@@ -33,18 +39,15 @@ Result<Types> infer_quantize(InferContext &context) {
   KILN_RETURN_IF_ERROR(same_dtype(context, 0, 1));
   KILN_RETURN_IF_ERROR(check_scale(context));
   DType dtype = context.attrs.get_dtype("dtype");
-  if (!is_integer(dtype) || dtype_bits(dtype) > 32)
-    return Error{fmt::format("'dtype' is {}; it must be an integer dtype of 32 bits or less", dtype_name(dtype))};
+  if (!is_code(dtype))
+    return Error{fmt::format("'dtype' is {}; it must be {}", dtype_name(dtype), kCodes)};
   KILN_RETURN_IF_ERROR(check_dtype(context, 2, context.operands[2].dtype == dtype,
                                    fmt::format("{}, as 'dtype' says", dtype_name(dtype))));
   return one_result(dtype, context.operands[0].shape);
 }
 
 Result<Types> infer_dequantize(InferContext &context) {
-  KILN_RETURN_IF_ERROR(check_dtype(context, 0,
-                                   is_integer(context.operands[0].dtype) &&
-                                       dtype_bits(context.operands[0].dtype) <= 32,
-                                   "of an integer dtype of 32 bits or less"));
+  KILN_RETURN_IF_ERROR(check_dtype(context, 0, is_code(context.operands[0].dtype), fmt::format("of {}", kCodes)));
   if (context.operands.size() > 2)
     KILN_RETURN_IF_ERROR(same_dtype(context, 0, 2));
   KILN_RETURN_IF_ERROR(check_scale(context));
@@ -59,19 +62,23 @@ ValueId spread(GraphBuilder &b, const Node &node, ValueId v) {
   return along_axis(b, v, axis_of(node.attrs, "axis", rank), rank);
 }
 
-// saturate(round(x / scale) + zero_point); the conversion saturates.
+// saturate(round(x / scale) + zero_point); the conversion saturates. To floats, it is what rounds.
 std::vector<ValueId> decompose_quantize(GraphBuilder &b, const Node &node) {
   ValueId x = widen(b, node.operands[0]), scale = widen(b, spread(b, node, node.operands[1]));
   DType wide = b.type(x).dtype;
   ValueId zero = b(Op::convert, {spread(b, node, node.operands[2])}, {{"dtype", wide}});
-  ValueId rounded = b(Op::round, {b(Op::div, {x, scale})});
-  return {b(Op::convert, {b(Op::add, {rounded, zero})}, {{"dtype", node.attrs.get_dtype("dtype")}})};
+  DType dtype = node.attrs.get_dtype("dtype");
+  ValueId steps = b(Op::div, {x, scale});
+  if (!holds_floats(dtype))
+    steps = b(Op::round, {steps});
+  return {b(Op::convert, {b(Op::add, {steps, zero})}, {{"dtype", dtype}})};
 }
 
-// (x - zero_point) * scale, the difference in integers.
+// (x - zero_point) * scale, the difference of integers in integers.
 std::vector<ValueId> decompose_dequantize(GraphBuilder &b, const Node &node) {
   DType narrow_dtype = b.type(node.operands[1]).dtype, wide = compute_dtype(narrow_dtype);
-  DType difference = dtype_bits(b.type(node.operands[0]).dtype) < 32 ? DType::i32 : DType::i64;
+  DType code = b.type(node.operands[0]).dtype;
+  DType difference = holds_floats(code) ? wide : dtype_bits(code) < 32 ? DType::i32 : DType::i64;
   ValueId x = node.operands[0];
   if (node.operands.size() > 2) {
     x = b(Op::convert, {x}, {{"dtype", difference}});
@@ -88,8 +95,8 @@ TensorType type(DType dtype, Shape shape) { return {dtype, std::move(shape)}; }
 
 const OpDef op_quantize{
     .name = "quantize",
-    .doc = "round(x / scale) + zero_point, ties to even, saturated to dtype. scale and zero_point are scalars "
-           "or have one element for each position along axis.",
+    .doc = "round(x / scale) + zero_point, ties to even, saturated to dtype; to a narrow float, rounded to one "
+           "of its values. scale and zero_point are scalars or have one element for each position along axis.",
     .min_operands = 3,
     .max_operands = 3,
     .attrs = {{"axis", AttrKind::integer, Attr(Dim(1))}, {"dtype", AttrKind::dtype}},
@@ -99,7 +106,15 @@ const OpDef op_quantize{
     .samples = {{{type(DType::f32, {4, 5}), type(DType::f32, {}), type(DType::u8, {})},
                  {{"dtype", DType::u8}}, 0.01, 3},
                 {{type(DType::f32, {2, 3, 4}), type(DType::f32, {3}), type(DType::i8, {3})},
-                 {{"dtype", DType::i8}, {"axis", Dim(1)}}, 0.01, 3}},
+                 {{"dtype", DType::i8}, {"axis", Dim(1)}}, 0.01, 3},
+                {{type(DType::f32, {4, 5}), type(DType::f32, {5}), type(DType::i4, {5})},
+                 {{"dtype", DType::i4}, {"axis", Dim(1)}}, 0.01, 3},
+                {{type(DType::f32, {4, 5}), type(DType::f32, {}), type(DType::u2, {})},
+                 {{"dtype", DType::u2}}, 0.01, 3},
+                {{type(DType::f32, {4, 5}), type(DType::f32, {}), type(DType::f8e4m3fn, {})},
+                 {{"dtype", DType::f8e4m3fn}}, 0.01, 3},
+                {{type(DType::f16, {4, 5}), type(DType::f16, {}), type(DType::f4e2m1, {})},
+                 {{"dtype", DType::f4e2m1}}, 0.01, 3}},
 };
 
 const OpDef op_dequantize{
@@ -113,7 +128,11 @@ const OpDef op_dequantize{
     .decompose = decompose_dequantize,
     .samples = {{{type(DType::u8, {4, 5}), type(DType::f32, {}), type(DType::u8, {})}, {}, 0, 100},
                 {{type(DType::i8, {2, 3, 4}), type(DType::f32, {3}), type(DType::i8, {3})}, {}, -100, 100},
-                {{type(DType::i32, {2, 3}), type(DType::f32, {3})}, {}, -100, 100}},
+                {{type(DType::i32, {2, 3}), type(DType::f32, {3})}, {}, -100, 100},
+                {{type(DType::u4, {4, 5}), type(DType::f32, {}), type(DType::u4, {})}, {}, 0, 15},
+                {{type(DType::i2, {4, 5}), type(DType::f32, {5}), type(DType::i2, {5})}, {}, -2, 1},
+                {{type(DType::f8e5m2, {4, 5}), type(DType::f16, {}), type(DType::f8e5m2, {})}, {}, -9, 9},
+                {{type(DType::f4e2m1, {4, 5}), type(DType::f32, {5})}, {}, -9, 9}},
 };
 
 } // namespace kiln

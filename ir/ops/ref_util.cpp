@@ -1,5 +1,7 @@
 #include "ir/ops/ref_util.h"
 
+#include "ir/narrow.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -112,6 +114,12 @@ void narrow(const W *values, int64_t begin, int64_t count, Tensor &out) {
     auto *p = out.data<uint8_t>() + begin;
     for (int64_t i = 0; i < count; ++i)
       p[i] = values[i] != W(0);
+    return;
+  }
+  default: {
+    auto *p = out.data<uint8_t>() + begin;
+    for (int64_t i = 0; i < count; ++i)
+      p[i] = to_narrow(out.dtype(), values[i]);
     return;
   }
   }

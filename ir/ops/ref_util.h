@@ -1,7 +1,8 @@
 // What the ref functions of ir/ops share: elements widened to the type that reference arithmetic is
 // done in, read in bulk, so that whole models run through the interpreter in bearable time.
 //
-// Floats widen to double, signed integers and bool to int64_t, unsigned integers to uint64_t.
+// Floats widen to double, signed integers and bool to int64_t, unsigned integers to uint64_t; narrow
+// dtypes as others of their kind do.
 #pragma once
 
 #include "ir/ops/op.h"
@@ -50,8 +51,10 @@ template <typename F>
 decltype(auto) with_wide_type(DType dtype, F &&f) {
   switch (dtype_kind(dtype)) {
   case DTypeKind::float_:
+  case DTypeKind::narrow_float_:
     return f.template operator()<double>();
   case DTypeKind::unsigned_:
+  case DTypeKind::narrow_unsigned_:
     return f.template operator()<uint64_t>();
   default:
     return f.template operator()<int64_t>();

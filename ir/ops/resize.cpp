@@ -23,7 +23,7 @@ Result<Types> infer_resize(InferContext &context) {
     return Error{fmt::format("'sizes' and 'scales' have {} and {} entries; {} takes {} of each",
                              sizes.size(), scales.size(), x.text(), x.rank())};
   KILN_RETURN_IF_ERROR(nonnegative_dims(context, sizes, "'sizes'"));
-  KILN_RETURN_IF_ERROR(check_dtype(context, 0, !is_bool(x.dtype), "a number; convert it first"));
+  KILN_RETURN_IF_ERROR(check_number(context, 0));
   for (size_t d = 0; d < sizes.size(); ++d) {
     if (!std::isfinite(scales[d]) || scales[d] <= 0)
       return Error{fmt::format("the scale of dim {} is {}; it must be positive", d, scales[d])};

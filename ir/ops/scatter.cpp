@@ -12,8 +12,9 @@ using Types = std::vector<TensorType>;
 
 Status check_reduction(const InferContext &context) {
   KILN_TRY(reduction, choice_attr(context.attrs, "reduction", {"none", "add", "mul", "min", "max"}));
-  if (reduction != "none" && is_bool(context.operands[0].dtype))
-    return Error{fmt::format("reduction \"{}\" of bool: convert to u8 first", reduction)};
+  DType dtype = context.operands[0].dtype;
+  if (reduction != "none" && (is_bool(dtype) || is_narrow(dtype)))
+    return Error{fmt::format("reduction \"{}\" of {}: convert it first", reduction, dtype_name(dtype))};
   return Unit{};
 }
 

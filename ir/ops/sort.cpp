@@ -16,14 +16,21 @@ namespace {
 
 using Types = std::vector<TensorType>;
 
+// Bool has an order too.
+Status check_order(const InferContext &context) {
+  return is_bool(context.operands[0].dtype) ? Status(Unit{}) : check_number(context, 0);
+}
+
 Result<Types> infer_sort(InferContext &context) {
   const TensorType &x = context.operands[0];
+  KILN_RETURN_IF_ERROR(check_order(context));
   KILN_RETURN_IF_ERROR(axis_attr(context.attrs, "axis", x.rank()));
   return Types{x, {DType::i64, x.shape}};
 }
 
 Result<Types> infer_topk(InferContext &context) {
   const TensorType &x = context.operands[0];
+  KILN_RETURN_IF_ERROR(check_order(context));
   KILN_TRY(axis, axis_attr(context.attrs, "axis", x.rank()));
   const Dim &k = context.attrs.get_dim("k");
   KILN_RETURN_IF_ERROR(nonnegative_dims(context, {&k, 1}, "'k'"));

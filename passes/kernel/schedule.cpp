@@ -31,7 +31,8 @@ void schedule(Kernel &kernel, const MachineDesc &machine, const ScheduleOptions 
   // One threads loop, outermost.
   if (options.parallelise)
     checked(parallelise(kernel, machine), "parallelise");
-  // Primitive operations only.
+  // Primitive operations on primitive values only.
+  checked(expand_narrow(kernel), "expand_narrow");
   if (options.expand_math)
     checked(expand_math(kernel, machine), "expand_math");
   checked(simplify_kernel(kernel), "simplify_kernel");

@@ -54,6 +54,8 @@ bool split_chains(Kernel &kernel, const MachineDesc &machine);
 bool jam_rows(Kernel &kernel, const MachineDesc &machine);
 // The parallel loops of a nest become one loop over worker threads where the work is worth it.
 bool parallelise(Kernel &kernel, const MachineDesc &machine);
+// Values of narrow dtypes become bytes; for every target.
+bool expand_narrow(Kernel &kernel);
 // Functions that are no primitives become polynomials; bounds are in math_bounds.def.
 bool expand_math(Kernel &kernel, const MachineDesc &machine);
 

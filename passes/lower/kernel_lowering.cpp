@@ -1,5 +1,6 @@
 #include "passes/lower/kernel_lowering.h"
 
+#include "ir/ops/index_util.h"
 #include "passes/graph/chain.h"
 #include "runtime/entry_abi.h"
 
@@ -56,11 +57,6 @@ private:
   const Node &node_;
   std::vector<ValueId> results_;
 };
-
-Expr literal(const Tensor &tensor) {
-  DType dtype = compute_dtype(tensor.dtype());
-  return is_float(dtype) ? kb::number(dtype, tensor.at_f64(0)) : kb::integer(dtype, tensor.at_i64(0));
-}
 
 bool is_leaf(const Expr &e) {
   return e.is(Expr::Kind::number) || e.is(Expr::Kind::var) || e.is(Expr::Kind::load) ||

@@ -57,7 +57,7 @@ bool close(const Tensor &got, const Tensor &want, double rtol, double atol, std:
     return false;
   }
   for (int64_t i = 0; i < got.count(); ++i) {
-    bool exact = !is_float(got.dtype());
+    bool exact = !holds_floats(got.dtype());
     double a = exact ? double(got.at_i64(i)) : got.at_f64(i), b = exact ? double(want.at_i64(i)) : want.at_f64(i);
     bool same = exact ? got.at_i64(i) == want.at_i64(i)
                       : (std::isnan(a) && std::isnan(b)) || a == b || std::abs(a - b) <= atol + rtol * std::abs(b);

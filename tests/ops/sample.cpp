@@ -81,7 +81,7 @@ std::vector<Tensor> sample_inputs(const OpSample &sample, uint64_t seed) {
     Tensor tensor(type.dtype, dims);
     int64_t lo = int64_t(std::ceil(sample.lo)), hi = int64_t(std::floor(sample.hi));
     for (int64_t i = 0; i < tensor.count(); ++i) {
-      if (is_float(type.dtype)) {
+      if (holds_floats(type.dtype)) {
         tensor.set_f64(i, sample.lo + (sample.hi - sample.lo) * random.uniform());
       } else if (is_bool(type.dtype)) {
         tensor.set_i64(i, int64_t(random.next() & 1));
@@ -157,7 +157,7 @@ Result<std::vector<Tensor>> run_kernel(const Module &module, const std::vector<T
 std::string compare(const OpDef &def, const Tensor &got, const Tensor &want) {
   if (got.type() != want.type())
     return fmt::format("{} instead of {}", got.type().text(), want.type().text());
-  if (!is_float(got.dtype())) {
+  if (!holds_floats(got.dtype())) {
     for (int64_t i = 0; i < got.count(); ++i)
       if (got.at_i64(i) != want.at_i64(i))
         return fmt::format("element {} is {}, not {}", i, got.at_i64(i), want.at_i64(i));

@@ -65,7 +65,7 @@ inline Tensor random_tensor(const TensorType &type, double lo, double hi, std::m
   std::uniform_real_distribution<double> real(lo, hi);
   std::uniform_int_distribution<int64_t> integer{int64_t(lo), int64_t(hi)};
   for (int64_t i = 0; i < out.count(); ++i) {
-    if (is_float(type.dtype))
+    if (holds_floats(type.dtype))
       out.set_f64(i, real(random));
     else
       out.set_i64(i, is_signed_int(type.dtype) ? integer(random) : std::abs(integer(random)));

@@ -37,7 +37,7 @@ public:
     return out;
   }
 
-  DType dtype() { return *dtype_from_code(int(1 + below(13))); }
+  DType dtype() { return *dtype_from_code(int(1 + below(23))); }
 
   void spoil(TensorType &type) {
     switch (below(4)) {

@@ -68,7 +68,19 @@ enum {
   KILN_U32 = 10,
   KILN_U16 = 11,
   KILN_U8 = 12,
-  KILN_BOOL = 13
+  KILN_BOOL = 13,
+  /* One byte an element, the code in its low bits: floats of 8 and 4 bits, integers of 4 and 2. Those with
+   * a sign (I4, I2) are the integer in an int8_t. */
+  KILN_F8E4M3FN = 14,
+  KILN_F8E4M3FNUZ = 15,
+  KILN_F8E5M2 = 16,
+  KILN_F8E5M2FNUZ = 17,
+  KILN_F8E8M0 = 18,
+  KILN_F4E2M1 = 19,
+  KILN_I4 = 20,
+  KILN_U4 = 21,
+  KILN_I2 = 22,
+  KILN_U2 = 23
 };
 
 typedef struct KilnModule KilnModule;
