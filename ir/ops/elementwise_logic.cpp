@@ -1,5 +1,6 @@
 // Logic, bits, comparisons, predicates, where and convert.
 #include "ir/ops/elementwise.h"
+#include "ir/ops/ref_codes.h"
 
 #include <cmath>
 #include <limits>
@@ -76,6 +77,8 @@ Tensor where_wide(const RefContext &c) {
 }
 
 Result<std::vector<Tensor>> where_ref(const RefContext &c) {
+  if (is_narrow(c.operands[1]->dtype()))
+    return ref_on_codes(where_ref, c);
   std::vector<Tensor> out;
   out.push_back(
       with_wide_type(c.operands[1]->dtype(), [&]<typename W>() { return where_wide<W>(c); }));

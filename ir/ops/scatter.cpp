@@ -1,6 +1,7 @@
 // Ops that write elements at indices held in a tensor into a copy of x. Updates are applied in row-major
 // order, so that of two at one place the last wins, on every target.
 #include "ir/ops/index_util.h"
+#include "ir/ops/ref_codes.h"
 
 #include <cmath>
 #include <fmt/format.h>
@@ -94,6 +95,8 @@ Result<std::vector<Tensor>> scattered(const RefContext &context, Target target) 
 }
 
 Result<std::vector<Tensor>> ref_scatter_elements(const RefContext &context) {
+  if (is_narrow(context.operands[0]->dtype()))
+    return ref_on_codes(ref_scatter_elements, context);
   const Tensor &x = *context.operands[0], &indices = *context.operands[1];
   size_t axis = size_t(axis_of(context.attrs, "axis", x.rank()));
   auto strides = row_major_strides(x.dims()), from = row_major_strides(indices.dims());
@@ -108,6 +111,8 @@ Result<std::vector<Tensor>> ref_scatter_elements(const RefContext &context) {
 }
 
 Result<std::vector<Tensor>> ref_scatter_nd(const RefContext &context) {
+  if (is_narrow(context.operands[0]->dtype()))
+    return ref_on_codes(ref_scatter_nd, context);
   const Tensor &x = *context.operands[0], &indices = *context.operands[1];
   size_t depth = size_t(indices.dims().back());
   auto strides = row_major_strides(x.dims());

@@ -99,7 +99,7 @@ std::vector<DType> sources() {
 // A function for each source, with a result for each target.
 Module conversions() {
   Module module;
-  module.name = "narrow";
+  module.name = "sample";
   for (DType from : sources()) {
     Function &f = module.functions.emplace_back();
     f.name = std::string(dtype_name(from));
@@ -207,6 +207,16 @@ TEST_CASE("what is packed") {
   Tensor given(DType::i8, {2});
   given.set_i64(1, 8);
   CHECK(from_codes(given, DType::i4).error().message == "element 1 is 8, which is no i4");
+}
+
+TEST_CASE("what is moved keeps its code") {
+  Tensor x(DType::f8e5m2, {4}), condition(DType::bool_, {4});
+  uint8_t codes[] = {0x7c, 0xfe, 0x7d, 0x80}; // infinity, NaNs, -0
+  std::memcpy(x.mutable_bytes(), codes, 4);
+  Module module;
+  auto moved = evaluate(module, Op::where, std::vector<const Tensor *>{&condition, &x, &x}, {});
+  REQUIRE(moved.ok());
+  CHECK(std::memcmp((*moved)[0].bytes().data(), codes, 4) == 0);
 }
 
 TEST_CASE("native code converts as the references do") {
