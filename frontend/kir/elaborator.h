@@ -49,6 +49,7 @@ struct FunctionState {
   std::map<VariableId, ValueId> current; // variables whose value is at hand
   std::set<VariableId> written;
   int region_depth = 0;
+  std::set<std::string, std::less<>> sizes = {}; // names of sizes that the run finds
 };
 
 class Elaborator {
@@ -197,6 +198,7 @@ private:
   bool unify(const Expr &pattern, Datum &value, const std::string &what, const Location &where);
   bool unify_shape(const Expr &pattern, const TensorType &type, const std::string &what,
                    const Location &where);
+  void bind_size(const Stmt &s);
   bool require_equal(const Dim &a, const Dim &b, const Location &where, const std::string &reason);
   std::optional<TensorType> concrete_type(const Expr &pattern); // every dim bound
   std::optional<DType> dtype_named(const Expr &e);

@@ -153,6 +153,39 @@ bool Elaborator::require_equal(const Dim &a, const Dim &b, const Location &where
   return true;
 }
 
+// size K <= N = count: from here on K is a dim. Functions that are called more than once make sizes of their
+// own each time.
+void Elaborator::bind_size(const Stmt &s) {
+  if (!in_function(s.location))
+    return;
+  const std::string &name = s.names[0];
+  auto bound = eval_dim(*s.value);
+  Datum value = eval(*s.message);
+  if (!bound || value.poison())
+    return;
+  auto known = value.get<Dim>();
+  if (known) { // a size already
+    frame_->dims[name] = *known;
+    return;
+  }
+  auto count = as_tensor(value, s.location);
+  if (!count)
+    return;
+  for (ValueId arg : fn_->function.body.args)
+    for (const Dim &d : type_of(arg).shape)
+      for (Symbol symbol : d.symbols())
+        fn_->sizes.emplace(symbol.text());
+  std::string unique = name;
+  for (int i = 1; module_.capacities.contains(unique) || !fn_->sizes.insert(unique).second; ++i)
+    unique = fmt::format("{}_{}", name, i);
+  auto node = emit_node(Op::bind_size, {*count}, {{"symbol", unique}, {"bound", *bound}}, {}, s.location);
+  if (!node) {
+    error(s.location, node.error().message, {"a size is written `size K <= N = count`, where count is i64[]"});
+    return;
+  }
+  frame_->dims[name] = Dim::symbol(unique);
+}
+
 namespace {
 
 // Annotations of compile-time values.
