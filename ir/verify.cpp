@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <fmt/format.h>
+#include <map>
 #include <set>
 
 namespace kiln {
@@ -425,6 +426,19 @@ void check_calls(const Module &module, Diagnostics &diagnostics) {
   }
 }
 
+// Constraints name sizes, whichever function finds them.
+void check_sizes(const Module &module, Diagnostics &diagnostics) {
+  std::map<Symbol, const Function *> found;
+  for (const Function &function : module.functions)
+    for (const Node &node : function.nodes) {
+      const Attr *attr = node.op == Op::bind_size && !node.removed ? node.attrs.find("symbol") : nullptr;
+      const auto *name = attr ? std::get_if<std::string>(attr) : nullptr;
+      if (name && found.emplace(Symbol(*name), &function).first->second != &function)
+        diagnostics.error(node.location, fmt::format("the size {} is found in '{}' and in '{}'", *name,
+                                                     found.at(Symbol(*name))->name, function.name));
+    }
+}
+
 void check_variables(const Module &module, Diagnostics &diagnostics) {
   std::set<std::string_view> names;
   for (const Variable &variable : module.variables) {
@@ -467,6 +481,7 @@ void verify(const Module &module, Diagnostics &diagnostics) {
   for (const auto &[symbol, value] : module.capacities)
     if (value < 0)
       diagnostics.error({}, fmt::format("the capacity {} is {}", symbol, value));
+  check_sizes(module, diagnostics);
   check_calls(module, diagnostics);
   Equalities equalities(module);
   for (const Function &function : module.functions)

@@ -316,7 +316,7 @@ private:
     kiln_.module_info(module_, &info);
     std::vector<uint8_t> before;
     auto *variables = static_cast<uint8_t *>(kiln_.context_variables(context_));
-    if (entry_info_.size_count != 0 && entry_info_.writes_variables != 0)
+    if (entry_info_.size_count != 0 && info.variables_size != 0)
       before.assign(variables, variables + info.variables_size);
     for (int32_t code; (code = kiln_.run(context_, &error_)) != KILN_OK;) {
       if (code != KILN_ERROR_CAPACITY || kiln_.grown_dims(context_, dims_.data(), nullptr) != KILN_OK)

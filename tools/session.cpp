@@ -305,7 +305,7 @@ Status Session::run() {
     return Error{"bind the inputs before a run"};
   KilnModuleInfo module{};
   api().module_info(s.module, &module);
-  bool keeps = s.info.size_count > 0 && s.info.writes_variables != 0;
+  bool keeps = s.info.size_count > 0 && module.variables_size > 0;
   auto *variables = static_cast<std::byte *>(api().context_variables(s.context));
   if (keeps)
     s.variables_before.assign(variables, variables + module.variables_size);

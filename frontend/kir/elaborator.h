@@ -49,7 +49,6 @@ struct FunctionState {
   std::map<VariableId, ValueId> current; // variables whose value is at hand
   std::set<VariableId> written;
   int region_depth = 0;
-  std::set<std::string, std::less<>> sizes = {}; // names of sizes that the run finds
 };
 
 class Elaborator {
@@ -199,6 +198,7 @@ private:
   bool unify_shape(const Expr &pattern, const TensorType &type, const std::string &what,
                    const Location &where);
   void bind_size(const Stmt &s);
+  void note_dims(const Expr &e);
   bool require_equal(const Dim &a, const Dim &b, const Location &where, const std::string &reason);
   std::optional<TensorType> concrete_type(const Expr &pattern); // every dim bound
   std::optional<DType> dtype_named(const Expr &e);
@@ -231,6 +231,9 @@ private:
   std::vector<EntryState> entry_states_;
   std::set<std::string, std::less<>> used_weights_;
   std::map<std::string, ConstantId, std::less<>> weight_constants_;
+  // Names of sizes that runs find, and what such a size cannot be called: constraints go by the name.
+  std::set<std::string, std::less<>> size_names_;
+  bool dims_noted_ = false;
   std::set<std::string> reported_;
   Frame *frame_ = nullptr;
   FunctionState *fn_ = nullptr;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -153,6 +154,14 @@ bool Elaborator::require_equal(const Dim &a, const Dim &b, const Location &where
   return true;
 }
 
+void Elaborator::note_dims(const Expr &e) {
+  if (e.kind == ExprKind::name)
+    size_names_.insert(e.text);
+  for (const ExprPtr &kid : e.kids)
+    if (kid)
+      note_dims(*kid);
+}
+
 // size K <= N = count: from here on K is a dim. Functions that are called more than once make sizes of their
 // own each time.
 void Elaborator::bind_size(const Stmt &s) {
@@ -171,12 +180,13 @@ void Elaborator::bind_size(const Stmt &s) {
   auto count = as_tensor(value, s.location);
   if (!count)
     return;
-  for (ValueId arg : fn_->function.body.args)
-    for (const Dim &d : type_of(arg).shape)
-      for (Symbol symbol : d.symbols())
-        fn_->sizes.emplace(symbol.text());
+  if (!std::exchange(dims_noted_, true))
+    for (const FuncDecl *decl : entry_decls_)
+      for (size_t i = 0; decl && i < decl->params.size(); ++i)
+        if (decl->params[i].type)
+          note_dims(*decl->params[i].type);
   std::string unique = name;
-  for (int i = 1; module_.capacities.contains(unique) || !fn_->sizes.insert(unique).second; ++i)
+  for (int i = 1; module_.capacities.contains(unique) || !size_names_.insert(unique).second; ++i)
     unique = fmt::format("{}_{}", name, i);
   auto node = emit_node(Op::bind_size, {*count}, {{"symbol", unique}, {"bound", *bound}}, {}, s.location);
   if (!node) {

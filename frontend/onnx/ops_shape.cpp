@@ -75,7 +75,8 @@ Status reshape_found(OnnxNode &n, std::vector<RunInt> target, bool allow_zero) {
       KILN_TRY(chosen, choose(e, open, left, size));
       size = chosen;
     }
-    KILN_TRY(one, e.bind_size(size, bound, "reshape"));
+    // Of no elements the sizes may be anything.
+    KILN_TRY(one, e.bind_size(size, total.is_const(0) ? e.capacity("reshape_room", 256) : bound, "reshape"));
     shape.push_back(one);
     found *= one;
   }

@@ -257,8 +257,9 @@ Status import_pad(OnnxNode &n) {
   } else {
     if (!n.has(1))
       return Error{"its pads are missing"};
-    KILN_TRY(list, n.dims_of(1, "pads"));
-    pads = list;
+    KILN_TRY(list, run_ints(n, 1, "pads"));
+    KILN_TRY(amounts, bind_free(n, list, "pad"));
+    pads = amounts;
     if (n.has(2)) {
       if (!element_count(n.shape(2)).is_const(1))
         return Error{fmt::format("its value is {}, not one number", n.in(2).type.text())};

@@ -7,7 +7,6 @@
 
 #include <fmt/format.h>
 
-#include <map>
 #include <set>
 #include <utility>
 
@@ -106,7 +105,7 @@ private:
         if (auto symbol = formal[d].try_symbol())
           dims.emplace(*symbol, actual[d]);
     }
-    rename_sizes(s.function(), callee, dims);
+    rename_sizes(callee, dims);
     Status status = clone_nodes(s.builder(), callee, callee.body, values, dims);
     if (!status)
       return fail(fmt::format("in the call of '{}': {}", callee.name, status.error().message));
@@ -124,8 +123,8 @@ private:
   }
 
   // Sizes that the callee finds at run time get names of their own in each place that calls it.
-  void rename_sizes(const Function &into, const Function &callee, DimMap &dims) {
-    std::set<Symbol> &used = used_[&into];
+  void rename_sizes(const Function &callee, DimMap &dims) {
+    std::set<Symbol> &used = used_;
     auto note_all = [&](const Function &f) {
       for_each_node(f, [&](NodeId id) {
         for_each_size(f, f.node(id), [&](Symbol s) { used.insert(s); });
@@ -138,11 +137,13 @@ private:
       if (callee.node(id).op != Op::bind_size)
         return;
       if (!std::exchange(noted, true)) {
-        for (ValueId arg : into.body.args)
-          for (const Dim &d : into.type(arg).shape)
-            for (Symbol symbol : d.symbols())
-              used.insert(symbol);
-        note_all(into);
+        for (const Function &f : module_.functions) {
+          for (ValueId arg : f.body.args)
+            for (const Dim &d : f.type(arg).shape)
+              for (Symbol symbol : d.symbols())
+                used.insert(symbol);
+          note_all(f);
+        }
       }
       std::string name = callee.node(id).attrs.get_string("symbol"), fresh = name;
       for (int i = 1; !used.insert(Symbol(fresh)).second; ++i)
@@ -153,7 +154,7 @@ private:
 
   Module &module_;
   PassContext &context_;
-  std::map<const Function *, std::set<Symbol>> used_; // by function that is inlined into
+  std::set<Symbol> used_; // names of sizes
   std::vector<State> state_;
   Changed changed_ = Changed::no;
   bool recursive_ = false;

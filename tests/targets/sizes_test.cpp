@@ -36,6 +36,7 @@ bool same(const Tensor &a, const Tensor &b) {
 Module load(const std::string &text) {
   Module module;
   Diagnostics diagnostics;
+  module.name = "sample";
   bool ok = load_kir("sizes.kir", text, {}, module, diagnostics);
   INFO(diagnostics.render());
   REQUIRE(ok);
@@ -50,6 +51,7 @@ Module import_model(const GraphMaker &g, int64_t opset = 18) {
   bool ok = import_onnx(std::as_bytes(std::span(*kept.back())), "test.onnx", {}, module, diagnostics);
   INFO(diagnostics.render());
   REQUIRE(ok);
+  module.name = "sample";
   return module;
 }
 

@@ -292,9 +292,9 @@ public:
     if (info.size_count == 0 && own_.empty())
       return api().run(context_, &error) == KILN_OK;
     std::vector<std::byte> before;
-    if (info.size_count != 0 && info.writes_variables != 0) {
-      KilnModuleInfo module{};
-      api().module_info(module_.get(), &module);
+    KilnModuleInfo module{};
+    api().module_info(module_.get(), &module);
+    if (info.size_count != 0 && module.variables_size != 0) {
       auto *variables = static_cast<const std::byte *>(api().context_variables(context_));
       before.assign(variables, variables + module.variables_size);
     }
