@@ -280,7 +280,7 @@ Status import_loop(OnnxNode &n) {
       count = (*list)[0];
   bool starts = !n.has(1) || (n.in(1).constant && n.in(1).constant->count() == 1 && n.in(1).constant->at_i64(0) != 0);
   // At most as many steps as are asked for, where that is known; otherwise as there is room for.
-  auto room = [&] { return count ? max(*count, 0) : e.capacity("loop_room", 256); };
+  auto room = [&] { return count ? max(*count, 0) : e.capacity("loop_room", 64); };
   if (starts && (count || n.has(0))) {
     KILN_TRY(done, loop_as_scan(n, graph, initial, false, [&]() -> Result<Dim> {
                if (count)

@@ -76,7 +76,7 @@ Status reshape_found(OnnxNode &n, std::vector<RunInt> target, bool allow_zero) {
       size = chosen;
     }
     // Of no elements the sizes may be anything.
-    KILN_TRY(one, e.bind_size(size, total.is_const(0) ? e.capacity("reshape_room", 256) : bound, "reshape"));
+    KILN_TRY(one, e.bind_size(size, total.is_const(0) ? e.capacity("reshape_room", 64) : bound, "reshape"));
     shape.push_back(one);
     found *= one;
   }

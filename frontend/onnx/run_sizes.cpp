@@ -54,7 +54,7 @@ std::vector<Dim> known_dims(std::span<const RunInt> list) {
 }
 
 Result<std::vector<Dim>> bind_free(OnnxNode &n, std::span<const RunInt> list, std::string_view stem) {
-  constexpr int64_t kRoom[] = {0, 4096, 256, 64, 16};
+  constexpr int64_t kRoom[] = {0, 64, 32, 16, 8};
   size_t open = size_t(std::count_if(list.begin(), list.end(), [](const RunInt &r) { return !r.known; }));
   std::vector<Dim> out;
   for (const RunInt &r : list) {
