@@ -87,8 +87,9 @@ void collect_launches(const std::vector<PlanStep> &steps, std::vector<const Plan
   }
 }
 
-// What a kernel says of its dims, over those of the entry. Loops stand for their middle.
-Dim over_entry(const Dim &d, const Kernel &kernel, const Launch &launch) {
+// What a kernel says of its dims, over those of the entry. Loops stand for their middle, sizes that a run
+// finds for their bounds.
+Dim over_entry(const Dim &d, const Kernel &kernel, const Launch &launch, const Plan &plan) {
   Dim out = d.substitute([&](Symbol s) -> std::optional<Dim> {
     for (size_t i = 0; i < kernel.dims.size() && i < launch.step->dims.size(); ++i)
       if (kernel.dims[i] == s)
@@ -97,6 +98,8 @@ Dim over_entry(const Dim &d, const Kernel &kernel, const Launch &launch) {
   });
   for (size_t i = launch.loops.size(); i-- > 0;)
     out = out.substitute(launch.loops[i]->var, floordiv(launch.loops[i]->count, 2));
+  for (const PlanSize &size : plan.sizes)
+    out = out.substitute(size.name, size.largest);
   return out;
 }
 
@@ -145,9 +148,15 @@ PackageEntry package_entry(const Module &module, const Program &program, const P
       symbol.min = it->second.first;
       symbol.max = it->second.second;
     }
+    if (auto it = module.capacities.find(symbol.name); it != module.capacities.end())
+      symbol.otherwise = std::clamp(it->second, symbol.min, symbol.max);
     entry.symbols.push_back(std::move(symbol));
   }
+  for (const PlanSize &size : plan.sizes)
+    entry.sizes.push_back({std::string(size.name.text()), size.capacity});
   for (const auto &c : plan.constraints)
+    entry.constraints.push_back(fmt::format("{} == {} ({})", c.a.text(), c.b.text(), c.reason));
+  for (const auto &c : plan.run_constraints)
     entry.constraints.push_back(fmt::format("{} == {} ({})", c.a.text(), c.b.text(), c.reason));
   std::vector<const PlanStep *> loops;
   std::vector<Launch> launches;
@@ -155,7 +164,8 @@ PackageEntry package_entry(const Module &module, const Program &program, const P
   for (const Launch &launch : launches) {
     const PlanStep *step = launch.step;
     const Kernel &kernel = program.kernels[size_t(step->kernel)];
-    Dim flops = over_entry(kernel.flops, kernel, launch), bytes = over_entry(kernel.bytes, kernel, launch);
+    Dim flops = over_entry(kernel.flops, kernel, launch, plan),
+        bytes = over_entry(kernel.bytes, kernel, launch, plan);
     PackageKernel k{step->name, package::kNoIndex, estimate(flops), estimate(bytes), weight_bytes(kernel),
                     flops.text(), bytes.text()};
     if (step->location.known()) {

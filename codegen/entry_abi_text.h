@@ -21,6 +21,9 @@ typedef struct KilnFrame {
   int32_t trap_kernel, trap;
   uint8_t *scratch;
   int64_t scratch_stride;
+  int64_t *sizes;
+  int64_t trap_value;
+  int32_t trap_index, reserved;
 } KilnFrame;
 )";
 

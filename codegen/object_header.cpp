@@ -64,7 +64,7 @@ public:
   }
 
 private:
-  std::set<std::string> used_ = {"arena", "variables", "frame", "args", "dims", "services", "float", "double", "int", "char",
+  std::set<std::string> used_ = {"arena", "variables", "sizes", "frame", "args", "dims", "services", "float", "double", "int", "char",
                                  "long", "short", "void", "if", "else", "for", "while", "do", "switch", "case", "default",
                                  "return", "static", "const", "struct", "union", "enum", "signed", "unsigned", "auto", "break",
                                  "continue", "extern", "goto", "register", "sizeof", "typedef", "volatile", "inline",
@@ -89,7 +89,7 @@ std::string entry_text(const Program &program, const Plan &plan, bool has_variab
     std::string name = names.unique(a.name);
     params += fmt::format(", {}{} *{}", input ? "const " : "", c_type(a.type.dtype), name);
     args += fmt::format("{}(void *){}", args.empty() ? "" : ", ", name);
-    Dim count = element_count(a.type.shape);
+    Dim count = element_count(input ? a.type.shape : a.planned());
     if (count.is_const())
       out += fmt::format("#define {}_{}_COUNT {} /* elements: {} */\n", macro, upper(name), count.as_const(), a.type.text());
     else
@@ -99,6 +99,14 @@ std::string entry_text(const Program &program, const Plan &plan, bool has_variab
     argument(input, true);
   for (const PlanArgument &output : plan.outputs)
     argument(output, false);
+  if (!plan.sizes.empty()) {
+    std::string list;
+    for (const PlanSize &size : plan.sizes)
+      list += fmt::format("{}{} <= {}", list.empty() ? "" : ", ", size.name.text(), size.bound.text());
+    params += ", int64_t *sizes";
+    out += fmt::format("/* sizes: null, or room for {} that the run finds: {}. Outputs are at most as large as the bounds make\n"
+                       " * them, and dense. */\n", plan.sizes.size(), list);
+  }
   if (plan.arena_size.is_const())
     out += fmt::format("#define {}_ARENA_SIZE {}\n", macro,
                        plan.scratch_size + std::max<int64_t>(plan.arena_size.as_const(), 64) + 64);
@@ -107,13 +115,13 @@ std::string entry_text(const Program &program, const Plan &plan, bool has_variab
   std::string run = cpu::run_symbol(program, plan), planner = cpu::plan_symbol(program, plan);
   out += fmt::format("int32_t {}(struct KilnFrame *frame);\nint32_t {}(const int64_t *dims, int64_t *out);\n", run, planner);
   out += fmt::format("/* On the calling thread. `arena` is aligned to 64. 0, or the trap that stopped it. */\n"
-                     "static inline int32_t {}({}) {{\n  static const KilnServices services = {{2, 1, 0, kiln_serial_for, 0}};\n",
+                     "static inline int32_t {}({}) {{\n  static const KilnServices services = {{3, 1, 0, kiln_serial_for, 0}};\n",
                      function, params);
   out += fmt::format("  void *const args[] = {{{}}};\n", args.empty() ? "0" : args);
   out += fmt::format("  const int64_t dims[] = {{{}}};\n", sizes.empty() ? "0" : sizes);
-  out += fmt::format("  KilnFrame frame = {{&services, args, dims, (uint8_t *)arena + {4}, {0}, {1}, 0, 0, (uint8_t *)arena, {4}}};\n"
+  out += fmt::format("  KilnFrame frame = {{&services, args, dims, (uint8_t *)arena + {4}, {0}, {1}, 0, 0, (uint8_t *)arena, {4}, {5}, 0, 0, 0}};\n"
                      "  return {2}(&frame);\n}}\n\n",
-                     weights_symbol(program), has_variables ? "(uint8_t *)variables" : "0", run, 0, plan.scratch_size);
+                     weights_symbol(program), has_variables ? "(uint8_t *)variables" : "0", run, 0, plan.scratch_size, plan.sizes.empty() ? "0" : "sizes");
   return out;
 }
 

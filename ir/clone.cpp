@@ -65,8 +65,11 @@ Status clone_node(GraphBuilder &b, const Function &from, NodeId id, ValueMap &va
   }
   Location outer = b.location();
   b.set_location(node.location);
-  auto emitted =
-      b.emit(node.op, std::move(operands), substituted(node.attrs, dims), std::move(regions));
+  Attrs attrs = substituted(node.attrs, dims);
+  if (node.op == Op::bind_size)
+    if (auto it = dims.find(Symbol(node.attrs.get_string("symbol"))); it != dims.end() && it->second.try_symbol())
+      attrs.set("symbol", std::string(it->second.try_symbol()->text()));
+  auto emitted = b.emit(node.op, std::move(operands), std::move(attrs), std::move(regions));
   b.set_location(outer);
   KILN_TRY(fresh, std::move(emitted));
   for (size_t i = 0; i < node.results.size(); ++i) {

@@ -130,6 +130,13 @@ bool known_nonnegative(const Dim &a, const DimRanges &ranges);
 // Uses the ranges to remove / % min max where they do nothing: (16*i + j) / 16 is i for 0 <= j < 16.
 Dim simplify(const Dim &a, const DimRanges &ranges);
 
+// The least and the greatest value that a Dim can have where some of its symbols are only known to lie
+// between 0 and a greatest value (`greatest` gives it, over the other symbols, or nothing).
+struct DimBounds {
+  Dim least, greatest;
+};
+DimBounds bounds_of(const Dim &a, const std::function<std::optional<Dim>(Symbol)> &greatest);
+
 // Inverse of text(): integers, identifiers, + - * / % ( ) min max.
 Result<Dim> parse_dim(std::string_view text);
 

@@ -140,6 +140,9 @@ struct Module {
   };
   std::vector<Constraint> constraints;
   std::map<std::string, std::pair<int64_t, int64_t>> dim_bounds; // symbol -> [min, max]
+  // Symbols that no input tells: room for what nothing bounds, chosen by the caller of a run, and the
+  // value that each has where the caller says nothing. Text: `capacity C = 256`.
+  std::map<std::string, int64_t> capacities;
   std::map<std::string, std::string> metadata;
   // Whatever must stay alive for the constants' views: mapped files.
   std::vector<std::shared_ptr<const void>> keep_alive;

@@ -46,7 +46,7 @@ struct Frame {
 class Interpreter {
 public:
   Interpreter(const Module &module, VariableValues &variables, const EvaluateOptions &options)
-      : module_(module), variables_(variables), options_(options) {
+      : module_(module), variables_(variables), options_(options), capacities_(module.capacities) {
     for (const Function &function : module.functions)
       for (const Node &node : function.nodes)
         if (node.op == Op::assign && !node.removed)
@@ -63,6 +63,9 @@ public:
       names.push_back(function.value(arg).name);
     }
     KILN_TRY(dims, bind_dims(types, names, inputs));
+    for (const auto &[name, value] : capacities_)
+      if (!find_dim(dims, Symbol(name)))
+        dims.emplace_back(Symbol(name), value);
     KILN_RETURN_IF_ERROR(check_constraints(dims));
     Frame frame{function, std::move(dims), {}, reported};
     frame.values.resize(function.values.size());
@@ -70,6 +73,16 @@ public:
     for (const Tensor &input : inputs)
       args.push_back(view_of(input));
     return run_block(frame, body, std::move(args));
+  }
+
+  // Room for what did not fit in the run that has just failed; false where that was not the reason.
+  bool grow() {
+    if (!needed_)
+      return false;
+    capacities_[needed_->first] = needed_->second;
+    needed_.reset();
+    live_ = 0;
+    return true;
   }
 
 private:
@@ -156,7 +169,9 @@ private:
     if (depth_ >= kMaxDepth)
       return Error{"calls and regions nest too deeply"};
     ++depth_;
+    size_t sizes = frame.dims.size();
     auto out = run_nodes(frame, block, std::move(args));
+    frame.dims.resize(sizes); // those that the block bound end with it
     --depth_;
     return out;
   }
@@ -240,6 +255,8 @@ private:
     }
     case Op::assign:
       return assign(frame, node);
+    case Op::bind_size:
+      return bind_size(frame, node);
     case Op::call:
       return run_function(module_.functions[size_t(node.attrs.get_function("function"))],
                           operand_views(frame, node), false);
@@ -256,6 +273,22 @@ private:
     default:
       return run_op(frame, node);
     }
+  }
+
+  Result<std::vector<Tensor>> bind_size(Frame &frame, const Node &node) {
+    int64_t value = get(frame, node.operands[0]).at_i64(0);
+    const std::string &name = node.attrs.get_string("symbol");
+    const Dim &bound = node.attrs.get_dim("bound");
+    KILN_TRY(limit, concrete(frame, bound));
+    if (value < 0 || value > limit) {
+      if (auto symbol = bound.try_symbol(); symbol && value > limit)
+        if (std::string text(symbol->text()); capacities_.contains(text))
+          needed_ = {text, value};
+      return Error{fmt::format("the size {} is {}; it must be from 0 to {}, which is {}", name, value, bound.text(), limit)};
+    }
+    frame.dims.emplace_back(Symbol(name), value);
+    KILN_RETURN_IF_ERROR(check_constraints(frame.dims));
+    return std::vector<Tensor>();
   }
 
   Result<std::vector<Tensor>> assign(Frame &frame, const Node &node) {
@@ -430,6 +463,8 @@ private:
   const Module &module_;
   VariableValues &variables_;
   const EvaluateOptions &options_;
+  std::map<std::string, int64_t> capacities_;
+  std::optional<std::pair<std::string, int64_t>> needed_; // of a capacity that was too small
   std::vector<VariableId> assigned_; // by any function: reads of them are copies
   std::unordered_map<const Block *, Releases> releases_;
   int64_t steps_ = 0, live_ = 0;
@@ -511,7 +546,20 @@ Result<std::vector<Tensor>> interpret(const Module &module, const Function &func
                                       const EvaluateOptions &options) {
   KILN_CHECK(variables.size() == module.variables.size(),
              "a value for each of the module's variables");
-  return Interpreter(module, variables, options).run_function(function, inputs, true);
+  Interpreter interpreter(module, variables, options);
+  if (module.capacities.empty())
+    return interpreter.run_function(function, inputs, true);
+  // What a run that ended early has assigned is taken back.
+  VariableValues before;
+  for (const Tensor &variable : variables)
+    before.push_back(owned(view_of(variable)));
+  for (;;) {
+    auto out = interpreter.run_function(function, inputs, true);
+    if (out || !interpreter.grow())
+      return out;
+    for (size_t i = 0; i < variables.size(); ++i)
+      variables[i] = owned(view_of(before[i]));
+  }
 }
 
 Result<std::vector<Tensor>> evaluate(const Module &module, Op op,

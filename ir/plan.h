@@ -21,7 +21,7 @@ struct PlanBuffer {
   int variable = -1;  // kind variable: index in Module::variables
   Dim offset;         // bytes, added to the start of the arena, of the argument, or of the weight's or
                       // variable's own place in the Program; may use the variables of `loop` steps
-  Dim size;           // bytes
+  Dim size;           // bytes, at most: over the entry's dims alone
   ValueId value;      // the graph value it holds first
   int first_step = 0, last_step = 0; // lifetime, in steps counted depth-first
 };
@@ -32,6 +32,8 @@ struct PlanStep {
     if_,    // if buffer `condition` (bool) then body else other
     while_, // condition_body, then while buffer `condition`: body, condition_body
     loop,   // for `var` in 0..count: body
+    bind,   // the i64 in buffers[0] becomes the size sizes[index], in what follows in this list of steps
+    require // dims[0] == dims[1], or the run ends: constraint `index` of constraints + run_constraints
   };
   Kind kind = Kind::launch;
   int kernel = -1;            // index in Program::kernels
@@ -41,6 +43,7 @@ struct PlanStep {
   std::string name;           // "conv1+relu", for profiles
   Location location;
   int condition = -1;
+  int index = -1;
   Symbol var;
   Dim count;
   std::vector<PlanStep> condition_body, body, other;
@@ -49,13 +52,25 @@ struct PlanStep {
 struct PlanArgument {
   std::string name;
   TensorType type;
+  Shape largest = {}; // of outputs whose sizes a run finds: the most, over dims alone
+  const Shape &planned() const { return largest.empty() ? type.shape : largest; }
+};
+
+// A size that a run finds in its data. More than the bound ends the run.
+struct PlanSize {
+  Symbol name;
+  Dim bound;         // over dims and the sizes before it
+  Dim largest;       // the greatest value of the bound, over dims
+  int capacity = -1; // index in dims of the capacity that the bound is
 };
 
 struct Plan {
   std::string name;
   std::vector<PlanArgument> inputs, outputs;
-  std::vector<Symbol> dims; // symbolic dims that inputs have, in order of first appearance
+  std::vector<Symbol> dims; // symbolic dims that inputs have, in order of first appearance, then capacities
   std::vector<Module::Constraint> constraints; // over dims; checked by plan()
+  std::vector<PlanSize> sizes;                 // in order of their steps
+  std::vector<Module::Constraint> run_constraints; // that involve sizes; checked by `require` steps
   std::vector<PlanBuffer> buffers;
   std::vector<PlanStep> steps;
   int launches = 0;

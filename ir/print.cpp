@@ -91,6 +91,11 @@ public:
 
   void print_node(std::string &out, const Node &node, const std::string &indent) const {
     out += indent;
+    if (node.op == Op::bind_size && node.operands.size() == 1 && node.attrs.has("symbol") && node.attrs.has("bound")) {
+      out += "size " + node.attrs.get_string("symbol") + " <= " + node.attrs.get_dim("bound").text() + " = " +
+             name(node.operands[0]) + location(node.location) + "\n";
+      return;
+    }
     for (size_t i = 0; i < node.results.size(); ++i)
       out += (i ? ", " : "") + typed(node.results[i]);
     out += (node.results.empty() ? "" : " = ") + call(node);
@@ -163,8 +168,12 @@ private:
       for (const Dim &d : value.type.shape)
         for (Symbol s : d.symbols())
           used_.emplace(s.text());
+    for (const auto &[name, value] : module_.capacities)
+      used_.insert(name);
     for (const Node &node : function_.nodes)
       for (const auto &[name, attr] : node.attrs.all()) {
+        if (const auto *symbol = std::get_if<std::string>(&attr); symbol && node.op == Op::bind_size)
+          used_.insert(*symbol);
         if (const auto *d = std::get_if<Dim>(&attr))
           for (Symbol s : d->symbols())
             used_.emplace(s.text());
@@ -347,6 +356,8 @@ std::string print_module(const Module &module, int64_t inline_limit) {
   for (const auto &[name, bounds] : module.dim_bounds)
     out += "dim " + quote_name(name) + " = " + std::to_string(bounds.first) + ".." +
            (bounds.second == INT64_MAX ? "" : std::to_string(bounds.second)) + "\n";
+  for (const auto &[name, value] : module.capacities)
+    out += "capacity " + quote_name(name) + " = " + std::to_string(value) + "\n";
   std::set<std::pair<std::string, std::string>> seen;
   for (const auto &c : module.constraints)
     if (seen.emplace(c.a.text(), c.b.text()).second)

@@ -4,7 +4,8 @@
 //
 //   module     names unique; variables static, their initial values of their type; calls do not recurse
 //   structure  every node and value stands in one place; uses come after definitions, in the same block or
-//              one inside; the region of a fusion uses nothing from outside
+//              one inside; the region of a fusion uses nothing from outside; sizes that a run finds are bound
+//              once, and mentioned after that and inside only
 //   nodes      arity, attributes as the schema says, types as infer gives them, and every equality that
 //              infer needs recorded in the module's constraints
 #include "ir/graph.h"
@@ -12,6 +13,7 @@
 
 #include <algorithm>
 #include <fmt/format.h>
+#include <map>
 #include <set>
 
 namespace kiln {
@@ -141,6 +143,44 @@ private:
         for (const Dim &d : function_.type(id).shape)
           for (Symbol s : d.symbols())
             symbols_.insert(s);
+    for (const auto &[name, value] : module_.capacities)
+      symbols_.insert(Symbol(name));
+    for (const Node &node : function_.nodes)
+      if (auto symbol = node.removed ? std::nullopt : bound_size(node))
+        sizes_.insert(*symbol);
+  }
+
+  // The symbol that a node makes a size.
+  static std::optional<Symbol> bound_size(const Node &node) {
+    const Attr *attr = node.op == Op::bind_size ? node.attrs.find("symbol") : nullptr;
+    const auto *name = attr ? std::get_if<std::string>(attr) : nullptr;
+    return name ? std::optional(Symbol(*name)) : std::nullopt;
+  }
+
+  // From here on the symbol is one, until the block ends.
+  void bind(const Node &node, std::vector<Symbol> &local) {
+    auto symbol = bound_size(node);
+    if (!symbol)
+      return;
+    if (!symbols_.insert(*symbol).second || !bound_.insert(*symbol).second)
+      error(node.location, fmt::format("the size {} is defined a second time", symbol->text()));
+    else
+      local.push_back(*symbol);
+  }
+
+  void check_attr_sizes(const Node &node) {
+    auto check = [&](const Dim &d) {
+      for (Symbol s : d.symbols())
+        if (sizes_.contains(s) && !symbols_.contains(s))
+          error(node.location, fmt::format("{} uses the size {}, which is not known before it", op_def(node.op).name, s.text()));
+    };
+    for (const auto &[name, attr] : node.attrs.all()) {
+      if (const auto *d = std::get_if<Dim>(&attr))
+        check(*d);
+      if (const auto *list = std::get_if<std::vector<Dim>>(&attr))
+        for (const Dim &d : *list)
+          check(d);
+    }
   }
 
   bool define(ValueId id, const Location &where, const std::string &what) {
@@ -198,6 +238,7 @@ private:
       return;
     }
     std::vector<ValueId> local;
+    std::vector<Symbol> sizes;
     for (size_t i = 0; i < block.args.size(); ++i) {
       if (!define(block.args[i], function_.location, fmt::format("argument {}", i)))
         continue;
@@ -216,6 +257,7 @@ private:
       }
       node_seen_[size_t(id)] = true;
       check_node(id, depth);
+      bind(function_.node(id), sizes);
       for (ValueId result : function_.node(id).results) {
         if (!define(result, function_.node(id).location, fmt::format("a result of {}", describe(id))))
           continue;
@@ -226,6 +268,8 @@ private:
       check_use(block.results[i], function_.location, fmt::format("result {} of a block", i));
     for (ValueId id : local)
       values_[size_t(id)].visible = false;
+    for (Symbol s : sizes)
+      symbols_.erase(s);
   }
 
   static bool op_exists(Op op) { return size_t(op) < all_ops().size(); }
@@ -258,6 +302,8 @@ private:
     if (count < def.min_operands || (def.max_operands >= 0 && count > def.max_operands))
       problem(fmt::format("it has {} operands", count));
     check_schema(def, node, problem);
+    if (!sizes_.empty())
+      check_attr_sizes(node);
     int outer = isolation_;
     for (const Block &region : node.regions) {
       if (node.op == Op::fusion)
@@ -319,7 +365,9 @@ private:
   Diagnostics &diagnostics_;
   std::vector<bool> node_seen_;
   std::vector<ValueState> values_;
-  std::set<Symbol> symbols_;
+  std::set<Symbol> symbols_; // that are sizes here
+  std::set<Symbol> sizes_;   // that the function binds anywhere
+  std::set<Symbol> bound_;   // and has bound so far
   int isolation_ = 0, isolations_ = 0;
 };
 
@@ -378,6 +426,19 @@ void check_calls(const Module &module, Diagnostics &diagnostics) {
   }
 }
 
+// Constraints name sizes, whichever function finds them.
+void check_sizes(const Module &module, Diagnostics &diagnostics) {
+  std::map<Symbol, const Function *> found;
+  for (const Function &function : module.functions)
+    for (const Node &node : function.nodes) {
+      const Attr *attr = node.op == Op::bind_size && !node.removed ? node.attrs.find("symbol") : nullptr;
+      const auto *name = attr ? std::get_if<std::string>(attr) : nullptr;
+      if (name && found.emplace(Symbol(*name), &function).first->second != &function)
+        diagnostics.error(node.location, fmt::format("the size {} is found in '{}' and in '{}'", *name,
+                                                     found.at(Symbol(*name))->name, function.name));
+    }
+}
+
 void check_variables(const Module &module, Diagnostics &diagnostics) {
   std::set<std::string_view> names;
   for (const Variable &variable : module.variables) {
@@ -417,6 +478,10 @@ void verify(const Module &module, Diagnostics &diagnostics) {
   for (const auto &[symbol, bounds] : module.dim_bounds)
     if (bounds.first < 0 || bounds.first > bounds.second)
       diagnostics.error({}, fmt::format("the dim {} is bounded by {} and {}", symbol, bounds.first, bounds.second));
+  for (const auto &[symbol, value] : module.capacities)
+    if (value < 0)
+      diagnostics.error({}, fmt::format("the capacity {} is {}", symbol, value));
+  check_sizes(module, diagnostics);
   check_calls(module, diagnostics);
   Equalities equalities(module);
   for (const Function &function : module.functions)

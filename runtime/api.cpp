@@ -52,6 +52,8 @@ const char *code_text(int32_t code) {
     return "an input, an output or a dim has no value";
   case KILN_ERROR_TRAP:
     return "the model stopped";
+  case KILN_ERROR_CAPACITY:
+    return "a size found in the data exceeds a capacity";
   default:
     return "unknown code";
   }
@@ -90,7 +92,7 @@ int32_t entry_info(const KilnModule *module, uint32_t index, KilnEntryInfo *info
            entry->kernels.count,
            entry->arena_size,
            (entry->flags & kEntryWritesVariables) != 0 ? 1u : 0u,
-           0};
+           entry->sizes.count};
   return KILN_OK;
 }
 
@@ -139,6 +141,13 @@ int32_t symbol_info(const KilnModule *module, uint32_t entry, uint32_t index,
   const SymbolRecord &symbol = module->manifest.symbols()[record->symbols.first + index];
   *info = {module->manifest.text(symbol.name), symbol.min, symbol.max};
   return KILN_OK;
+}
+
+int64_t capacity(const KilnModule *module, uint32_t entry, uint32_t index) {
+  const EntryRecord *record = entry_at(module, entry);
+  if (record == nullptr || index >= record->symbols.count)
+    return -1;
+  return module->manifest.symbols()[record->symbols.first + index].otherwise;
 }
 
 int32_t kernel_info(const KilnModule *module, uint32_t entry, uint32_t index,
@@ -226,6 +235,9 @@ constexpr KilnApi kApi = {
     .pool_create = pool_create,
     .pool_executor = pool_executor,
     .pool_destroy = pool_destroy,
+    .result_dims = result_dims,
+    .grown_dims = grown_dims,
+    .capacity = capacity,
 };
 
 } // namespace

@@ -138,6 +138,14 @@ bool find_symbol(const void *self, const char *name, uint64_t size, int64_t *val
     *value = context->dims[i];
     return true;
   }
+  const Manifest &manifest = context->module->manifest;
+  for (uint32_t i = 0; i < context->entry->sizes.count; ++i) {
+    const char *symbol = manifest.text(manifest.symbols()[context->entry->sizes.first + i].name);
+    if (std::strlen(symbol) != size || std::memcmp(symbol, name, size) != 0)
+      continue;
+    *value = context->sizes[i];
+    return true;
+  }
   return false;
 }
 
@@ -225,7 +233,7 @@ int32_t set_dims(KilnContext *context, const int64_t *dims, uint32_t count, Kiln
   if (dims != nullptr && count != wanted)
     return fail(error, KILN_ERROR_USAGE, "set_dims: ", count, " dims, the entry has ", wanted);
   for (uint32_t i = 0; i < wanted; ++i)
-    context->given_dims[i] = dims != nullptr ? dims[i] : -1;
+    context->given_dims[i] = dims != nullptr && dims[i] >= 0 ? dims[i] : context->capacities[i];
   context->is_checked = false;
   return KILN_OK;
 }
@@ -263,6 +271,7 @@ int32_t resolve_dims(KilnContext *context, KilnError *error) {
   if (context->is_planned && same_dims(dims, context->dims, count))
     return KILN_OK;
   context->is_planned = false;
+  context->has_run = false;
   for (uint32_t i = 0; i < count; ++i)
     context->dims[i] = dims[i];
   if (int32_t code =
@@ -306,6 +315,20 @@ int32_t output_dims(KilnContext *context, uint32_t index, int64_t *dims, KilnErr
     planned += output_at(context, i).value->dims.count;
   for (uint32_t i = 0; i < output_at(context, index).value->dims.count; ++i)
     dims[i] = planned[i];
+  return KILN_OK;
+}
+
+int32_t result_dims(KilnContext *context, uint32_t index, int64_t *dims, KilnError *error) {
+  if (context == nullptr || dims == nullptr)
+    return fail(error, KILN_ERROR_USAGE, "result_dims: null pointer");
+  if (index >= context->entry->outputs.count)
+    return fail(error, KILN_ERROR_USAGE, "result_dims: output ", index, " of ",
+                context->entry->outputs.count);
+  if (context->entry->sizes.count == 0)
+    return output_dims(context, index, dims, error);
+  if (!context->has_run)
+    return fail(error, KILN_ERROR_USAGE, "result_dims: nothing has run with what is bound");
+  shape_of(context, output_at(context, index), nullptr, dims);
   return KILN_OK;
 }
 

@@ -45,6 +45,8 @@ struct Parts {
   int64_t *dims;
   int64_t *new_dims;
   int64_t *given_dims;
+  int64_t *capacities;
+  int64_t *sizes;
   int64_t *plan_out;
   uint8_t *arena;
   uint8_t *variables;
@@ -68,6 +70,8 @@ Parts carve(Carver &carver, const KilnModule &module, const EntryRecord &entry, 
   parts.dims = carver.take<int64_t>(entry.symbols.count);
   parts.new_dims = carver.take<int64_t>(entry.symbols.count);
   parts.given_dims = carver.take<int64_t>(entry.symbols.count);
+  parts.capacities = carver.take<int64_t>(entry.symbols.count);
+  parts.sizes = carver.take<int64_t>(entry.sizes.count);
   parts.plan_out = carver.take<int64_t>(plan_out_size(module, entry));
   parts.variables = carver.take_bytes(has_variables ? module.variables_size() : 0);
   // Kernels may read past the end of a buffer, hence also of the arena.
@@ -92,7 +96,10 @@ int32_t largest_dim(const KilnModule &module, const EntryRecord &entry, uint32_t
   const char *name = module.manifest.text(symbol.name);
   const int64_t *wanted = wanted_dims(options);
   *dim = wanted != nullptr ? wanted[index] : symbol.max;
-  if (wanted == nullptr && symbol.max == INT64_MAX)
+  bool is_capacity = symbol.otherwise >= 0;
+  if (is_capacity && (wanted == nullptr || *dim < 0))
+    *dim = symbol.otherwise;
+  else if (wanted == nullptr && symbol.max == INT64_MAX)
     return fail(error, KILN_ERROR_UNBOUND, "the dim '", name, "' of '",
                 module.manifest.text(entry.name),
                 "' has no upper bound: give the largest dims in KilnContextOptions");
@@ -162,10 +169,46 @@ void serve_after_kernel(void *self, int32_t kernel) {
     context->hook(context->hook_self, context->entry_index, static_cast<uint32_t>(kernel));
 }
 
+// A size that does not fit: in a capacity that can be larger, or in a bound that cannot.
+int32_t fail_with_size(KilnContext *context, KilnError *error) {
+  const Manifest &manifest = context->module->manifest;
+  const EntryRecord &entry = *context->entry;
+  const char *name = manifest.text(entry.name);
+  auto index = static_cast<uint32_t>(context->frame.trap_index);
+  int64_t value = context->frame.trap_value;
+  if (index >= entry.sizes.count)
+    return fail(error, KILN_ERROR_TRAP, "'", name, "' stopped: a size found in the data exceeds its bound");
+  const SymbolRecord &size = manifest.symbols()[entry.sizes.first + index];
+  if (value < 0 || size.otherwise < 0)
+    return fail(error, KILN_ERROR_TRAP, "'", name, "' stopped: the size '", manifest.text(size.name), "' is ",
+                value, value < 0 ? ", less than nothing" : ", more than its bound");
+  const SymbolRecord &capacity = manifest.symbols()[entry.symbols.first + static_cast<uint32_t>(size.otherwise)];
+  if (value > capacity.max)
+    return fail(error, KILN_ERROR_TRAP, "'", name, "' stopped: the size '", manifest.text(size.name), "' is ",
+                value, ", and '", manifest.text(capacity.name), "' can be ", capacity.max, " at most");
+  context->needed = value;
+  context->needed_dim = size.otherwise;
+  return fail(error, KILN_ERROR_CAPACITY, "'", name, "' stopped: the size '", manifest.text(size.name), "' is ",
+              value, ", and there is room for ", context->dims[size.otherwise], ": make the context with '",
+              manifest.text(capacity.name), "' = ", value, " at least");
+}
+
 int32_t fail_with_trap(KilnContext *context, int32_t trap, KilnError *error) {
+  if (trap == KILN_TRAP_SIZE) {
+    int32_t code = fail_with_size(context, error);
+    locate(*context->module, *context->entry, context->frame.trap_kernel, error);
+    return code;
+  }
+  auto constraint = static_cast<uint32_t>(context->frame.trap_index);
+  if (trap == KILN_TRAP_UNEQUAL && constraint < context->entry->constraints.count) {
+    const Manifest &manifest = context->module->manifest;
+    fail(error, KILN_ERROR_TRAP, "'", manifest.text(context->entry->name), "' stopped: sizes found in the data differ: ",
+         manifest.text(manifest.constraints()[context->entry->constraints.first + constraint]));
+    locate(*context->module, *context->entry, context->frame.trap_kernel, error);
+    return KILN_ERROR_TRAP;
+  }
   const char *reason = trap == KILN_TRAP_DIVIDE_BY_ZERO ? "an integer was divided by zero"
                        : trap == KILN_TRAP_INDEX        ? "an index was out of range"
-                       : trap == KILN_TRAP_SIZE ? "a size found in the data exceeds its bound"
                                                 : "it stopped for an unknown reason";
   fail(error, KILN_ERROR_TRAP, "'", context->module->manifest.text(context->entry->name),
        "' stopped: ", reason);
@@ -272,12 +315,21 @@ int32_t context_init(const KilnModule *module, uint32_t index, const KilnContext
   made->dims = parts.dims;
   made->new_dims = parts.new_dims;
   made->given_dims = parts.given_dims;
+  made->capacities = parts.capacities;
+  made->sizes = parts.sizes;
+  made->needed = -1;
   made->plan_out = parts.plan_out;
   made->arena_size = arena_size;
   std::memset(parts.args, 0, args * sizeof *parts.args);
   std::memset(parts.bindings, 0, args * sizeof *parts.bindings);
-  for (uint32_t i = 0; i < entry.symbols.count; ++i)
-    made->dims[i] = made->given_dims[i] = -1;
+  for (uint32_t i = 0; i < entry.symbols.count; ++i) {
+    made->dims[i] = made->given_dims[i] = made->capacities[i] = -1;
+    if (module->manifest.symbols()[entry.symbols.first + i].otherwise < 0)
+      continue;
+    if (int32_t code = largest_dim(*module, entry, i, options, &made->capacities[i], error))
+      return code;
+    made->given_dims[i] = made->capacities[i];
+  }
   if (options != nullptr && options->executor != nullptr)
     made->executor = *options->executor;
   made->services = {KILN_ENTRY_ABI, thread_count(options), made, serve_parallel_for, nullptr};
@@ -286,7 +338,7 @@ int32_t context_init(const KilnModule *module, uint32_t index, const KilnContext
     variables = nullptr;
   made->frame = {&made->services, made->args, made->dims, parts.arena,
                  module->weights, variables,  0,          0,
-                 parts.scratch,   entry.scratch_size};
+                 parts.scratch,   entry.scratch_size, parts.sizes, 0, 0, 0};
   *context = made;
   if (shared == nullptr && variables != nullptr)
     return variables_init(module, variables, error);
@@ -304,13 +356,27 @@ int32_t run(KilnContext *context, KilnError *error) {
   }
   context->frame.trap = 0;
   context->frame.trap_kernel = -1;
+  context->has_run = false;
+  context->needed = -1;
   context->services.after_kernel = context->hook != nullptr ? serve_after_kernel : nullptr;
   int32_t trap = 0;
   {
     FpScope scope(context->fp_mode);
     trap = context->module->run(context->entry_index)(&context->frame);
   }
+  context->has_run = trap == 0;
   return trap == 0 ? KILN_OK : fail_with_trap(context, trap, error);
+}
+
+int32_t grown_dims(KilnContext *context, int64_t *dims, KilnError *error) {
+  if (context == nullptr || dims == nullptr)
+    return fail(error, KILN_ERROR_USAGE, "grown_dims: null pointer");
+  if (context->needed < 0)
+    return fail(error, KILN_ERROR_USAGE, "grown_dims: the last run lacked no capacity");
+  for (uint32_t i = 0; i < context->entry->symbols.count; ++i)
+    dims[i] = context->dims[i];
+  dims[context->needed_dim] = context->needed;
+  return KILN_OK;
 }
 
 } // namespace kiln::rt

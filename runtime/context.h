@@ -28,6 +28,8 @@ int32_t bind_input(KilnContext *context, uint32_t index, const KilnTensor *tenso
 int32_t bind_output(KilnContext *context, uint32_t index, const KilnTensor *tensor,
                     KilnError *error);
 int32_t output_dims(KilnContext *context, uint32_t index, int64_t *dims, KilnError *error);
+int32_t result_dims(KilnContext *context, uint32_t index, int64_t *dims, KilnError *error);
+int32_t grown_dims(KilnContext *context, int64_t *dims, KilnError *error);
 int32_t run(KilnContext *context, KilnError *error);
 
 // Finds the dims from what is bound and set, and sizes from plan(). Does nothing when neither has
@@ -57,9 +59,14 @@ struct KilnContext {
   kiln::rt::Binding *bindings; // likewise
   int64_t *dims;               // of the symbols; those of the last plan
   int64_t *new_dims;           // those being looked at
-  int64_t *given_dims;         // what set_dims said; -1 where nothing
+  int64_t *given_dims;         // what set_dims said, and capacities; -1 where nothing
+  int64_t *capacities;         // by symbol: those the context was made with; -1 for other dims
+  int64_t *sizes;              // that the last run found
   int64_t *plan_out;           // arena size, then the dims of the outputs
   uint64_t arena_size;         // what there is
   bool is_planned;             // dims and plan_out hold for what is bound
   bool is_checked;             // and so do the sizes of what is bound
+  bool has_run;                // with these dims, to its end: sizes hold
+  int64_t needed;              // of the capacity that was too small in the last run; -1: none was
+  int64_t needed_dim;          // which one
 };

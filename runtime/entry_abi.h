@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define KILN_ENTRY_ABI 2u
+#define KILN_ENTRY_ABI 3u
 
 // Arena, weights, variables and every buffer inside them are aligned to this many bytes; buffers
 // may be read (never written) up to this many bytes past their end inside the same region.
@@ -28,7 +28,8 @@ enum KilnTrap {
   KILN_TRAP_NONE = 0,
   KILN_TRAP_DIVIDE_BY_ZERO = 1, // integer division or remainder by zero
   KILN_TRAP_INDEX = 2,          // gather, scatter or one_hot index out of range
-  KILN_TRAP_SIZE = 3            // a size computed from data exceeds its bound
+  KILN_TRAP_SIZE = 3,           // a size computed from data exceeds its bound
+  KILN_TRAP_UNEQUAL = 4         // two sizes differ that must not
 };
 
 typedef struct KilnServices {
@@ -59,11 +60,20 @@ typedef struct KilnFrame {
   // needs scratch memory is cut into no more parts than there are threads, and part i uses block i.
   uint8_t *scratch;
   int64_t scratch_stride;
+  // Null, or where run() leaves the sizes that it finds in the data, in manifest order. Those it has
+  // not come to stay as they are.
+  int64_t *sizes;
+  // KILN_TRAP_SIZE: the number found, and of which size. KILN_TRAP_UNEQUAL: which constraint of the
+  // manifest.
+  int64_t trap_value;
+  int32_t trap_index;
+  int32_t reserved;
 } KilnFrame;
 
 typedef int32_t (*KilnRunFn)(KilnFrame *frame);
 
-// out[0] is the arena's size in bytes, followed by every dim of every output in manifest order.
+// out[0] is the arena's size in bytes, followed by every dim of every output in manifest order: those that
+// depend on sizes that run() finds are the largest they can be.
 typedef int32_t (*KilnPlanFn)(const int64_t *dims, int64_t *out);
 
 // What e_entry of a code image points to, followed by `entries` times KilnImageEntry. Offsets are

@@ -98,8 +98,14 @@ const char *Manifest::flaw_of_entry(const EntryRecord &entry) const {
       entry.scratch_size < 0 || entry.scratch_size % KILN_ALIGNMENT != 0 || !has_range(entry.inputs, header_->values) ||
       !has_range(entry.outputs, header_->values) || !has_range(entry.symbols, header_->symbols) ||
       !has_range(entry.constraints, header_->constraints) ||
-      !has_range(entry.kernels, header_->kernels))
+      !has_range(entry.kernels, header_->kernels) || !has_range(entry.sizes, header_->symbols))
     return "a malformed entry";
+  for (uint32_t i = 0; i < entry.sizes.count; ++i)
+    if (int64_t at = symbols()[entry.sizes.first + i].otherwise; at >= 0 && at >= entry.symbols.count)
+      return "a size with a capacity that does not exist";
+  for (uint32_t i = 0; i < entry.symbols.count; ++i)
+    if (const SymbolRecord &s = symbols()[entry.symbols.first + i]; s.otherwise > s.max)
+      return "a capacity above its bound";
   if (const char *found = flaw_of_values(entry.inputs, entry))
     return found;
   return flaw_of_values(entry.outputs, entry);

@@ -18,7 +18,7 @@
 namespace kiln::package {
 
 inline constexpr uint8_t kMagic[8] = {'K', 'I', 'L', 'N', 0x0d, 0x0a, 0x1a, 0x00};
-inline constexpr uint32_t kFormatVersion = 2;
+inline constexpr uint32_t kFormatVersion = 3;
 inline constexpr uint32_t kPageSize = 4096;
 inline constexpr uint32_t kTargetNameSize = 32;
 inline constexpr uint64_t kWeightSlack = 64; // readable zeros after the weights (KILN_ALIGNMENT)
@@ -107,6 +107,9 @@ struct SymbolRecord {
   String name;
   int64_t min;
   int64_t max; // INT64_MAX where there is no bound
+  // Of a dim: the value it has where the caller gives none (capacities), or -1. Of a size: the dim that
+  // is its capacity, or -1.
+  int64_t otherwise;
 };
 
 struct KernelRecord {
@@ -130,6 +133,7 @@ struct EntryRecord {
   Range symbols;     // in the symbols table
   Range constraints; // in the constraints table
   Range kernels;     // in the kernels table, by plan position
+  Range sizes;       // in the symbols table: what run() finds
   uint32_t flags;    // EntryFlags
   uint32_t reserved;
   int64_t arena_size;   // bytes, or -1 where plan() must say
@@ -195,8 +199,8 @@ struct LocationsHeader {
 };
 
 static_assert(sizeof(Digest) == 32 && sizeof(FileHeader) == 64 && sizeof(SectionHeader) == 96);
-static_assert(sizeof(DimRecord) == 24 && sizeof(ValueRecord) == 24 && sizeof(SymbolRecord) == 24);
-static_assert(sizeof(KernelRecord) == 56 && sizeof(EntryRecord) == 72);
+static_assert(sizeof(DimRecord) == 24 && sizeof(ValueRecord) == 24 && sizeof(SymbolRecord) == 32);
+static_assert(sizeof(KernelRecord) == 56 && sizeof(EntryRecord) == 80);
 static_assert(sizeof(VariableRecord) == 40 && sizeof(MetadataRecord) == 16);
 static_assert(sizeof(ManifestHeader) == 120 && sizeof(LocationRecord) == 24);
 static_assert(sizeof(LocationsHeader) == 24);

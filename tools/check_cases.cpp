@@ -42,14 +42,16 @@ double tolerance(const fs::path &folder, const std::string &key, double otherwis
 }
 
 // Sequences, optionals and inputs without a shape are compiled for the case's own. Some cases pass shapes,
-// axes and the like as inputs: those are tried again as constants.
+// axes and the like as inputs: those are tried again as constants. So are cases of which several sizes are only
+// found at run time and bounded by nothing but capacities, whose products memory would be planned for.
 bool import_case(const fs::path &folder, Module &module, Diagnostics &diagnostics) {
   std::string path = (folder / "model.onnx").string();
   OnnxOptions options;
   auto data = read_case(folder, 0);
   if (data)
     specialise(data->inputs, options);
-  if (import_onnx(path, options, module, diagnostics))
+  bool imported = import_onnx(path, options, module, diagnostics);
+  if (imported && module.capacities.size() < 2)
     return true;
   if (data)
     for (const CaseValue &input : data->inputs)
@@ -59,8 +61,10 @@ bool import_case(const fs::path &folder, Module &module, Diagnostics &diagnostic
   Module again;
   Diagnostics said;
   if (options.constants.empty())
-    return false;
+    return imported;
   bool fine = import_onnx(path, options, again, said);
+  if (imported && !fine)
+    return true;
   diagnostics = std::move(said); // what is wrong even so, or nothing
   module = std::move(again);
   return fine;

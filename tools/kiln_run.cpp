@@ -240,10 +240,10 @@ private:
 
   int make_context() {
     for (size_t i = 0; i < dims_.size(); ++i)
-      if (dims_[i] < 0)
+      if (dims_[i] < 0 && kiln_.capacity(module_, entry_, static_cast<uint32_t>(i)) < 0)
         return complain(kBadUsage, std::string("no input tells the dim '") + symbols_[i].name +
                                        "': give it with --input or --dim");
-    if (options_.threads > 1 &&
+    if (options_.threads > 1 && pool_ == nullptr &&
         kiln_.pool_create(static_cast<uint32_t>(options_.threads), &pool_, &error_) != KILN_OK)
       return fail();
     KilnContextOptions context_options{dims_.data(), nullptr, kiln_.pool_executor(pool_)};
@@ -310,12 +310,34 @@ private:
     return index;
   }
 
+  // A run that lacks room for a size found in the data is repeated in a larger context, with the
+  // variables as they were.
+  int run_once() {
+    KilnModuleInfo info;
+    kiln_.module_info(module_, &info);
+    std::vector<uint8_t> before;
+    auto *variables = static_cast<uint8_t *>(kiln_.context_variables(context_));
+    if (entry_info_.size_count != 0 && info.variables_size != 0)
+      before.assign(variables, variables + info.variables_size);
+    for (int32_t code; (code = kiln_.run(context_, &error_)) != KILN_OK;) {
+      if (code != KILN_ERROR_CAPACITY || kiln_.grown_dims(context_, dims_.data(), nullptr) != KILN_OK)
+        return fail();
+      if (int status = make_context())
+        return status;
+      if (int status = make_outputs())
+        return status;
+      if (!before.empty())
+        std::memcpy(kiln_.context_variables(context_), before.data(), before.size());
+    }
+    return kFine;
+  }
+
   int run() {
     std::vector<double> times;
     for (int64_t i = 0; i < std::max<int64_t>(options_.repeat, 1); ++i) {
       auto start = std::chrono::steady_clock::now();
-      if (kiln_.run(context_, &error_) != KILN_OK)
-        return fail();
+      if (int status = run_once())
+        return status;
       std::chrono::duration<double, std::milli> time = std::chrono::steady_clock::now() - start;
       times.push_back(time.count());
     }
@@ -331,6 +353,15 @@ private:
     for (size_t i = 0; i < outputs_.size(); ++i) {
       KilnValueInfo info;
       kiln_.output_info(module_, entry_, static_cast<uint32_t>(i), &info);
+      std::vector<int64_t> dims(KILN_MAX_RANK);
+      if (kiln_.result_dims(context_, static_cast<uint32_t>(i), dims.data(), &error_) != KILN_OK)
+        return fail();
+      dims.resize(info.rank);
+      uint64_t size = 0;
+      if (dense_size(info.dtype, dims, size) && size <= outputs_[i].data.size()) {
+        outputs_[i].dims = dims;
+        outputs_[i].data.resize(size);
+      }
       auto same_name = [&](const Named &output) { return output.name == info.name; };
       auto at = std::find_if(options_.outputs.begin(), options_.outputs.end(), same_name);
       if (at == options_.outputs.end())

@@ -64,7 +64,9 @@ struct Session::State {
   size_t memory_bytes = 0;
   KilnContext *context = nullptr;
   std::vector<std::pair<std::string, Tensor>> inputs;
-  std::vector<Tensor> outputs;
+  std::vector<Tensor> outputs; // as large as they can be
+  std::vector<Tensor> results; // as large as they are: views of `outputs`, where sizes depend on the data
+  std::vector<std::byte> variables_before; // where a run may have to be repeated
   KilnKernelHook hook = nullptr;
   void *hook_self = nullptr;
   PartHook part_hook = nullptr;
@@ -244,8 +246,12 @@ Status Session::bind(std::vector<std::pair<std::string, Tensor>> inputs) {
                                input_text(name), name)};
     by_index.push_back(&it->second);
   }
-  // The symbols' values come from the inputs' shapes; bind_input checks that they agree.
+  // The symbols' values come from the inputs' shapes; bind_input checks that they agree. Capacities are the
+  // model's own, until a run finds that they are too small.
   std::vector<int64_t> dims(s.info.symbol_count, 1);
+  for (uint32_t i = 0; i < dims.size(); ++i)
+    if (api().capacity(s.module, s.entry, i) >= 0)
+      dims[i] = -1;
   KilnValueInfo info{};
   for (uint32_t i = 0; i < by_index.size(); ++i) {
     api().input_info(s.module, s.entry, i, &info);
@@ -253,6 +259,15 @@ Status Session::bind(std::vector<std::pair<std::string, Tensor>> inputs) {
       if (info.dims[d].symbol >= 0)
         dims[size_t(info.dims[d].symbol)] = by_index[i]->dims()[d];
   }
+  return make_context(dims);
+}
+
+Status Session::make_context(const std::vector<int64_t> &dims) {
+  State &s = *state_;
+  std::vector<const Tensor *> by_index;
+  for (const std::string &name : input_names())
+    by_index.push_back(&std::find_if(s.inputs.begin(), s.inputs.end(), [&](const auto &i) { return i.first == name; })->second);
+  KilnValueInfo info{};
   KilnError error{};
   KilnContextOptions options{};
   options.dims = dims.empty() ? nullptr : dims.data();
@@ -264,6 +279,7 @@ Status Session::bind(std::vector<std::pair<std::string, Tensor>> inputs) {
   if (api().context_size(s.module, s.entry, &options, &s.memory_bytes, &error) != KILN_OK)
     return error_of(error);
   size_t rounded = (s.memory_bytes + 4095) / 4096 * 4096;
+  s.context = nullptr;
   s.memory.reset(std::aligned_alloc(4096, rounded));
   if (!s.memory)
     return Error{fmt::format("no memory for a context of {} bytes", s.memory_bytes)};
@@ -280,6 +296,7 @@ Status Session::bind(std::vector<std::pair<std::string, Tensor>> inputs) {
       return error_of(error);
   }
   s.outputs.clear();
+  s.results.clear();
   for (uint32_t i = 0; i < s.info.output_count; ++i) {
     api().output_info(s.module, s.entry, i, &info);
     std::vector<int64_t> shape(KILN_MAX_RANK);
@@ -302,16 +319,45 @@ Status Session::bind(std::vector<std::pair<std::string, Tensor>> inputs) {
   return Unit{};
 }
 
+// A run that lacks room for a size found in the data is repeated in a larger context, with the variables as
+// they were.
 Status Session::run() {
+  State &s = *state_;
   KilnError error{};
-  if (!state_->context)
+  if (!s.context)
     return Error{"bind the inputs before a run"};
-  if (api().run(state_->context, &error) != KILN_OK)
-    return error_of(error);
+  KilnModuleInfo module{};
+  api().module_info(s.module, &module);
+  bool keeps = s.info.size_count > 0 && module.variables_size > 0;
+  auto *variables = static_cast<std::byte *>(api().context_variables(s.context));
+  if (keeps)
+    s.variables_before.assign(variables, variables + module.variables_size);
+  for (int32_t code; (code = api().run(s.context, &error)) != KILN_OK;) {
+    std::vector<int64_t> dims(s.info.symbol_count);
+    if (code != KILN_ERROR_CAPACITY || api().grown_dims(s.context, dims.data(), nullptr) != KILN_OK)
+      return error_of(error);
+    KILN_RETURN_IF_ERROR(make_context(dims));
+    if (keeps)
+      std::copy(s.variables_before.begin(), s.variables_before.end(),
+                static_cast<std::byte *>(api().context_variables(s.context)));
+  }
+  if (s.info.size_count == 0)
+    return Unit{};
+  s.results.clear();
+  for (uint32_t i = 0; i < s.outputs.size(); ++i) {
+    std::vector<int64_t> shape(KILN_MAX_RANK);
+    if (api().result_dims(s.context, i, shape.data(), &error) != KILN_OK)
+      return error_of(error);
+    shape.resize(size_t(s.outputs[i].rank()));
+    auto bytes = checked_bytes(s.outputs[i].dtype(), shape);
+    if (!bytes || size_t(*bytes) > s.outputs[i].bytes().size())
+      return Error{"an output is larger than was planned"};
+    s.results.emplace_back(s.outputs[i].dtype(), shape, s.outputs[i].bytes().first(size_t(*bytes)));
+  }
   return Unit{};
 }
 
-std::vector<Tensor> &Session::outputs() { return state_->outputs; }
+std::vector<Tensor> &Session::outputs() { return state_->results.empty() ? state_->outputs : state_->results; }
 
 void Session::set_kernel_hook(KilnKernelHook hook, void *self) {
   state_->hook = hook;
@@ -378,6 +424,10 @@ std::vector<std::pair<std::string, int64_t>> Session::dims() const {
     api().symbol_info(state_->module, state_->entry, i, &symbol);
     out.emplace_back(symbol.name, state_->context->dims[i]);
   }
+  const rt::Manifest &manifest = state_->module->manifest;
+  const package::EntryRecord &entry = manifest.entries()[state_->entry];
+  for (uint32_t i = 0; i < entry.sizes.count; ++i)
+    out.emplace_back(manifest.text(manifest.symbols()[entry.sizes.first + i].name), state_->context->sizes[i]);
   return out;
 }
 

@@ -53,7 +53,7 @@ public:
   // Inputs by name; all must be given, no others. Sizes the context and makes the outputs.
   Status bind(std::vector<std::pair<std::string, Tensor>> inputs);
   Status run();
-  std::vector<Tensor> &outputs(); // in the order of output_names(), overwritten by each run
+  std::vector<Tensor> &outputs(); // in the order of output_names(), made anew by each run
 
   void set_kernel_hook(KilnKernelHook hook, void *self);
   // Before bind(); of use where there is more than one thread.
@@ -67,11 +67,13 @@ public:
   // kernels.
   const std::byte *arena() const;
   const std::byte *argument(int index) const;
-  std::vector<std::pair<std::string, int64_t>> dims() const; // values of the symbolic dims
+  std::vector<std::pair<std::string, int64_t>> dims() const; // values of the symbolic dims, and
+                                                                // of the sizes that the run has found
 
 private:
   Session();
   Status take_codes(std::vector<std::pair<std::string, Tensor>> &given) const;
+  Status make_context(const std::vector<int64_t> &dims);
   static Result<Session> start(Session session, const SessionOptions &options);
   struct State;
   std::unique_ptr<State> state_;

@@ -63,9 +63,11 @@ struct LayerCheck {
   static void hook(void *self, uint32_t, uint32_t kernel) { static_cast<LayerCheck *>(self)->after(kernel); }
 
   void after(uint32_t kernel) {
+    dims = session->dims(); // sizes are found as the run goes on
     for (const Written &w : written[kernel]) {
       auto want = expected.find(int64_t(size_t(w.buffer->value)));
-      auto offset = size(w.buffer->offset), bytes = size(w.buffer->size);
+      Dim elements = physical_size(w.buffer->type, w.buffer->layout);
+      auto offset = size(w.buffer->offset), bytes = size(elements * Dim(dtype_bytes(w.buffer->type.dtype)));
       std::vector<int64_t> shape;
       for (const Dim &d : w.buffer->type.shape)
         shape.push_back(size(d).value_or(-1));
@@ -205,7 +207,6 @@ int check_model(const CheckVerb &verb) {
     return fail(expected.error());
   if (auto status = opened.session->bind(std::move(*inputs)); !status)
     return fail(status.error());
-  layers.dims = opened.session->dims();
   if (auto status = opened.session->run(); !status)
     return fail(status.error());
 

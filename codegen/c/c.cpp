@@ -40,7 +40,7 @@ public:
     for (const Plan &plan : program_.entries)
       body += emit_entry(plan, model) + "\n";
     std::string out = fmt::format("/* {}: compiled by Kiln. C99; needs <math.h>. */\n#include <math.h>\n#include <stdint.h>\n"
-                                  "#include <string.h>\n\n#ifndef KILN_ENTRY_ABI\n#define KILN_ENTRY_ABI 2u\n{}#endif\n\n",
+                                  "#include <string.h>\n\n#ifndef KILN_ENTRY_ABI\n#define KILN_ENTRY_ABI 3u\n{}#endif\n\n",
                                   program_.name, kEntryAbiStructs);
     for (const std::string &helper : helpers_)
       out += helper_text(helper) + "\n";
@@ -80,7 +80,7 @@ private:
     size_t at = 0;
     out += fmt::format("  out[{}] = {};\n", at++, c_dim(plan.arena_size + Dim(scratch_size_), helpers_));
     for (const PlanArgument &output : plan.outputs)
-      for (const Dim &d : output.type.shape)
+      for (const Dim &d : output.planned())
         out += fmt::format("  out[{}] = {};\n", at++, c_dim(d, helpers_));
     out += fmt::format("  return 0;\n}}\n\nint32_t kiln_{}_run_{}(KilnFrame *frame) {{\n", model, identifier(plan.name));
     out += declare_dims(plan, "frame->dims");
@@ -137,6 +137,19 @@ private:
                            pad, identifier(kernel.name), args, comment(step.name), step.position);
         break;
       }
+      case PlanStep::Kind::bind: {
+        const PlanSize &size = plan.sizes[size_t(step.index)];
+        out += fmt::format("{0}const int64_t {1} = *{2};\n{0}(void){1};\n{0}if ({1} < 0 || {1} > {3})\n"
+                           "{0}  return frame->trap_kernel = {4}, frame->trap_index = {5}, frame->trap_value = {1}, frame->trap = 3;\n"
+                           "{0}if (frame->sizes) frame->sizes[{5}] = {1};\n",
+                           pad, c_name(size.name), buffer_text(plan.buffers[size_t(step.buffers[0])], DType::i64, false, model),
+                           c_dim(size.bound, helpers_), step.position, step.index);
+        break;
+      }
+      case PlanStep::Kind::require:
+        out += fmt::format("{0}if ({1} != {2})\n{0}  return frame->trap_kernel = {3}, frame->trap_index = {4}, frame->trap = 4;\n",
+                           pad, c_dim(step.dims[0], helpers_), c_dim(step.dims[1], helpers_), step.position, step.index);
+        break;
       case PlanStep::Kind::if_:
         out += fmt::format("{0}if ({1}) {{\n{2}{0}}} else {{\n{3}{0}}}\n", pad, condition(step),
                            emit_steps(plan, step.body, model, depth + 1), emit_steps(plan, step.other, model, depth + 1));

@@ -257,8 +257,8 @@ std::string c_expr(const Expr &e, Helpers &helpers) {
 
 std::string helper_text(const std::string &name) {
   static const std::map<std::string, std::string> kFixed = {
-      {"kiln_floordiv", "static int64_t kiln_floordiv(int64_t a, int64_t b) { return a / b - (a % b < 0); }"},
-      {"kiln_mod", "static int64_t kiln_mod(int64_t a, int64_t b) { return a % b < 0 ? a % b + b : a % b; }"},
+      {"kiln_floordiv", "static int64_t kiln_floordiv(int64_t a, int64_t b) { if (b < 1) b = 1; return a / b - (a % b < 0); }"},
+      {"kiln_mod", "static int64_t kiln_mod(int64_t a, int64_t b) { if (b < 1) b = 1; return a % b < 0 ? a % b + b : a % b; }"},
       {"kiln_least", "static int64_t kiln_least(int64_t a, int64_t b) { return a < b ? a : b; }"},
       {"kiln_most", "static int64_t kiln_most(int64_t a, int64_t b) { return a > b ? a : b; }"},
       {"kiln_sigmoid", "static double kiln_sigmoid(double x) { return 1.0 / (1.0 + exp(-x)); }"},

@@ -148,6 +148,8 @@ llvm::Value *KernelEmitter::emit_division(const DimAtom &atom, llvm::Value *a, l
       return b_.CreateAShr(a, uint64_t(std::countr_zero(divisor)));
     return b_.CreateAnd(a, b_.getInt64(divisor - 1));
   }
+  if (!llvm::isa<llvm::Constant>(b)) // a size of 0 divides nothing that is read
+    b = b_.CreateBinaryIntrinsic(llvm::Intrinsic::smax, b, b_.getInt64(1));
   if (known_nonnegative(atom.args[0], ranges_))
     return quotient ? b_.CreateUDiv(a, b) : b_.CreateURem(a, b);
   llvm::Value *q = b_.CreateSDiv(a, b), *r = b_.CreateSRem(a, b);

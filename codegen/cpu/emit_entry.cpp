@@ -98,8 +98,15 @@ private:
   }
 
   void steps(const std::vector<PlanStep> &list) {
+    size_t outside = dims_.count();
     for (const PlanStep &step : list) {
       switch (step.kind) {
+      case PlanStep::Kind::bind:
+        bind_step(step);
+        break;
+      case PlanStep::Kind::require:
+        require_step(step);
+        break;
       case PlanStep::Kind::launch:
         launch(step);
         break;
@@ -114,6 +121,44 @@ private:
         break;
       }
     }
+    dims_.truncate(outside);
+  }
+
+  // Ends the run where `bad` holds.
+  void trap_if(llvm::Value *bad, const PlanStep &step, int trap, llvm::Value *value) {
+    llvm::BasicBlock *failed = new_block(), *next = new_block();
+    b_.CreateCondBr(bad, failed, next);
+    b_.SetInsertPoint(failed);
+    b_.CreateStore(b_.getInt32(uint32_t(step.position)), field(offsetof(KilnFrame, trap_kernel)));
+    b_.CreateStore(b_.getInt32(uint32_t(step.index)), field(offsetof(KilnFrame, trap_index)));
+    b_.CreateStore(value, field(offsetof(KilnFrame, trap_value)));
+    b_.CreateStore(b_.getInt32(uint32_t(trap)), field(offsetof(KilnFrame, trap)));
+    b_.CreateRet(b_.getInt32(uint32_t(trap)));
+    b_.SetInsertPoint(next);
+  }
+
+  void bind_step(const PlanStep &step) {
+    if (step.index < 0 || size_t(step.index) >= plan_.sizes.size() || step.buffers.size() != 1)
+      return problem("binds a size out of range");
+    const PlanSize &size = plan_.sizes[size_t(step.index)];
+    llvm::Value *value = b_.CreateLoad(b_.getInt64Ty(), address(step.buffers[0]));
+    // As unsigned numbers, what is below 0 is above every bound.
+    trap_if(b_.CreateICmpUGT(value, dims_.emit(size.bound)), step, KILN_TRAP_SIZE, value);
+    dims_.push(size.name, value);
+    llvm::Value *sizes = load_ptr(offsetof(KilnFrame, sizes));
+    llvm::BasicBlock *store = new_block(), *after = new_block();
+    b_.CreateCondBr(b_.CreateIsNotNull(sizes), store, after);
+    b_.SetInsertPoint(store);
+    b_.CreateStore(value, b_.CreateConstInBoundsGEP1_64(b_.getInt64Ty(), sizes, uint64_t(step.index)));
+    b_.CreateBr(after);
+    b_.SetInsertPoint(after);
+  }
+
+  void require_step(const PlanStep &step) {
+    if (step.dims.size() != 2)
+      return problem("compares other than two sizes");
+    llvm::Value *a = dims_.emit(step.dims[0]), *b = dims_.emit(step.dims[1]);
+    trap_if(b_.CreateICmpNE(a, b), step, KILN_TRAP_UNEQUAL, a);
   }
 
   void launch(const PlanStep &step) {
@@ -185,9 +230,10 @@ private:
     b_.CreateCondBr(b_.CreateICmpSGT(count, zero), body, after);
     b_.SetInsertPoint(body);
     llvm::PHINode *i = b_.CreatePHI(b_.getInt64Ty(), 2);
+    size_t outside = dims_.count();
     dims_.push(step.var, i);
     steps(step.body);
-    dims_.pop();
+    dims_.truncate(outside);
     llvm::Value *next = b_.CreateNSWAdd(i, b_.getInt64(1));
     i->addIncoming(zero, before);
     i->addIncoming(next, b_.GetInsertBlock());
@@ -260,7 +306,7 @@ Result<llvm::Function *> emit_plan(llvm::Module &module, const EntryContext &con
   llvm::Value *bad = b.CreateICmpSLT(arena, zero);
   size_t position = 1;
   for (const PlanArgument &output : plan.outputs)
-    for (const Dim &dim : output.type.shape) {
+    for (const Dim &dim : output.planned()) {
       llvm::Value *value = dims.emit(dim);
       bad = b.CreateOr(bad, b.CreateICmpSLT(value, zero));
       b.CreateStore(value, at(function->getArg(1), position++));

@@ -17,7 +17,8 @@ public:
       : b_(b), checked_(checked), overflow_(b.getFalse()) {}
 
   void push(Symbol name, llvm::Value *value) { names_.push_back({name, value}); }
-  void pop() { names_.pop_back(); }
+  size_t count() const { return names_.size(); }
+  void truncate(size_t count) { names_.resize(count); }
 
   llvm::Value *emit(const Dim &dim);
   // Whether a step since the last call failed; i1.

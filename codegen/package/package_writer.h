@@ -54,6 +54,13 @@ struct PackageSymbol {
   std::string name = {};
   int64_t min = 0;
   int64_t max = std::numeric_limits<int64_t>::max(); // no bound
+  int64_t otherwise = -1; // of a capacity: its value where the caller of a run gives none
+};
+
+// A size that run() finds: KilnFrame::sizes.
+struct PackageSize {
+  std::string name = {};
+  int64_t capacity = -1; // the symbol that bounds it, where that is a capacity
 };
 
 struct PackageKernel {
@@ -71,7 +78,8 @@ struct PackageEntry {
   std::vector<PackageValue> inputs = {};
   std::vector<PackageValue> outputs = {};
   std::vector<PackageSymbol> symbols = {};   // KilnFrame::dims, in this order
-  std::vector<std::string> constraints = {}; // text for plan() returning 1 + index
+  std::vector<PackageSize> sizes = {};       // KilnFrame::sizes, in this order
+  std::vector<std::string> constraints = {}; // text for plan() returning 1 + index, and run() trapping
   std::vector<PackageKernel> kernels = {};   // by plan position
   bool writes_variables = false;
   int64_t arena_size = -1;  // -1 where it depends on symbolic dims

@@ -112,6 +112,8 @@ enum class StmtKind : uint8_t {
   model,
   import,     // names
   dim,        // names[0] = value .. message (null: no upper bound)
+  size,       // size names[0] <= value = message
+  capacity,   // capacity names[0] = value
   constraint, // value == message, text: the reason
   metadata,   // names[0] = text
 };

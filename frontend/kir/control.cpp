@@ -76,8 +76,12 @@ std::vector<Elaborator::Carry> Elaborator::trial(const F &run) {
   Snapshot before = snapshot();
   size_t nodes = fn_->function.nodes.size(), values = fn_->function.values.size();
   size_t constants = module_.constants.size(), constraints = module_.constraints.size();
+  auto sizes = size_names_;
+  auto dims = frame_->dims;
   Block scratch;
   in_block(scratch, run);
+  size_names_ = std::move(sizes);
+  frame_->dims = std::move(dims);
   std::vector<Carry> out = changes_since(before);
   fn_->function.nodes.resize(nodes);
   fn_->function.values.resize(values);

@@ -114,6 +114,21 @@ void Elaborator::run_top(Library &library, const Stmt &s) {
     module_.dim_bounds[s.names[0]] = {lo->as_const(), hi->as_const()};
     return;
   }
+  case StmtKind::capacity: {
+    auto room = eval_dim(*s.value);
+    if (!room)
+      return;
+    if (!room->is_const() || room->as_const() < 0) {
+      error(s.location, "a capacity is a number, `capacity C = 256`");
+      return;
+    }
+    auto fixed = options_.dims.find(s.names[0]);
+    frame_->locals[s.names[0]] = {fixed != options_.dims.end() ? Dim(fixed->second) : Dim::symbol(s.names[0])};
+    library.globals[s.names[0]] = frame_->locals[s.names[0]];
+    if (fixed == options_.dims.end())
+      module_.capacities[s.names[0]] = room->as_const();
+    return;
+  }
   case StmtKind::constraint: {
     bind_symbols(*s.value);
     bind_symbols(*s.message);

@@ -197,6 +197,8 @@ private:
   bool unify(const Expr &pattern, Datum &value, const std::string &what, const Location &where);
   bool unify_shape(const Expr &pattern, const TensorType &type, const std::string &what,
                    const Location &where);
+  void bind_size(const Stmt &s);
+  void note_dims(const Expr &e);
   bool require_equal(const Dim &a, const Dim &b, const Location &where, const std::string &reason);
   std::optional<TensorType> concrete_type(const Expr &pattern); // every dim bound
   std::optional<DType> dtype_named(const Expr &e);
@@ -229,6 +231,9 @@ private:
   std::vector<EntryState> entry_states_;
   std::set<std::string, std::less<>> used_weights_;
   std::map<std::string, ConstantId, std::less<>> weight_constants_;
+  // Names of sizes that runs find, and what such a size cannot be called: constraints go by the name.
+  std::set<std::string, std::less<>> size_names_;
+  bool dims_noted_ = false;
   std::set<std::string> reported_;
   Frame *frame_ = nullptr;
   FunctionState *fn_ = nullptr;

@@ -159,6 +159,10 @@ std::unique_ptr<Stmt> Parser::statement(bool top) {
     s = import_statement();
   } else if (declares("dim") && top) {
     s = dim_statement();
+  } else if (word("size") && peek(1).kind == TokenKind::name && peek(2).is("<=")) {
+    s = size_statement();
+  } else if (top && declares("capacity")) {
+    s = capacity_statement();
   } else if (top && word("constraint") && !peek(1).is("=") && !peek(1).is(":")) {
     s = constraint_statement();
   } else if (top && word("metadata") && peek(1).kind == TokenKind::string) {
@@ -354,6 +358,28 @@ std::unique_ptr<Stmt> Parser::dim_statement() {
   expect("..", "bounds are written `dim N = 1..64`");
   if (!peek().line_start && !at(";"))
     s->message = binary(0);
+  return s;
+}
+
+// size K <= N*M = count
+std::unique_ptr<Stmt> Parser::size_statement() {
+  auto s = make_stmt(StmtKind::size);
+  advance();
+  s->names.push_back(dotted_name("the name of a size"));
+  expect("<=", "a size is written `size K <= N = count`");
+  s->value = binary(2);
+  expect("=", "a size is written `size K <= N = count`");
+  s->message = expression();
+  return s;
+}
+
+// capacity C = 256
+std::unique_ptr<Stmt> Parser::capacity_statement() {
+  auto s = make_stmt(StmtKind::capacity);
+  advance();
+  s->names.push_back(dotted_name("the name of a capacity"));
+  expect("=", "a capacity is written `capacity C = 256`");
+  s->value = binary(0);
   return s;
 }
 

@@ -99,6 +99,8 @@ private:
   std::unique_ptr<Stmt> for_statement();
   std::unique_ptr<Stmt> import_statement();
   std::unique_ptr<Stmt> dim_statement();
+  std::unique_ptr<Stmt> size_statement();
+  std::unique_ptr<Stmt> capacity_statement();
   std::unique_ptr<Stmt> constraint_statement();
   std::unique_ptr<FuncDecl> function();
   std::unique_ptr<ModelDecl> model();

@@ -141,7 +141,11 @@ Flow Elaborator::run_statement(const Stmt &s) {
   case StmtKind::model:
     error(s.location, "functions and models are defined at the top level or in a model");
     return Flow::next;
+  case StmtKind::size:
+    bind_size(s);
+    return Flow::next;
   case StmtKind::dim:
+  case StmtKind::capacity:
   case StmtKind::constraint:
   case StmtKind::metadata:
     error(s.location, "this stands at the top level of a file");

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -152,6 +153,48 @@ bool Elaborator::require_equal(const Dim &a, const Dim &b, const Location &where
     return false;
   module_.constraints.push_back({a, b, node_location(where), reason});
   return true;
+}
+
+void Elaborator::note_dims(const Expr &e) {
+  if (e.kind == ExprKind::name)
+    size_names_.insert(e.text);
+  for (const ExprPtr &kid : e.kids)
+    if (kid)
+      note_dims(*kid);
+}
+
+// size K <= N = count: from here on K is a dim. Functions that are called more than once make sizes of their
+// own each time.
+void Elaborator::bind_size(const Stmt &s) {
+  if (!in_function(s.location))
+    return;
+  const std::string &name = s.names[0];
+  auto bound = eval_dim(*s.value);
+  Datum value = eval(*s.message);
+  if (!bound || value.poison())
+    return;
+  auto known = value.get<Dim>();
+  if (known) { // a size already
+    frame_->dims[name] = *known;
+    return;
+  }
+  auto count = as_tensor(value, s.location);
+  if (!count)
+    return;
+  if (!std::exchange(dims_noted_, true))
+    for (const FuncDecl *decl : entry_decls_)
+      for (size_t i = 0; decl && i < decl->params.size(); ++i)
+        if (decl->params[i].type)
+          note_dims(*decl->params[i].type);
+  std::string unique = name;
+  for (int i = 1; module_.capacities.contains(unique) || !size_names_.insert(unique).second; ++i)
+    unique = fmt::format("{}_{}", name, i);
+  auto node = emit_node(Op::bind_size, {*count}, {{"symbol", unique}, {"bound", *bound}}, {}, s.location);
+  if (!node) {
+    error(s.location, node.error().message, {"a size is written `size K <= N = count`, where count is i64[]"});
+    return;
+  }
+  frame_->dims[name] = Dim::symbol(unique);
 }
 
 namespace {

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace kiln::onnx {
 namespace {
 
@@ -232,10 +234,17 @@ Result<ValueId> Emitter::materialize(const Val &val) {
   const void *key = val.constant ? static_cast<const void *>(val.constant) : val.elements;
   if (auto it = placed_.find(key); it != placed_.end())
     return it->second;
+  if (val.elements && std::any_of(val.elements->begin(), val.elements->end(),
+                                  [&](const Element &e) { return is_local(e.numerator); })) {
+    KILN_TRY(id, materialize_elements(val));
+    placed_elements_.emplace(id, *val.elements);
+    return id;
+  }
   IntoBlock scope(builder_, function_.body); // where all blocks see it
   if (val.elements) {
     KILN_TRY(id, materialize_elements(val));
     placed_.emplace(key, id);
+    placed_elements_.emplace(id, *val.elements);
     return id;
   }
   // The pool keeps its own copy: later nodes may still compute with it. Views share the bytes.
@@ -277,7 +286,8 @@ Result<ValueId> Emitter::value_of(const Dim &d) {
       sum = product;
     }
   }
-  placed_dims_.emplace(key, *sum);
+  if (!is_local(d))
+    placed_dims_.emplace(key, *sum);
   return *sum;
 }
 
@@ -285,6 +295,8 @@ Result<ValueId> Emitter::value_of(const DimAtom &atom) {
   if (atom.kind == DimAtom::Kind::symbol) {
     // As many ones as the size says, added up.
     Dim d = Dim::symbol(atom.symbol);
+    if (auto it = found_.find(atom.symbol); it != found_.end())
+      return it->second.value;
     if (auto it = placed_dims_.find(d.text()); it != placed_dims_.end())
       return it->second;
     ValueId one = builder_.constant(Tensor::scalar_i64(DType::i64, 1));

@@ -37,6 +37,22 @@ public:
   // The elements as integers, symbolic ones included; nothing where they are not known.
   std::optional<std::vector<Dim>> dims(const Val &val);
 
+  // A number that the model computes (i64, one element) as a size: what it is known to be, or a symbol that
+  // is bound here, at most `bound`. `stem` is what the symbol is called.
+  Result<Dim> bind_size(const Val &count, const Dim &bound, std::string_view stem);
+  // Room for what nothing bounds: a dim that the caller of a run may choose.
+  Dim capacity(std::string_view stem, int64_t otherwise);
+  // Whether a size depends on one that only a run finds.
+  bool is_found(const Dim &d) const;
+  bool is_found(const Shape &shape) const;
+  // Whether it depends on one that is found in a region, and means nothing outside of it.
+  bool is_local(const Dim &d) const;
+  // The greatest value of a size over those that are known before a run.
+  Dim largest(const Dim &d) const;
+
+  // The elements of a row of integers in the graph, where it was put together from known ones and others.
+  std::vector<std::optional<Dim>> known_pieces(ValueId value) const;
+
   // An argument of a region.
   Val argument(Block &block, TensorType type, std::string name);
 
@@ -48,6 +64,7 @@ public:
 
   Module &module() { return module_; }
   Function &function() { return function_; }
+  const Function &function() const { return function_; }
   GraphBuilder &builder() { return builder_; }
   // The sizes that a bool in the graph says are equal, where an Equal of sizes made it and it depends on
   // the symbols.
@@ -61,6 +78,7 @@ private:
   Result<ValueId> materialize_elements(const Val &val);
   Result<ValueId> value_of(const Dim &d);
   Result<ValueId> value_of(const DimAtom &atom);
+  std::string unique_size(std::string_view stem);
   Result<ValueId> raw(Op op, std::vector<ValueId> operands, Attrs attrs = {});
   ValueId outer_constant(Tensor tensor, std::string name);
 
@@ -74,6 +92,13 @@ private:
   std::unordered_map<const void *, ValueId> placed_;
   std::map<std::string, ValueId> placed_dims_;
   std::map<ValueId, std::pair<Dim, Dim>> equalities_;
+  struct FoundSize {
+    ValueId value; // i64[]
+    Dim largest;
+    bool local;
+  };
+  std::unordered_map<Symbol, FoundSize> found_;
+  std::map<ValueId, std::vector<Element>> placed_elements_; // what a value in the graph was made of
 };
 
 // New ops go to `block` while this lives.

@@ -2,8 +2,13 @@
 #include "frontend/onnx/importer.h"
 #include "frontend/onnx/lists.h"
 #include "frontend/onnx/ops.h"
+#include "frontend/onnx/run_sizes.h"
+#include "frontend/onnx/selection.h"
 
 #include <fmt/format.h>
+
+#include <algorithm>
+#include <functional>
 
 namespace kiln::onnx {
 namespace {
@@ -69,8 +74,10 @@ Result<Val> flipped(Emitter &e, const Val &x, bool flip) {
   return flip ? e.emit(Op::flip, {x}, {{"axes", attr_ints(std::vector<int>{0})}}) : Result<Val>(x);
 }
 
-// False where the body may end the loop early; nothing has been emitted then.
-Result<bool> loop_as_scan(OnnxNode &n, const GraphView &graph, const std::vector<Val> &initial, const Dim &count) {
+// False where the body may end the loop early and that has not been counted yet; nothing has been emitted
+// then. `count` is asked for the number of steps when it is needed.
+Result<bool> loop_as_scan(OnnxNode &n, const GraphView &graph, const std::vector<Val> &initial, bool counted_before,
+                          const std::function<Result<Dim>()> &count) {
   Emitter &e = n.emitter();
   Block body;
   Val yes = e.scalar(DType::bool_, 1), goes_on;
@@ -81,10 +88,13 @@ Result<bool> loop_as_scan(OnnxNode &n, const GraphView &graph, const std::vector
   std::vector<Val> inner = {step, yes};
   inner.insert(inner.end(), carried.begin(), carried.end());
   KILN_RETURN_IF_ERROR(fill(n, body, graph, inner, &goes_on));
-  if (!goes_on.constant || goes_on.constant->count() != 1 || goes_on.constant->at_i64(0) == 0)
+  bool always = goes_on.constant && goes_on.constant->count() == 1 && goes_on.constant->at_i64(0) != 0;
+  if (!always && !counted_before)
     return false;
-  Dim steps = count.is_const() && count.as_const() < 0 ? Dim(0) : count;
-  KILN_TRY(numbers, e.emit(Op::iota, {}, {{"shape", Shape{steps}}, {"axis", Dim(0)}, {"dtype", DType::i64}}));
+  KILN_TRY(steps, count());
+  if (steps.is_const() && steps.as_const() < 0)
+    steps = 0;
+  KILN_TRY(numbers, counted(e, steps));
   std::vector<Val> operands = initial;
   operands.push_back(numbers);
   std::vector<Block> regions;
@@ -96,7 +106,8 @@ Result<bool> loop_as_scan(OnnxNode &n, const GraphView &graph, const std::vector
   return true;
 }
 
-Status loop_as_while(OnnxNode &n, const GraphView &graph, const std::vector<Val> &initial) {
+// The number of steps, and what the last one carries on.
+Result<std::vector<Val>> loop_as_while(OnnxNode &n, const GraphView &graph, const std::vector<Val> &initial) {
   Emitter &e = n.emitter();
   Val limit = e.constant(Tensor::scalar_i64(DType::i64, INT64_MAX)), go = e.scalar(DType::bool_, 1);
   if (n.has(0)) {
@@ -123,6 +134,7 @@ Status loop_as_while(OnnxNode &n, const GraphView &graph, const std::vector<Val>
   }
   Val goes_on;
   KILN_RETURN_IF_ERROR(fill(n, regions[1], graph, inner[1], &goes_on));
+  regions[1].results.resize(std::min(regions[1].results.size(), initial.size())); // not what steps stack
   {
     IntoBlock scope(e.builder(), regions[1]);
     KILN_TRY(next, e.emit(Op::add, {inner[1][0], e.constant(Tensor::scalar_i64(DType::i64, 1))}));
@@ -132,9 +144,66 @@ Status loop_as_while(OnnxNode &n, const GraphView &graph, const std::vector<Val>
     regions[1].results.insert(regions[1].results.begin(), {next_id, flag_id});
   }
   KILN_TRY(results, e.emit_all(Op::while_, operands, {}, std::move(regions)));
-  for (size_t i = 2; i < results.size(); ++i)
-    n.set(i - 2, results[i]);
+  results.erase(results.begin() + 1); // whether it went on
+  return results;
+}
+
+// Results whose sizes differ between the branches are filled up to the larger size in both, and cut
+// to the size that the branch taken gives.
+struct Filled {
+  size_t result;               // of the branches
+  std::vector<int> axes;       // whose sizes differ
+  std::vector<Dim> most;       // their bounds
+  size_t first_size = 0;       // of the numbers that follow the results, one for each axis
+};
+
+Status fill_up(OnnxNode &n, std::vector<Block> &regions, std::vector<Filled> &out) {
+  Emitter &e = n.emitter();
+  const Function &f = e.function();
+  size_t count = regions[0].results.size();
+  for (size_t i = 0; i < count && i < regions[1].results.size(); ++i) {
+    TensorType types[2] = {f.type(regions[0].results[i]), f.type(regions[1].results[i])};
+    if (types[0].dtype != types[1].dtype || types[0].rank() != types[1].rank())
+      continue; // refused when the node is made
+    Filled filled{i, {}, {}, 0};
+    for (int d = 0; d < types[0].rank(); ++d)
+      if (const Dim &a = types[0].shape[size_t(d)], &b = types[1].shape[size_t(d)]; a != b || e.is_local(a)) {
+        filled.axes.push_back(d);
+        filled.most.push_back(max(e.largest(a), e.largest(b)));
+      }
+    if (!filled.axes.empty())
+      out.push_back(std::move(filled));
+  }
+  for (size_t r = 0; r < 2; ++r) {
+    IntoBlock scope(e.builder(), regions[r]);
+    for (Filled &filled : out) {
+      Val x;
+      x.id = regions[r].results[filled.result];
+      x.type = f.type(x.id);
+      std::vector<Dim> low(x.type.shape.size(), Dim(0)), high = low;
+      filled.first_size = regions[r].results.size();
+      for (size_t k = 0; k < filled.axes.size(); ++k) {
+        const Dim &size = x.type.shape[size_t(filled.axes[k])];
+        high[size_t(filled.axes[k])] = filled.most[k] - size;
+        KILN_TRY(id, e.materialize(number(e, size)));
+        regions[r].results.push_back(id);
+      }
+      KILN_TRY(full, e.emit(Op::pad, {x}, {{"lo", low}, {"hi", high}}));
+      KILN_TRY(id, e.materialize(full));
+      regions[r].results[filled.result] = id;
+    }
+  }
   return Unit{};
+}
+
+Result<Val> cut(Emitter &e, const std::vector<Val> &results, const Filled &filled) {
+  Val x = results[filled.result];
+  for (size_t k = 0; k < filled.axes.size(); ++k) {
+    KILN_TRY(size, e.bind_size(results[filled.first_size + k], filled.most[k], "branch"));
+    KILN_TRY(part, slice_axis(e, x, filled.axes[k], 0, size));
+    x = part;
+  }
+  return x;
 }
 
 } // namespace
@@ -172,7 +241,15 @@ Status import_if(OnnxNode &n) {
   if (!regions[0].results.empty()) {
     KILN_TRY(condition, reshape(e, n.in(0), {}));
     std::vector<Val> operands = {condition};
+    std::vector<Filled> filled;
+    size_t count = regions[0].results.size();
+    KILN_RETURN_IF_ERROR(fill_up(n, regions, filled));
     KILN_TRY(chosen, e.emit_all(Op::if_, operands, {}, std::move(regions)));
+    for (const Filled &f : filled) {
+      KILN_TRY(part, cut(e, chosen, f));
+      chosen[f.result] = part;
+    }
+    chosen.resize(count);
     results = chosen;
   }
   std::vector<Val> values = regroup(e, forms[0], results);
@@ -181,8 +258,8 @@ Status import_if(OnnxNode &n) {
   return Unit{};
 }
 
-// A loop whose number of steps is known and that nothing ends early is a scan over 0, 1, 2, ...; any other
-// is a while, which cannot stack results of its steps.
+// A loop that nothing ends early is a scan over 0, 1, 2, ... as far as its number of steps, which may be found
+// at run time; any other is a while. Where that stacks results of its steps too, it runs twice.
 Status import_loop(OnnxNode &n) {
   Emitter &e = n.emitter();
   KILN_TRY(graph, n.get_graph("body"));
@@ -202,14 +279,30 @@ Status import_loop(OnnxNode &n) {
     if (auto list = e.dims(n.in(0)); list && list->size() == 1)
       count = (*list)[0];
   bool starts = !n.has(1) || (n.in(1).constant && n.in(1).constant->count() == 1 && n.in(1).constant->at_i64(0) != 0);
-  if (count && starts) {
-    KILN_TRY(done, loop_as_scan(n, graph, initial, *count));
+  // At most as many steps as are asked for, where that is known; otherwise as there is room for.
+  auto room = [&] { return count ? max(*count, 0) : e.capacity("loop_room", 64); };
+  if (starts && (count || n.has(0))) {
+    KILN_TRY(done, loop_as_scan(n, graph, initial, false, [&]() -> Result<Dim> {
+               if (count)
+                 return *count;
+               KILN_TRY(given, reshape(e, n.in(0), {}));
+               KILN_TRY(wide, convert(e, given, DType::i64));
+               KILN_TRY(some, e.emit(Op::maximum, {wide, number(e, 0)}));
+               return e.bind_size(some, room(), "loop_steps");
+             }));
     if (done)
       return Unit{};
   }
-  if (graph.outputs.size() > carried + 1)
-    return Error{"it stacks results of its steps, but their number is not known before it runs"};
-  return loop_as_while(n, graph, initial);
+  KILN_TRY(results, loop_as_while(n, graph, initial));
+  if (graph.outputs.size() == carried + 1) {
+    for (size_t i = 0; i < carried; ++i)
+      n.set(i, results[i + 1]);
+    return Unit{};
+  }
+  // What the steps stack needs their number: they are counted first, and done again.
+  KILN_TRY(done, loop_as_scan(n, graph, initial, true, [&] { return e.bind_size(results[0], room(), "loop_steps"); }));
+  KILN_CHECK(done, "a loop that has been counted is a scan");
+  return Unit{};
 }
 
 // Scan since opset 9: axes and directions are moved to axis 0, forwards.

@@ -1,6 +1,7 @@
 // Operators that pick elements by index.
 #include "frontend/onnx/calc.h"
 #include "frontend/onnx/ops.h"
+#include "frontend/onnx/run_sizes.h"
 
 #include <fmt/format.h>
 
@@ -73,9 +74,14 @@ Status import_reverse_sequence(OnnxNode &n) {
 Status import_one_hot(OnnxNode &n) {
   // Any type of number is allowed for the depth.
   KILN_TRY(whole_depth, convert(n.emitter(), n.in(1), DType::i64));
+  if (!element_count(whole_depth.type.shape).is_const(1))
+    return Error{fmt::format("its depth is {}; it must be one number", whole_depth.type.text())};
   auto depth = n.emitter().dims(whole_depth);
-  if (!depth || depth->size() != 1)
-    return Error{"its depth must be one number that is known at compile time"};
+  if (!depth) {
+    std::vector<RunInt> found = {{std::nullopt, whole_depth}};
+    KILN_TRY(size, bind_free(n, found, "depth"));
+    depth = std::move(size);
+  }
   KILN_TRY(axis, n.axis(n.get_int("axis", -1), n.rank() + 1));
   Val indices = n.in(0);
   if (is_float(indices.dtype())) {
@@ -138,10 +144,11 @@ Status import_topk(OnnxNode &n) {
   KILN_TRY(axis, n.axis(n.get_int("axis", -1), n.rank()));
   Dim k = n.get_int("k", -1);
   if (n.has(1)) {
-    KILN_TRY(list, n.dims_of(1, "k"));
+    KILN_TRY(list, run_ints(n, 1, "k"));
     if (list.size() != 1)
       return Error{"k must be one number"};
-    k = list[0];
+    KILN_TRY(size, n.emitter().bind_size(list[0].value, n.in(0).dim(axis), "k"));
+    k = size;
   }
   std::vector<Val> operands = {n.in(0)};
   KILN_TRY(results, n.emitter().emit_all(

@@ -1,6 +1,7 @@
 // Resize and Upsample: sizes from scales or scales from sizes, for all forms since opset 7.
 #include "frontend/onnx/ops.h"
 #include "frontend/onnx/resize_axes.h"
+#include "frontend/onnx/run_sizes.h"
 
 #include <fmt/format.h>
 
@@ -231,7 +232,8 @@ Status import_resize(OnnxNode &n) {
   }
   std::string coordinates = n.get_string("coordinate_transformation_mode", "half_pixel");
   if (!empty(n, 3)) {
-    KILN_TRY(sizes, n.dims_of(3, "sizes"));
+    KILN_TRY(list, run_ints(n, 3, "sizes"));
+    KILN_TRY(sizes, bind_free(n, list, "resized"));
     KILN_RETURN_IF_ERROR(from_sizes(n, sizes, axes, sizing));
   } else if (!empty(n, 2)) {
     KILN_TRY(scales, constant_scales(n, 2));

@@ -1,5 +1,7 @@
 // Operators about shapes: what they compute with sizes becomes attributes of Kiln's ops.
 #include "frontend/onnx/ops.h"
+#include "frontend/onnx/run_sizes.h"
+#include "frontend/onnx/selection.h"
 #include "frontend/onnx/tensors.h"
 
 #include <fmt/format.h>
@@ -16,6 +18,113 @@ Shape without_axes(const Shape &shape, const std::vector<int> &axes) {
     if (std::find(axes.begin(), axes.end(), int(i)) == axes.end())
       out.push_back(shape[i]);
   return out;
+}
+
+// A reshape of which some sizes are only found when it runs: 0 copies a size, -1 is what the others leave,
+// and that they fit the elements is checked then.
+Status reshape_found(OnnxNode &n, std::vector<RunInt> target, bool allow_zero) {
+  Emitter &e = n.emitter();
+  const Val &x = n.in(0);
+  Dim total = element_count(x.type.shape), known_product = 1;
+  std::optional<size_t> rest;
+  for (size_t i = 0; i < target.size(); ++i) {
+    RunInt &t = target[i];
+    if (!t.known) {
+      if (!allow_zero && int(i) < x.rank()) {
+        KILN_TRY(zero, e.emit(Op::eq, {t.value, number(e, 0)}));
+        KILN_TRY(size, choose(e, zero, number(e, x.dim(int(i))), t.value));
+        t.value = size;
+      }
+      continue;
+    }
+    if (t.known->is_const(-1)) {
+      if (rest)
+        return Error{"the shape leaves more than one size open"};
+      rest = i;
+      continue;
+    }
+    if (t.known->is_const(0) && !allow_zero) {
+      if (int(i) >= x.rank())
+        return Error{fmt::format("the shape copies dim {}, which {} does not have", i, x.type.text())};
+      t = {x.dim(int(i)), number(e, x.dim(int(i)))};
+    }
+    known_product *= *t.known;
+  }
+  // One of those that are found may be -1.
+  Val product = number(e, known_product);
+  if (!rest)
+    for (RunInt &t : target)
+      if (!t.known) {
+        KILN_TRY(size, e.emit(Op::abs, {t.value}));
+        KILN_TRY(more, e.emit(Op::mul, {product, size}));
+        product = more;
+      }
+  Shape shape;
+  auto divisor = known_product.try_const();
+  Dim bound = divisor && *divisor > 0 ? floordiv(total, *divisor) : total, found = 1;
+  for (RunInt &t : target) {
+    if (t.known) {
+      shape.push_back(*t.known);
+      continue;
+    }
+    Val size = t.value;
+    if (!rest) {
+      KILN_TRY(by, e.emit(Op::maximum, {product, number(e, 1)}));
+      KILN_TRY(left, e.emit(Op::div, {number(e, total), by}));
+      KILN_TRY(open, e.emit(Op::eq, {size, number(e, -1)}));
+      KILN_TRY(chosen, choose(e, open, left, size));
+      size = chosen;
+    }
+    // Of no elements the sizes may be anything.
+    KILN_TRY(one, e.bind_size(size, total.is_const(0) ? e.capacity("reshape_room", 64) : bound, "reshape"));
+    shape.push_back(one);
+    found *= one;
+  }
+  if (rest)
+    shape[*rest] = floordiv(total, known_product * found);
+  return n.finish(reshape(e, x, shape));
+}
+
+// Numbers of which the first, the limit or the step is only found when it runs.
+Status range_found(OnnxNode &n) {
+  Emitter &e = n.emitter();
+  std::vector<Val> parts;
+  for (size_t i = 0; i < 3; ++i) {
+    if (!element_count(n.shape(i)).is_const(1) || n.dtype(i) != n.dtype(0))
+      return Error{"its operands must be single numbers of one type"};
+    KILN_TRY(scalar, reshape(e, n.in(i), {}));
+    parts.push_back(scalar);
+  }
+  Val count;
+  if (is_float(n.dtype())) {
+    std::vector<Val> wide;
+    for (const Val &v : parts) {
+      KILN_TRY(one, convert(e, v, DType::f64));
+      wide.push_back(one);
+    }
+    KILN_TRY(span, e.emit(Op::sub, {wide[1], wide[0]}));
+    KILN_TRY(steps, e.emit(Op::div, {span, wide[2]}));
+    KILN_TRY(whole, e.emit(Op::ceil, {steps}));
+    KILN_TRY(number_of, convert(e, whole, DType::i64));
+    count = number_of;
+  } else {
+    std::vector<Val> wide;
+    for (const Val &v : parts) {
+      KILN_TRY(one, convert(e, v, DType::i64));
+      wide.push_back(one);
+    }
+    KILN_TRY(span, e.emit(Op::sub, {wide[1], wide[0]}));
+    KILN_TRY(steps, ceil_quotient(e, span, wide[2]));
+    count = steps;
+  }
+  KILN_TRY(some, e.emit(Op::maximum, {count, number(e, 0)}));
+  std::vector<RunInt> size = {{std::nullopt, some}};
+  if (auto known = e.dims(some))
+    size[0].known = (*known)[0];
+  KILN_TRY(sizes, bind_free(n, size, "range"));
+  KILN_TRY(index, e.emit(Op::iota, {}, {{"shape", Shape{sizes[0]}}, {"axis", Dim(0)}, {"dtype", n.dtype()}}));
+  KILN_TRY(scaled, e.emit(Op::mul, {index, parts[2]}));
+  return n.finish(Op::add, {scaled, parts[0]});
 }
 
 } // namespace
@@ -65,9 +174,12 @@ Status import_size(OnnxNode &n) {
 Status import_reshape(OnnxNode &n) {
   n.ignore({"consumed_inputs"});
   Shape target;
+  bool allow_zero = n.get_flag("allowzero", false);
   if (n.has(1)) {
-    KILN_TRY(dims, n.dims_of(1, "shape"));
-    target = std::move(dims);
+    KILN_TRY(sizes, run_ints(n, 1, "shape"));
+    if (!all_known(sizes))
+      return reshape_found(n, std::move(sizes), allow_zero);
+    target = known_dims(sizes);
   } else {
     if (!n.has_attr("shape"))
       return Error{"it has neither an input nor an attribute with the shape"};
@@ -76,7 +188,6 @@ Status import_reshape(OnnxNode &n) {
   }
   if (target.size() > size_t(kMaxRank))
     return Error{fmt::format("the shape has {} dims; at most {} are supported", target.size(), kMaxRank)};
-  bool allow_zero = n.get_flag("allowzero", false);
   std::optional<size_t> rest;
   Dim product = 1;
   for (size_t i = 0; i < target.size(); ++i) {
@@ -174,10 +285,26 @@ Status import_concat(OnnxNode &n) {
 }
 
 Status import_expand(OnnxNode &n) {
-  KILN_TRY(target, n.dims_of(1, "shape"));
-  if (target.size() > size_t(kMaxRank))
-    return Error{fmt::format("the shape has {} dims; at most {} are supported", target.size(), kMaxRank)};
+  KILN_TRY(sizes, run_ints(n, 1, "shape"));
+  if (sizes.size() > size_t(kMaxRank))
+    return Error{fmt::format("the shape has {} dims; at most {} are supported", sizes.size(), kMaxRank)};
   const Shape &from = n.shape();
+  // What is found at run time is free where the operand has 1 (or nothing), and either 1 or the operand's
+  // own size elsewhere.
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    RunInt &size = sizes[sizes.size() - 1 - i];
+    const Dim *own = i < from.size() ? &from[from.size() - 1 - i] : nullptr;
+    if (size.known || !own || own->is_const(1))
+      continue;
+    Emitter &e = n.emitter();
+    KILN_TRY(one, e.emit(Op::eq, {size.value, number(e, 1)}));
+    KILN_TRY(value, choose(e, one, number(e, *own), size.value));
+    KILN_TRY(same, e.bind_size(value, *own, "expand"));
+    if (!e.require_equal(same, *own, "Expand"))
+      return Error{fmt::format("it cannot expand {} to {}", n.in(0).type.text(), same.text())};
+    size.known = *own;
+  }
+  KILN_TRY(target, bind_free(n, sizes, "expand"));
   // Broadcast both ways: a size of 1 in the target keeps the operand's.
   Shape out(std::max(from.size(), target.size()));
   for (size_t i = 0; i < out.size(); ++i) {
@@ -190,7 +317,8 @@ Status import_expand(OnnxNode &n) {
 
 Status import_tile(OnnxNode &n) {
   const Val &x = n.in(0);
-  KILN_TRY(repeats, n.dims_of(1, "repeats"));
+  KILN_TRY(counts, run_ints(n, 1, "repeats"));
+  KILN_TRY(repeats, bind_free(n, counts, "repeats"));
   if (int(repeats.size()) != x.rank())
     return Error{fmt::format("it has {} repeats for {}", repeats.size(), x.type.text())};
   Shape split, spread, joined;
@@ -212,7 +340,8 @@ Status import_tile(OnnxNode &n) {
 }
 
 Status import_constant_of_shape(OnnxNode &n) {
-  KILN_TRY(shape, n.dims_of(0, "shape"));
+  KILN_TRY(sizes, run_ints(n, 0, "shape"));
+  KILN_TRY(shape, bind_free(n, sizes, "filled"));
   if (shape.size() > size_t(kMaxRank))
     return Error{fmt::format("the shape has {} dims; at most {} are supported", shape.size(), kMaxRank)};
   for (const Dim &d : shape)
@@ -246,6 +375,11 @@ Status import_range(OnnxNode &n) {
     n.set(0, e.constant(std::move(out)));
     return Unit{};
   }
+  bool known = is_integer(start.dtype());
+  for (const Val *v : {&start, &limit, &delta})
+    known = known && e.dims(*v).has_value();
+  if (!known)
+    return range_found(n);
   KILN_TRY(s, n.dims_of(0, "start"));
   KILN_TRY(l, n.dims_of(1, "limit"));
   KILN_TRY(d, n.dims_of(2, "delta"));

@@ -1,6 +1,8 @@
 // Slice, Split and Pad: ranges of axes, with numpy's clamping done here, where sizes may be symbols.
 #include "frontend/onnx/calc.h"
 #include "frontend/onnx/ops.h"
+#include "frontend/onnx/run_sizes.h"
+#include "frontend/onnx/selection.h"
 
 #include <fmt/format.h>
 
@@ -34,7 +36,8 @@ bool at_most(const Dim &a, const Dim &b) {
 // A bound of a slice of an axis of `size`, clamped to [lo, hi] as numpy does. Bounds against symbolic
 // sizes that are usually inside the axis are taken to be (the slice op requires it at run time); an end
 // given as a plain number may well lie past a short axis and is clamped.
-Dim clamp_bound(Dim bound, const Dim &size, const Dim &lo, const Dim &hi, bool is_end) {
+// Sizes that a run finds may be anything: all bounds are clamped then.
+Dim clamp_bound(Dim bound, const Dim &size, const Dim &lo, const Dim &hi, bool is_end, bool found) {
   auto value = bound.try_const();
   if (value && *value >= kFar)
     return hi;
@@ -47,35 +50,43 @@ Dim clamp_bound(Dim bound, const Dim &size, const Dim &lo, const Dim &hi, bool i
     return hi;
   if (nonnegative(lo - bound))
     return lo;
+  if (found)
+    return max(min(bound, hi), lo);
   if (!from_end && is_end && !at_most(bound, hi) && !bound.is_const(1))
     return min(bound, hi);
   return bound;
 }
 
 struct Range {
-  std::vector<Dim> starts, ends, axes;
-  std::vector<int64_t> steps;
+  std::vector<RunInt> starts, ends, steps;
+  std::vector<Dim> axes;
 };
 
 Result<Range> range_of(OnnxNode &n) {
   Range r;
   if (n.opset() < 10 && n.input_count() == 1) {
-    auto dims = [](const std::vector<int64_t> &list) { return std::vector<Dim>(list.begin(), list.end()); };
-    r.starts = dims(n.get_ints("starts"));
-    r.ends = dims(n.get_ints("ends"));
-    r.axes = dims(n.get_ints("axes"));
+    auto known = [&](const std::vector<int64_t> &list) {
+      std::vector<RunInt> out;
+      for (int64_t v : list)
+        out.push_back({Dim(v), number(n.emitter(), v)});
+      return out;
+    };
+    r.starts = known(n.get_ints("starts"));
+    r.ends = known(n.get_ints("ends"));
+    auto axes = n.get_ints("axes");
+    r.axes.assign(axes.begin(), axes.end());
   } else {
     if (!n.has(1) || !n.has(2))
       return Error{"its starts or ends are missing"};
-    KILN_TRY(starts, n.dims_of(1, "starts"));
-    KILN_TRY(ends, n.dims_of(2, "ends"));
+    KILN_TRY(starts, run_ints(n, 1, "starts"));
+    KILN_TRY(ends, run_ints(n, 2, "ends"));
     r.starts = starts, r.ends = ends;
     if (n.has(3)) {
       KILN_TRY(axes, n.dims_of(3, "axes"));
       r.axes = axes;
     }
     if (n.has(4)) {
-      KILN_TRY(steps, n.ints_of(4, "steps"));
+      KILN_TRY(steps, run_ints(n, 4, "steps"));
       r.steps = steps;
     }
   }
@@ -83,7 +94,7 @@ Result<Range> range_of(OnnxNode &n) {
     for (size_t i = 0; i < r.starts.size() && i < size_t(kMaxRank); ++i)
       r.axes.push_back(int64_t(i));
   if (r.steps.empty())
-    r.steps.assign(r.axes.size(), 1);
+    r.steps.assign(r.axes.size(), {Dim(1), number(n.emitter(), 1)});
   if (r.starts.size() != r.axes.size() || r.ends.size() != r.axes.size() || r.steps.size() != r.axes.size())
     return Error{fmt::format("it has {} starts, {} ends, {} axes and {} steps", r.starts.size(),
                              r.ends.size(), r.axes.size(), r.steps.size())};
@@ -104,26 +115,40 @@ Status import_slice(OnnxNode &n) {
   std::vector<Dim> starts, ends;
   std::vector<int> kept;
   std::vector<int64_t> steps;
+  Val x = n.in(0);
+  auto length = n.has(1) && n.has(2) ? constant_difference(n.emitter(), n.in(2), n.in(1)) : std::nullopt;
   for (size_t i = 0; i < axes.size(); ++i) {
-    const Dim &size = n.in(0).dim(axes[i]);
-    int64_t step = range.steps[i];
+    bool known = range.starts[i].known && range.ends[i].known && range.steps[i].known;
+    if (known && range.steps[i].known->is_const())
+      continue;
+    KILN_TRY(part, slice_found(n, x, axes[i], range.starts[i], range.ends[i], range.steps[i],
+                               axes.size() == 1 ? length : std::nullopt));
+    x = part;
+    range.starts[i].known = Dim(0), range.ends[i].known = x.dim(axes[i]), range.steps[i].known = Dim(1);
+  }
+  for (size_t i = 0; i < axes.size(); ++i) {
+    const Dim size = x.dim(axes[i]);
+    bool found = n.emitter().is_found(size) || n.emitter().is_found(*range.starts[i].known) ||
+                 n.emitter().is_found(*range.ends[i].known);
+    int64_t step = range.steps[i].known->as_const();
+    Dim &range_start = *range.starts[i].known, &range_end = *range.ends[i].known;
     // Up to a size that is open, of an axis of 1: that one element, unless the size is 0.
-    if (step == 1 && size.is_const(1) && !range.ends[i].is_const() && nonnegative(range.ends[i]) &&
-        n.emitter().require_equal(min(range.ends[i], 1), 1, "Slice"))
-      range.ends[i] = 1;
+    if (step == 1 && size.is_const(1) && !range_end.is_const() && nonnegative(range_end) &&
+        n.emitter().require_equal(min(range_end, 1), 1, "Slice"))
+      range_end = 1;
     if (step == 0 || step == INT64_MIN)
       return Error{fmt::format("the step of axis {} is {}", axes[i], step)};
     Dim start, end;
     if (step > 0) {
-      start = clamp_bound(range.starts[i], size, 0, size, false);
-      end = clamp_bound(range.ends[i], size, 0, size, true);
+      start = clamp_bound(range_start, size, 0, size, false, found);
+      end = clamp_bound(range_end, size, 0, size, true, found);
       if (nonnegative(start - end))
         end = start;
       if (start.is_const(0) && end == size && step == 1)
         continue;
     } else {
-      start = clamp_bound(range.starts[i], size, -1, size - Dim(1), false);
-      end = clamp_bound(range.ends[i], size, -1, size - Dim(1), false);
+      start = clamp_bound(range_start, size, -1, size - Dim(1), false, found);
+      end = clamp_bound(range_end, size, -1, size - Dim(1), false, found);
       if (nonnegative(end - start))
         start = end = -1;
       if (start.is_const(-1)) { // nothing is taken
@@ -137,8 +162,8 @@ Status import_slice(OnnxNode &n) {
     steps.push_back(step);
   }
   if (kept.empty())
-    return n.finish(Result<Val>(n.in(0)));
-  return n.finish(Op::slice, {n.in(0)},
+    return n.finish(Result<Val>(x));
+  return n.finish(Op::slice, {x},
                   {{"axes", attr_ints(kept)}, {"starts", starts}, {"ends", ends}, {"steps", attr_ints(steps)}});
 }
 
@@ -148,8 +173,15 @@ Status import_split(OnnxNode &n) {
   size_t count = n.output_count();
   std::vector<Dim> sizes;
   if (n.has(1)) {
-    KILN_TRY(list, n.dims_of(1, "sizes"));
-    sizes = list;
+    KILN_TRY(list, run_ints(n, 1, "sizes"));
+    for (const RunInt &r : list) {
+      if (r.known) {
+        sizes.push_back(*r.known);
+        continue;
+      }
+      KILN_TRY(part, n.emitter().bind_size(r.value, size, "split"));
+      sizes.push_back(part);
+    }
   } else if (n.has_attr("split")) {
     auto list = n.get_ints("split");
     sizes.assign(list.begin(), list.end());
@@ -225,8 +257,9 @@ Status import_pad(OnnxNode &n) {
   } else {
     if (!n.has(1))
       return Error{"its pads are missing"};
-    KILN_TRY(list, n.dims_of(1, "pads"));
-    pads = list;
+    KILN_TRY(list, run_ints(n, 1, "pads"));
+    KILN_TRY(amounts, bind_free(n, list, "pad"));
+    pads = amounts;
     if (n.has(2)) {
       if (!element_count(n.shape(2)).is_const(1))
         return Error{fmt::format("its value is {}, not one number", n.in(2).type.text())};

@@ -197,6 +197,15 @@ Status Reverse::expanded_backward(NodeId id, const std::vector<ValueId> &dys) {
   return Unit{};
 }
 
+// Sizes that a region finds mean nothing in the copies that gradients make of it.
+bool finds_sizes(const Function &function, const Node &node) {
+  for (const Block &region : node.regions)
+    for (NodeId id : region.nodes)
+      if (function.node(id).op == Op::bind_size || finds_sizes(function, function.node(id)))
+        return true;
+  return false;
+}
+
 Status Reverse::backward(NodeId id) {
   const Node &node = function_.node(id);
   std::vector<ValueId> dys;
@@ -218,6 +227,8 @@ Status Reverse::backward(NodeId id) {
     return refusal(node, "there is no rule for it");
   if (!rule->none.empty())
     return refusal(node, rule->none);
+  if (finds_sizes(function_, node))
+    return refusal(node, "it finds sizes in its data");
   Rule context(b_, id, std::move(dys), [this](ValueId v) { return active(v); },
                [this](ValueId v, Val gradient) { add(v, gradient); });
   rule->rule(context);

@@ -433,6 +433,7 @@ const OpGrad kRules[] = {
     {Op::constant, nullptr, "it has no operands"},
     {Op::read_variable, nullptr, "it has no operands"},
     {Op::assign, nullptr, "it has no result"},
+    {Op::bind_size, nullptr, "it has no result"},
     {Op::call, nullptr, "the gradient of a call is taken where its callee is inlined"},
     {Op::if_, if_rule},
     {Op::while_, while_rule},

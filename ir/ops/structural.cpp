@@ -35,6 +35,36 @@ Result<Signature> signature(const InferContext &context, size_t region) {
   return Signature{std::move(args), std::move(results)};
 }
 
+void add_bound_sizes(const Function &function, const Block &block, std::vector<Symbol> &out) {
+  for (NodeId id : block.nodes) {
+    if (!id.valid() || size_t(id) >= function.nodes.size())
+      continue;
+    const Node &node = function.node(id);
+    const Attr *symbol = node.op == Op::bind_size ? node.attrs.find("symbol") : nullptr;
+    if (const auto *name = symbol ? std::get_if<std::string>(symbol) : nullptr)
+      out.push_back(Symbol(*name));
+    for (const Block &region : node.regions)
+      add_bound_sizes(function, region, out);
+  }
+}
+
+// A size that is found in a region means nothing outside of it.
+Status check_escapes(const InferContext &context) {
+  for (const Block &region : context.regions) {
+    std::vector<Symbol> bound;
+    add_bound_sizes(*context.function, region, bound);
+    if (bound.empty())
+      continue;
+    for (ValueId id : region.results)
+      for (const Dim &d : context.function->type(id).shape)
+        for (Symbol s : bound)
+          if (d.depends_on(s))
+            return Error{fmt::format("a result of the region is {}: how large {} is is only known inside",
+                                     context.function->type(id).text(), s.text())};
+  }
+  return Unit{};
+}
+
 Status check_regions(const InferContext &context, size_t count) {
   if (context.regions.size() == count)
     return Unit{};
@@ -113,9 +143,16 @@ Result<Types> infer_call(InferContext &context) {
       KILN_RETURN_IF_ERROR(equal_dims(context, context.operands[i].shape[d],
                                       args[i].shape[d].substitute(lookup),
                                       fmt::format("argument {} of '{}', dim {}", i, callee.name, d)));
+  std::vector<Symbol> own;
+  add_bound_sizes(callee, callee.body, own);
   for (TensorType &type : results)
-    for (Dim &d : type.shape)
+    for (Dim &d : type.shape) {
+      for (Symbol s : own)
+        if (d.depends_on(s))
+          return Error{fmt::format("'{}' gives {}, whose size {} it finds itself: only an entry can", callee.name,
+                                   type.text(), s.text())};
       d = d.substitute(lookup);
+    }
   return results;
 }
 
@@ -125,6 +162,7 @@ Result<Types> infer_if(InferContext &context) {
                                    "the condition, bool[]; reduce it with reduce_any or reduce_all"));
   KILN_TRY(then, signature(context, 0));
   KILN_TRY(other, signature(context, 1));
+  KILN_RETURN_IF_ERROR(check_escapes(context));
   if (!then.args.empty() || !other.args.empty())
     return Error{"the regions of if take no arguments; they use the values around them"};
   KILN_RETURN_IF_ERROR(check_list(context, other.results, then.results, "results of else against then"));
@@ -135,6 +173,7 @@ Result<Types> infer_while(InferContext &context) {
   KILN_RETURN_IF_ERROR(check_regions(context, 2));
   KILN_TRY(condition, signature(context, 0));
   KILN_TRY(body, signature(context, 1));
+  KILN_RETURN_IF_ERROR(check_escapes(context));
   Types carried = operand_types(context);
   KILN_RETURN_IF_ERROR(check_list(context, condition.args, carried, "arguments of the condition"));
   KILN_RETURN_IF_ERROR(check_list(context, body.args, carried, "arguments of the body"));
@@ -152,6 +191,7 @@ Result<Types> infer_scan(InferContext &context) {
     return Error{fmt::format("'carried' is {} of {} operands; at least one operand must be scanned",
                              carried_count, operands)};
   KILN_TRY(body, signature(context, 0));
+  KILN_RETURN_IF_ERROR(check_escapes(context));
   Types carried = operand_types(context, 0, size_t(carried_count));
   Types expected = carried;
   const Dim *length = nullptr;

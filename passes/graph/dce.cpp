@@ -1,10 +1,12 @@
 // Removes nodes whose results nothing uses, and functions that are neither exported nor called.
-// Side effects stay, and so does a node with one in a region.
+// Side effects stay, and so does a node with one in a region. A size that a run finds stays where
+// something that stays has it in its type or attributes.
 #include "passes/graph/rewrite.h"
 
 #include "ir/ops/op.h"
 
 #include <algorithm>
+#include <set>
 
 namespace kiln {
 namespace {
@@ -12,7 +14,7 @@ namespace {
 bool has_effect(const Function &function, NodeId id) {
   const Node &node = function.node(id);
   // Reading a variable is ordered with assigning it, but changes nothing.
-  if (op_def(node.op).has(kSideEffect) && node.op != Op::read_variable)
+  if (op_def(node.op).has(kSideEffect) && node.op != Op::read_variable && node.op != Op::bind_size)
     return true;
   for (const Block &region : node.regions)
     for (NodeId inner : region.nodes)
@@ -44,11 +46,13 @@ private:
       Node &node = function_.node(block.nodes[i]);
       bool live = has_effect(function_, block.nodes[i]) ||
                   std::any_of(node.results.begin(), node.results.end(),
-                              [&](ValueId r) { return used_[size_t(r)]; });
+                              [&](ValueId r) { return used_[size_t(r)]; }) ||
+                  (node.op == Op::bind_size && sizes_.contains(Symbol(node.attrs.get_string("symbol"))));
       if (!live) {
         node.removed = removed = true;
         continue;
       }
+      for_each_size(function_, node, [&](Symbol s) { sizes_.insert(s); });
       for (Block &region : node.regions)
         sweep(region);
       for (ValueId operand : node.operands)
@@ -62,6 +66,7 @@ private:
 
   Function &function_;
   std::vector<bool> used_;
+  std::set<Symbol> sizes_; // that what is live mentions
   Changed changed_ = Changed::no;
 };
 

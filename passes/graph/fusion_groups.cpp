@@ -4,6 +4,7 @@
 #include "passes/graph/rewrite.h"
 
 #include <algorithm>
+#include <map>
 #include <queue>
 
 namespace kiln {
@@ -68,10 +69,26 @@ void BlockFuser::index_block() {
   group_.assign(count, -1);
   index_.resize(count);
   int last_effect = -1;
+  std::map<Symbol, int> sizes; // that a node of the block binds: whoever mentions one uses that node
+  auto use = [&](int d, size_t p) {
+    if (d >= 0 && d != int(p) && (users_[size_t(d)].empty() || users_[size_t(d)].back() != int(p)))
+      users_[size_t(d)].push_back(int(p));
+  };
   for (size_t p = 0; p < count; ++p) {
     const Node &n = node(int(p));
     for (ValueId r : n.results)
       position_[size_t(r)] = int(p);
+    if (!sizes.empty()) {
+      auto mention = [&](Symbol s) {
+        if (auto it = sizes.find(s); it != sizes.end())
+          use(it->second, p);
+      };
+      for_each_size(function_, n, mention);
+      for (const Block &region : n.regions)
+        for_each_node(function_, region, [&](NodeId id) { for_each_size(function_, function_.node(id), mention); });
+    }
+    if (n.op == Op::bind_size)
+      sizes.emplace(Symbol(n.attrs.get_string("symbol")), int(p));
     inputs_[p] = n.operands;
     for (const Block &region : n.regions) {
       for_each_node(function_, region, [&](NodeId id) {
@@ -83,9 +100,7 @@ void BlockFuser::index_block() {
       inputs_[p].insert(inputs_[p].end(), region.results.begin(), region.results.end());
     }
     for (ValueId v : inputs_[p])
-      if (int d = def(v); d >= 0 && d != int(p) &&
-                          (users_[size_t(d)].empty() || users_[size_t(d)].back() != int(p)))
-        users_[size_t(d)].push_back(int(p));
+      use(def(v), p);
     if (has_ordered_effect(function_, n)) {
       if (last_effect >= 0)
         effects_after_[size_t(last_effect)].push_back(int(p));
@@ -173,7 +188,7 @@ std::set<int> BlockFuser::grow_forward(int root, size_t max_results,
   std::set<int> queued;
   auto push_users = [&](int p) {
     for (int u : users(p))
-      if (is_free(u) && queued.insert(u).second)
+      if (is_free(u) && !node(u).results.empty() && queued.insert(u).second)
         next.push(u);
   };
   // `joins` sees the nodes accepted so far through group_.

@@ -7,6 +7,9 @@
 
 #include <fmt/format.h>
 
+#include <set>
+#include <utility>
+
 namespace kiln {
 namespace {
 
@@ -102,6 +105,7 @@ private:
         if (auto symbol = formal[d].try_symbol())
           dims.emplace(*symbol, actual[d]);
     }
+    rename_sizes(callee, dims);
     Status status = clone_nodes(s.builder(), callee, callee.body, values, dims);
     if (!status)
       return fail(fmt::format("in the call of '{}': {}", callee.name, status.error().message));
@@ -118,8 +122,39 @@ private:
     s.remove(id);
   }
 
+  // Sizes that the callee finds at run time get names of their own in each place that calls it.
+  void rename_sizes(const Function &callee, DimMap &dims) {
+    std::set<Symbol> &used = used_;
+    auto note_all = [&](const Function &f) {
+      for_each_node(f, [&](NodeId id) {
+        for_each_size(f, f.node(id), [&](Symbol s) { used.insert(s); });
+        if (f.node(id).op == Op::bind_size)
+          used.insert(Symbol(f.node(id).attrs.get_string("symbol")));
+      });
+    };
+    bool noted = false;
+    for_each_node(callee, [&](NodeId id) {
+      if (callee.node(id).op != Op::bind_size)
+        return;
+      if (!std::exchange(noted, true)) {
+        for (const Function &f : module_.functions) {
+          for (ValueId arg : f.body.args)
+            for (const Dim &d : f.type(arg).shape)
+              for (Symbol symbol : d.symbols())
+                used.insert(symbol);
+          note_all(f);
+        }
+      }
+      std::string name = callee.node(id).attrs.get_string("symbol"), fresh = name;
+      for (int i = 1; !used.insert(Symbol(fresh)).second; ++i)
+        fresh = fmt::format("{}_{}", name, i);
+      dims.emplace(Symbol(name), Dim::symbol(fresh));
+    });
+  }
+
   Module &module_;
   PassContext &context_;
+  std::set<Symbol> used_; // names of sizes
   std::vector<State> state_;
   Changed changed_ = Changed::no;
   bool recursive_ = false;

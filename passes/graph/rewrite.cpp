@@ -53,6 +53,30 @@ void for_each_node(const Function &function, const std::function<void(NodeId)> &
   for_each_node(function, function.body, visit);
 }
 
+void for_each_size(const Function &function, const Node &node, const std::function<void(Symbol)> &visit) {
+  auto dim = [&](const Dim &d) {
+    if (!d.is_const())
+      for (Symbol s : d.symbols())
+        visit(s);
+  };
+  auto type = [&](ValueId value) {
+    for (const Dim &d : function.type(value).shape)
+      dim(d);
+  };
+  for (ValueId result : node.results)
+    type(result);
+  for (const Block &region : node.regions)
+    for (ValueId arg : region.args)
+      type(arg);
+  for (const auto &[name, attr] : node.attrs.all()) {
+    if (const auto *one = std::get_if<Dim>(&attr))
+      dim(*one);
+    if (const auto *list = std::get_if<std::vector<Dim>>(&attr))
+      for (const Dim &d : *list)
+        dim(d);
+  }
+}
+
 Sweep::Sweep(Module &module, Function &function)
     : module_(module), function_(function), builder_(module, function, function.body),
       uses_(function.use_counts()) {}

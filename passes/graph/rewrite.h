@@ -21,6 +21,10 @@ void for_each_node(const Function &function, const std::function<void(NodeId)> &
 void for_each_node(const Function &function, const Block &block,
                    const std::function<void(NodeId)> &visit);
 
+// Every symbol in the types of a node's results, of its regions' arguments and in its attributes (not what
+// stands in the regions).
+void for_each_size(const Function &function, const Node &node, const std::function<void(Symbol)> &visit);
+
 class Sweep {
 public:
   Sweep(Module &module, Function &function);

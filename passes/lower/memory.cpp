@@ -91,8 +91,11 @@ void place_symbolic(Plan &plan, std::vector<int> &arena) {
     if (best <= 0) {
       slots.push_back({size, {}});
       chosen = &slots.back();
-    } else if (best == 1) {
-      chosen->size = size;
+    } else if (best < 3) {
+      // Dims are taken to be 1 at least for the choice, and may be 0.
+      chosen->size = known_nonnegative(chosen->size - size, DimRanges())   ? chosen->size
+                     : known_nonnegative(size - chosen->size, DimRanges()) ? size
+                                                                                  : max(chosen->size, size);
     }
     chosen->users.push_back(b);
   }

@@ -2,6 +2,7 @@
 
 #include "ir/kernel/build.h"
 #include "ir/ops/op.h"
+#include "passes/graph/rewrite.h"
 #include "passes/lower/kernel_lowering.h"
 #include "runtime/entry_abi.h"
 
@@ -11,10 +12,6 @@
 
 namespace kiln {
 namespace {
-
-Dim byte_size(const TensorType &type, const Layout &layout) {
-  return physical_size(type, layout) * Dim(dtype_bytes(type.dtype));
-}
 
 int64_t align_up(int64_t n) { return (n + KILN_ALIGNMENT - 1) / KILN_ALIGNMENT * KILN_ALIGNMENT; }
 
@@ -97,7 +94,7 @@ int ProgramBuilder::add_weight(ConstantId constant, const Layout &layout, int64_
 
 void ProgramBuilder::place_variables() {
   for (const Variable &v : module_.variables) {
-    int64_t bytes = byte_size(v.type, {}).as_const();
+    int64_t bytes = (physical_size(v.type, {}) * Dim(dtype_bytes(v.type.dtype))).as_const();
     int initial = v.initial.valid() ? add_weight(v.initial, {}, bytes) : -1;
     program_.variables.push_back({program_.variables_size, bytes, initial});
     program_.variables_size += align_up(bytes) + KILN_ALIGNMENT;
@@ -109,7 +106,7 @@ bool PlanBuilder::build(Plan &plan) {
   plan.name = function_.name;
   node_order_.resize(function_.nodes.size());
   order_nodes(function_.body);
-  if (!find_dims() || !bind_arguments())
+  if (!find_sizes() || !find_dims() || !bind_arguments())
     return false;
   for (size_t i = 0; i < function_.body.results.size(); ++i)
     try_redirect(function_.body.results[i], int(function_.body.args.size() + i), function_.body);
@@ -140,29 +137,44 @@ bool PlanBuilder::find_dims() {
     for (const Dim &d : function_.type(arg).shape)
       if (auto s = d.try_symbol())
         add(*s);
+  auto is_dim = [&](Symbol s) { return std::find(plan_->dims.begin(), plan_->dims.end(), s) != plan_->dims.end(); };
+  const auto &capacities = program_.module().capacities;
+  if (!capacities.empty())
+    for_each_node(function_, [&](NodeId id) {
+      for_each_size(function_, function_.node(id), [&](Symbol s) {
+        if (capacities.contains(std::string(s.text())))
+          add(s);
+      });
+    });
   auto known = [&](const Dim &d) {
-    for (Symbol s : d.symbols())
-      if (std::find(plan_->dims.begin(), plan_->dims.end(), s) == plan_->dims.end())
-        return false;
-    return true;
+    auto symbols = d.symbols();
+    return std::all_of(symbols.begin(), symbols.end(), [&](Symbol s) { return is_dim(s) || largest_.contains(s); });
   };
-  for (const Node &node : function_.nodes) {
-    if (node.removed)
-      continue;
+  bool fine = true;
+  for_each_node(function_, [&](NodeId id) {
+    const Node &node = function_.node(id);
     for (ValueId v : node.results)
       for (const Dim &d : function_.type(v).shape)
-        if (!known(d)) {
+        if (fine && !known(d)) {
           diagnostics_
               .error(node.location, fmt::format("the size {} of a result of {} cannot be computed from the "
                                                 "shapes of the inputs of '{}'",
                                                 d.text(), op_def(node.op).name, function_.name))
               .notes.push_back("make it a size of an input, or give its value with --dim");
-          return false;
+          fine = false;
         }
+  });
+  if (!fine)
+    return false;
+  for (const auto &c : program_.module().constraints) {
+    if (!known(c.a) || !known(c.b))
+      continue;
+    bool found = false;
+    for (const Dim *d : {&c.a, &c.b})
+      for (Symbol s : d->symbols())
+        found |= largest_.contains(s);
+    (found ? plan_->run_constraints : plan_->constraints).push_back(c);
   }
-  for (const auto &c : program_.module().constraints)
-    if (known(c.a) && known(c.b))
-      plan_->constraints.push_back(c);
   return true;
 }
 
@@ -175,7 +187,7 @@ bool PlanBuilder::bind_arguments() {
     buffer.name = name;
     buffer.type = v.type;
     buffer.argument = position++;
-    buffer.size = byte_size(v.type, {});
+    buffer.size = buffer_size(v.type, {});
     buffer.value = value;
     return new_buffer(buffer);
   };
@@ -187,7 +199,8 @@ bool PlanBuilder::bind_arguments() {
     std::string name = i < function_.result_names.size() && !function_.result_names[i].empty()
                            ? function_.result_names[i]
                            : fmt::format("out{}", i);
-    plan_->outputs.push_back({name, function_.type(function_.body.results[i])});
+    const TensorType &type = function_.type(function_.body.results[i]);
+    plan_->outputs.push_back({name, type, largest(type.shape)});
     bind(function_.body.results[i], name);
   }
   return true;
@@ -214,7 +227,7 @@ int PlanBuilder::arena_buffer(ValueId value) {
   buffer.name = v.name;
   buffer.type = v.type;
   buffer.layout = v.layout;
-  buffer.size = byte_size(v.type, v.layout);
+  buffer.size = buffer_size(v.type, v.layout);
   buffer.value = value;
   return new_buffer(std::move(buffer));
 }
@@ -225,7 +238,7 @@ int PlanBuilder::view(int parent, Dim extra, const TensorType &type, std::string
   buffer.type = type;
   buffer.layout = {};
   buffer.offset = std::move(extra);
-  buffer.size = byte_size(type, {});
+  buffer.size = buffer_size(type, {});
   int root = parent_[size_t(parent)];
   if (root >= 0) // a view of a view adds up
     buffer.offset += plan_->buffers[size_t(parent)].offset;
@@ -252,7 +265,7 @@ int PlanBuilder::buffer_of(ValueId value) {
   buffer.name = v.name;
   buffer.type = v.type;
   buffer.layout = v.layout;
-  buffer.size = byte_size(v.type, v.layout);
+  buffer.size = buffer_size(v.type, v.layout);
   buffer.value = value;
   buffer.weight = program_.add_weight(def->attrs.get_constant("value"), v.layout, buffer.size.as_const());
   int id = new_buffer(std::move(buffer));
@@ -319,9 +332,11 @@ void PlanBuilder::copy(int from, int to, std::vector<PlanStep> &steps, const Loc
 
 bool PlanBuilder::walk(const Block &block, std::vector<PlanStep> &steps) {
   join_parts(block);
+  size_t outside = bound_.size();
   for (NodeId id : block.nodes)
     if (!function_.node(id).removed && !walk_node(id, steps))
       return false;
+  bound_.resize(outside);
   return true;
 }
 
@@ -341,10 +356,13 @@ bool PlanBuilder::walk_node(NodeId id, std::vector<PlanStep> &steps) {
     const Variable &v = program_.module().variables[size_t(variable)];
     buffer.name = v.name;
     buffer.type = v.type;
-    buffer.size = byte_size(v.type, {});
+    buffer.size = buffer_size(v.type, {});
     copy(buffer_of(node.operands[0]), new_buffer(std::move(buffer)), steps, node.location);
     return true;
   }
+  case Op::bind_size:
+    bind_size(node, steps);
+    return true;
   case Op::if_:
     return walk_if(node, steps);
   case Op::while_:
@@ -383,7 +401,7 @@ void PlanBuilder::read_variable(NodeId id, std::vector<PlanStep> &steps) {
   buffer.variable = variable.index;
   buffer.type = function_.type(node.results[0]);
   buffer.name = program_.module().variables[size_t(variable)].name;
-  buffer.size = byte_size(buffer.type, {});
+  buffer.size = buffer_size(buffer.type, {});
   buffer.value = node.results[0];
   int source = new_buffer(std::move(buffer));
   buffers_[node.results[0]] = source;

@@ -35,6 +35,13 @@ public:
 private:
   bool bind_arguments();
   bool find_dims();
+  bool find_sizes();
+  void bind_size(const Node &node, std::vector<PlanStep> &steps);
+  bool follows(const Module::Constraint &c) const;
+  DimBounds bounds(const Dim &d) const;
+  Dim largest(const Dim &d) const; // over the entry's dims alone
+  Shape largest(const Shape &shape) const;
+  Dim buffer_size(const TensorType &type, const Layout &layout) const;
   void order_nodes(const Block &block);
   bool walk(const Block &block, std::vector<PlanStep> &steps);
   bool walk_node(NodeId id, std::vector<PlanStep> &steps);
@@ -70,6 +77,8 @@ private:
   std::unordered_map<ValueId, std::pair<ValueId, Dim>> part_of_; // parts of concats, and where they lie in it
   std::unordered_set<ValueId> joined_;                           // results of concats that are no kernel
   std::vector<int> parent_; // of views; -1 elsewhere
+  std::unordered_map<Symbol, Dim> largest_; // of sizes that the run finds
+  std::vector<Symbol> bound_;               // of those, the ones that the steps so far have bound
   std::vector<int> node_order_;
   int next_order_ = 0;
   int clock_ = 0; // counts launches and copies, for lifetimes

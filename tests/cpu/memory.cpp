@@ -133,7 +133,7 @@ TEST_CASE("no access outside of what counts") {
         auto *o = reinterpret_cast<float *>(map + 3 * page) - size;
         std::fill(a, a + (size - 1) * stride + 1, 4.0f);
         void *args[] = {a, o};
-        KilnFrame frame{&services, args, &size, nullptr, nullptr, nullptr, -1, 0, nullptr, 0};
+        KilnFrame frame{&services, args, &size, nullptr, nullptr, nullptr, -1, 0, nullptr, 0, nullptr, 0, 0, 0};
         CHECK(run(&frame) == 0);
         CHECK(o[size - 1] == 5);
       }

@@ -130,9 +130,9 @@ TEST_CASE("a register tile is near the machine's peak") {
   void *tile_args[] = {a.data(), b.data(), c.data()}, *peak_args[] = {a.data(), c.data()};
   int64_t tile_dims[] = {400}, peak_dims[] = {400 * kDepth};
   KilnFrame tile_frame{&services, tile_args, tile_dims, nullptr, nullptr,
-                       nullptr,   -1,        0,         nullptr, 0};
+                       nullptr,   -1,        0,         nullptr, 0, nullptr, 0, 0, 0};
   KilnFrame peak_frame{&services, peak_args, peak_dims, nullptr, nullptr,
-                       nullptr,   -1,        0,         nullptr, 0};
+                       nullptr,   -1,        0,         nullptr, 0, nullptr, 0, 0, 0};
   double flops = 2.0 * 24 * 16 * kDepth * 400, best_tile = 1e9, best_peak = 1e9, ratio = 0;
   for (int round = 0; round < 40; ++round) {
     double p = seconds([&] { peak_fn(&peak_frame); });

@@ -5,13 +5,15 @@
  *   step(x: f32[4]) -> loss: f32[]                          moment += x; count += 1; loss =
  * sum(moment) pick(table: f32[8], at: i64[]) -> value: f32[]          traps where `at` is out of
  * range denormal(x: f32[N]) -> y: f32[N]                        y = x * 0.5, on all threads
+ *   positive(x: f32[N]) -> y: f32[K]                      what is above 0; K <= C, a capacity; counts
+ *                                                         its runs before it knows K
  */
 #include "runtime/entry_abi.h"
 
 #define LOCAL __attribute__((visibility("hidden"), used))
 
 #ifndef TEST_ABI
-#define TEST_ABI 2
+#define TEST_ABI 3
 #endif
 #define TEXT_(x) #x
 #define TEXT(x) TEXT_(x)
@@ -22,11 +24,12 @@ __asm__(".section .rodata\n"
         ".hidden kiln_image\n"
         "kiln_image:\n"
         ".long 0x314d494e, " TEXT(
-            TEST_ABI) ", 4, 0\n"
+            TEST_ABI) ", 5, 0\n"
                       ".quad scale_run - kiln_image, scale_plan - kiln_image\n"
                       ".quad step_run - kiln_image, step_plan - kiln_image\n"
                       ".quad pick_run - kiln_image, pick_plan - kiln_image\n"
                       ".quad denormal_run - kiln_image, denormal_plan - kiln_image\n"
+                      ".quad positive_run - kiln_image, positive_plan - kiln_image\n"
                       ".text\n");
 
 typedef struct ScaleRows {
@@ -142,3 +145,29 @@ LOCAL int *imported(void) {
 #ifdef TEST_DATA
 LOCAL int counter = 1;
 #endif
+
+LOCAL int32_t positive_run(KilnFrame *frame) {
+  const float *x = frame->args[0];
+  int64_t found = 0;
+  *(int64_t *)(frame->variables + 64) += 1;
+  for (int64_t i = 0; i < frame->dims[0]; ++i)
+    found += x[i] > 0;
+  if (found > frame->dims[1]) {
+    frame->trap_kernel = 0;
+    frame->trap_index = 0;
+    frame->trap_value = found;
+    return KILN_TRAP_SIZE;
+  }
+  frame->sizes[0] = found;
+  float *y = frame->args[1];
+  for (int64_t i = 0; i < frame->dims[0]; ++i)
+    if (x[i] > 0)
+      *y++ = x[i];
+  return 0;
+}
+
+LOCAL int32_t positive_plan(const int64_t *dims, int64_t *out) {
+  out[0] = 0;
+  out[1] = dims[1];
+  return 0;
+}

@@ -95,3 +95,55 @@ TEST_CASE("C++: variables are shared by contexts, saved and loaded") {
   variables.load(state);
   CHECK(variables.read<float>("moment")[0] == 12);
 }
+
+TEST_CASE("C++: sizes that depend on the data") {
+  Module module = Module::open(make_package());
+  Variables variables = module.variables();
+  Context positive = module.context("positive", {.dims = {32, -1}, .variables = &variables});
+  std::vector<float> x{1, -1, 2, -2};
+  positive.input("x", x, {4});
+  positive.own_output("y");
+  CHECK(positive.output_dims("y") == std::vector<int64_t>{2});
+  positive.run();
+  CHECK(positive.result_dims("y") == std::vector<int64_t>{2});
+  CHECK(positive.result<float>("y")[1] == 2);
+  CHECK_THROWS_WITH(positive.result<int64_t>("y"),
+                    "the output 'y' is not the context's own, or has another dtype");
+  // More than there is room for: the run is made again, and its first half did not count.
+  x = {5, 6, 7, 8};
+  positive.run();
+  CHECK(positive.result_dims("y") == std::vector<int64_t>{4});
+  CHECK(positive.result<float>("y")[3] == 8);
+  CHECK(variables.read<int64_t>("count")[0] == 2);
+  x = {-1, -1, -1, -1};
+  positive.run();
+  CHECK(positive.result_dims("y") == std::vector<int64_t>{0});
+  std::vector<float> many(33, 1.0f);
+  positive.input("x", many, {33});
+  KilnError error{};
+  CHECK(!positive.try_run(error));
+}
+
+TEST_CASE("sizes in C: capacities, errors that tell what is needed, dims of results") {
+  Module module = Module::open(make_package());
+  const KilnApi &kiln = api();
+  auto entry = static_cast<uint32_t>(kiln.find_entry(module.handle(), "positive"));
+  CHECK(kiln.capacity(module.handle(), entry, 0) == -1);
+  CHECK(kiln.capacity(module.handle(), entry, 1) == 2);
+  KilnEntryInfo info{};
+  kiln.entry_info(module.handle(), entry, &info);
+  CHECK(info.size_count == 1);
+  Context positive = module.context("positive", {.dims = {8, 3}});
+  std::vector<float> x(8, 1.0f), y(8);
+  positive.input("x", x, {8});
+  positive.output("y", y);
+  KilnError error{};
+  int64_t dims[2] = {};
+  CHECK(kiln.result_dims(positive.handle(), 0, dims, &error) == KILN_ERROR_USAGE);
+  CHECK(kiln.grown_dims(positive.handle(), dims, &error) == KILN_ERROR_USAGE);
+  CHECK(kiln.run(positive.handle(), &error) == KILN_ERROR_CAPACITY);
+  CHECK(std::string(error.message) == "'positive' stopped: the size 'K' is 8, and there is room for 3: make the "
+                                      "context with 'C' = 8 at least");
+  REQUIRE(kiln.grown_dims(positive.handle(), dims, &error) == KILN_OK);
+  CHECK((dims[0] == 8 && dims[1] == 8));
+}

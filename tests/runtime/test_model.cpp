@@ -72,7 +72,14 @@ PackageSpec make_spec(const std::vector<uint8_t> &image) {
                         .outputs = {{"y", KILN_F32, {dim_symbol(0)}}},
                         .symbols = {{"N"}},
                         .kernels = {{"halve"}}};
-  spec.entries = {scale, step, pick, denormal};
+  PackageEntry positive{.name = "positive",
+                        .inputs = {{"x", KILN_F32, {dim_symbol(0)}}},
+                        .outputs = {{"y", KILN_F32, {dim_planned("K")}}},
+                        .symbols = {{"N", 0, 64}, {.name = "C", .max = 32, .otherwise = 2}},
+                        .sizes = {{"K", 1}},
+                        .kernels = {{"select", 1, 0, 0}},
+                        .writes_variables = true};
+  spec.entries = {scale, step, pick, denormal, positive};
   spec.variables = {{"moment", KILN_F32, {4}, true, 0, 64},
                     {"count", KILN_I64, {}, false, 64, package::kNoOffset}};
   spec.variables_size = 128;

@@ -9,7 +9,7 @@
 
 namespace kiln::test {
 
-// The ELF image of model_code.c; `variant` "" or "_abi3".
+// The ELF image of model_code.c; `variant` "" or "_abi9".
 std::vector<uint8_t> read_file(const std::string &path);
 void write_file(const std::string &path, const std::vector<uint8_t> &bytes);
 std::string image_path(const std::string &variant = "");

@@ -81,7 +81,7 @@ TEST_CASE("describes what the package holds") {
   REQUIRE(api().module_info(module, &info) == KILN_OK);
   CHECK(info.name == std::string("tested"));
   CHECK(info.target == std::string(base_target()));
-  CHECK(info.entry_count == 4);
+  CHECK(info.entry_count == 5);
   CHECK(info.variable_count == 2);
   CHECK(api().find_entry(module, "pick") == 2);
   CHECK(api().find_entry(module, "nothing") == -1);

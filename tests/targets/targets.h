@@ -13,7 +13,8 @@ class Target {
 public:
   virtual ~Target() = default;
   virtual std::string name() const = 0;
-  // A module whose exported functions have static types. What is returned runs them.
+  // What is returned runs the module's exported functions. Symbolic dims are those of the inputs; capacities
+  // grow as runs need it.
   class Loaded {
   public:
     virtual ~Loaded() = default;

@@ -52,7 +52,9 @@ enum {
   KILN_ERROR_DTYPE = 8,     /* a tensor of another dtype than wanted */
   KILN_ERROR_SHAPE = 9,     /* a tensor of another shape than wanted, or dims the model refuses */
   KILN_ERROR_UNBOUND = 10,  /* an input or output without data, a dim without a value */
-  KILN_ERROR_TRAP = 11      /* the model stopped: division by zero, an index out of range */
+  KILN_ERROR_TRAP = 11,     /* the model stopped: division by zero, an index out of range */
+  KILN_ERROR_CAPACITY = 12  /* the model stopped: a size found in the data exceeds a capacity that the
+                             * caller may raise; see grown_dims */
 };
 
 enum {
@@ -150,7 +152,8 @@ typedef struct KilnEntryInfo {
   uint32_t kernel_count;
   int64_t arena_size; /* -1 where it depends on the dims */
   uint32_t writes_variables;
-  uint32_t reserved;
+  uint32_t size_count; /* sizes that a run finds in its data; where there are none, output_dims and
+                        * result_dims are the same */
 } KilnEntryInfo;
 
 typedef struct KilnDim {
@@ -209,7 +212,8 @@ typedef struct KilnExecutor {
 
 typedef struct KilnContextOptions {
   /* One value for each symbolic dim of the entry: the largest it will run with. NULL takes the
-   * upper bounds that the model declares. */
+   * upper bounds that the model declares. A capacity, which no input's shape tells, may be -1: the
+   * model's own. */
   const int64_t *dims;
   /* A block that several contexts share, e.g. training and prediction; see variables_init. NULL
    * gives the context a block of its own, inside its memory, with the model's initial values. */
@@ -301,8 +305,8 @@ typedef struct KilnApi {
                         KilnError *error);
   int32_t (*bind_output)(KilnContext *context, uint32_t index, const KilnTensor *tensor,
                          KilnError *error);
-  /* The shape an output will have, from the shapes bound and dims set so far. Writes as many dims as
-   * output_info's rank. */
+  /* The shape an output will have, from the shapes bound and dims set so far; the largest it can
+   * have, where it depends on the data. Writes as many dims as output_info's rank. */
   int32_t (*output_dims)(KilnContext *context, uint32_t index, int64_t *dims, KilnError *error);
   int32_t (*run)(KilnContext *context, KilnError *error);
   /* NULL removes it. */
@@ -313,6 +317,14 @@ typedef struct KilnApi {
   int32_t (*pool_create)(uint32_t threads, KilnPool **pool, KilnError *error);
   const KilnExecutor *(*pool_executor)(KilnPool *pool);
   void (*pool_destroy)(KilnPool *pool);
+
+  /* The shape that an output has after a run: its elements lie at the start of what is bound, dense. */
+  int32_t (*result_dims)(KilnContext *context, uint32_t index, int64_t *dims, KilnError *error);
+  /* After KILN_ERROR_CAPACITY: the dims (as many as symbol_count) of a context that has room for what
+   * that run found. The run may have written some of the outputs and variables. */
+  int32_t (*grown_dims)(KilnContext *context, int64_t *dims, KilnError *error);
+  /* The value that a symbolic dim has where nobody gives one: a capacity's own. -1 for other dims. */
+  int64_t (*capacity)(const KilnModule *module, uint32_t entry, uint32_t symbol);
 } KilnApi;
 
 /* NULL where this library does not speak that version. */

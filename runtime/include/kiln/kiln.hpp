@@ -17,6 +17,7 @@
 #include <kiln/kiln.h>
 
 #include <cstdint>
+#include <cstring>
 #include <initializer_list>
 #include <iterator>
 #include <memory>
@@ -245,20 +246,22 @@ public:
                  KilnError &error) {
     std::optional<uint32_t> index = find(name, api().input_info, "input", error);
     KilnTensor bound = tensor(values, dims);
-    return index && api().bind_input(context_, *index, &bound, &error) == KILN_OK;
+    return index && bind_input(*index, bound, error);
   }
   template <Contiguous Values>
   bool try_output(const std::string &name, Values &&values, KilnError &error) {
     std::optional<uint32_t> index = find(name, api().output_info, "output", error);
     KilnTensor bound = tensor(values, {});
     bound.dims = nullptr;
-    return index && api().bind_output(context_, *index, &bound, &error) == KILN_OK;
+    return index && bind_output(*index, bound, error);
   }
   bool try_set_dims(std::span<const int64_t> dims, KilnError &error) {
+    given_dims_.assign(dims.begin(), dims.end());
     return api().set_dims(context_, dims.data(), static_cast<uint32_t>(dims.size()), &error) ==
            KILN_OK;
   }
-  // The shape that the output will have with the inputs bound and dims set so far.
+  // The shape that the output will have with the inputs bound and dims set so far; the largest, where it
+  // depends on the data.
   bool try_output_dims(const std::string &name, std::vector<int64_t> &dims, KilnError &error) {
     std::optional<uint32_t> index = find(name, api().output_info, "output", error);
     KilnValueInfo info{};
@@ -269,7 +272,71 @@ public:
     dims.resize(info.rank);
     return is_fine;
   }
-  bool try_run(KilnError &error) { return api().run(context_, &error) == KILN_OK; }
+  // The shape that the output has after a run.
+  bool try_result_dims(const std::string &name, std::vector<int64_t> &dims, KilnError &error) {
+    std::optional<uint32_t> index = find(name, api().output_info, "output", error);
+    KilnValueInfo info{};
+    if (!index || api().output_info(module_.get(), entry_, *index, &info) != KILN_OK)
+      return false;
+    dims.resize(KILN_MAX_RANK);
+    bool is_fine = api().result_dims(context_, *index, dims.data(), &error) == KILN_OK;
+    dims.resize(info.rank);
+    return is_fine;
+  }
+  // Where a size found in the data exceeds a capacity, the run is repeated with more room, and with the
+  // variables as they were. Outputs that are then too small are an error (KILN_ERROR_SHAPE); those that
+  // are not bound, see `result`, grow with it.
+  bool try_run(KilnError &error) {
+    KilnEntryInfo info{};
+    api().entry_info(module_.get(), entry_, &info);
+    if (info.size_count == 0 && own_.empty())
+      return api().run(context_, &error) == KILN_OK;
+    std::vector<std::byte> before;
+    KilnModuleInfo module{};
+    api().module_info(module_.get(), &module);
+    if (info.size_count != 0 && module.variables_size != 0) {
+      auto *variables = static_cast<const std::byte *>(api().context_variables(context_));
+      before.assign(variables, variables + module.variables_size);
+    }
+    for (;;) {
+      if (!bind_own(error))
+        return false;
+      int32_t code = api().run(context_, &error);
+      if (code != KILN_ERROR_CAPACITY)
+        return code == KILN_OK;
+      if (!grow(info, error))
+        return false;
+      if (!before.empty())
+        std::memcpy(api().context_variables(context_), before.data(), before.size());
+    }
+  }
+  // Gives the output memory of the context's own, which is as large as the output can be.
+  bool try_own_output(const std::string &name, KilnError &error) {
+    std::optional<uint32_t> index = find(name, api().output_info, "output", error);
+    if (index)
+      own_.push_back({*index, {}});
+    return index.has_value();
+  }
+  // The elements of such an output after a run; they stay until the next one.
+  template <typename T>
+  bool try_result(const std::string &name, std::span<const T> &values, KilnError &error) {
+    std::optional<uint32_t> index = find(name, api().output_info, "output", error);
+    std::vector<int64_t> dims;
+    if (!index || !try_result_dims(name, dims, error))
+      return false;
+    KilnValueInfo info{};
+    api().output_info(module_.get(), entry_, *index, &info);
+    size_t count = 1;
+    for (int64_t d : dims)
+      count *= static_cast<size_t>(d);
+    for (const Own &own : own_)
+      if (own.index == *index && info.dtype == DtypeOf<T>::value) {
+        values = {reinterpret_cast<const T *>(own.memory.get()), count};
+        return true;
+      }
+    error = detail::usage_error("the output '" + name + "' is not the context's own, or has another dtype");
+    return false;
+  }
 
 #ifdef KILN_HAS_EXCEPTIONS
   // Without dims the shape is the model's own, or what set_dims makes it.
@@ -288,7 +355,7 @@ public:
     std::optional<uint32_t> index = find(name, api().input_info, "input", error);
     KilnTensor bound = tensor(values, {});
     bound.dims = nullptr;
-    detail::require(index && api().bind_input(context_, *index, &bound, &error) == KILN_OK, error);
+    detail::require(index && bind_input(*index, bound, error), error);
   }
   template <Contiguous Values>
   void output(const std::string &name, Values &&values) {
@@ -310,14 +377,122 @@ public:
     KilnError error{};
     detail::require(try_run(error), error);
   }
+  std::vector<int64_t> result_dims(const std::string &name) {
+    KilnError error{};
+    std::vector<int64_t> dims;
+    detail::require(try_result_dims(name, dims, error), error);
+    return dims;
+  }
+  void own_output(const std::string &name) {
+    KilnError error{};
+    detail::require(try_own_output(name, error), error);
+  }
+  template <typename T>
+  std::span<const T> result(const std::string &name) {
+    KilnError error{};
+    std::span<const T> values;
+    detail::require(try_result(name, values, error), error);
+    return values;
+  }
 #endif
   // For everything else that kiln.h has.
   KilnContext *handle() const { return context_; }
 
 private:
   friend class Module;
-  Context(detail::ModuleHandle module, detail::Block block, KilnContext *context, uint32_t entry)
-      : module_(std::move(module)), block_(std::move(block)), context_(context), entry_(entry) {}
+  Context(detail::ModuleHandle module, detail::Block block, KilnContext *context, uint32_t entry,
+          void *variables, const KilnExecutor *executor)
+      : module_(std::move(module)), block_(std::move(block)), context_(context), entry_(entry),
+        variables_(variables), executor_(executor) {}
+
+  // What is bound and set, to be said again to a larger context.
+  struct Bound {
+    KilnTensor tensor;
+    std::vector<int64_t> dims;
+    bool is_shaped;
+  };
+  struct Own {
+    uint32_t index;
+    detail::Block memory;
+    uint64_t size = 0;
+  };
+
+  static void note(std::vector<std::pair<uint32_t, Bound>> &list, uint32_t index, const KilnTensor &tensor) {
+    Bound bound{tensor, {}, tensor.dims != nullptr};
+    if (bound.is_shaped)
+      bound.dims.assign(tensor.dims, tensor.dims + tensor.rank);
+    for (auto &[at, old] : list)
+      if (at == index) {
+        old = std::move(bound);
+        return;
+      }
+    list.emplace_back(index, std::move(bound));
+  }
+  bool bind_input(uint32_t index, const KilnTensor &tensor, KilnError &error) {
+    note(inputs_, index, tensor);
+    return api().bind_input(context_, index, &tensor, &error) == KILN_OK;
+  }
+  bool bind_output(uint32_t index, const KilnTensor &tensor, KilnError &error) {
+    note(outputs_, index, tensor);
+    return api().bind_output(context_, index, &tensor, &error) == KILN_OK;
+  }
+
+  // Memory of our own for outputs, where they have become larger.
+  bool bind_own(KilnError &error) {
+    for (Own &own : own_) {
+      KilnValueInfo info{};
+      std::vector<int64_t> dims(KILN_MAX_RANK);
+      api().output_info(module_.get(), entry_, own.index, &info);
+      if (api().output_dims(context_, own.index, dims.data(), &error) != KILN_OK)
+        return false;
+      uint64_t size = 8; // of an element, at most
+      for (uint32_t i = 0; i < info.rank; ++i)
+        if (__builtin_mul_overflow(size, static_cast<uint64_t>(dims[i]), &size))
+          size = UINT64_MAX / 2;
+      if (!own.memory || own.size < size) {
+        own.memory = detail::make_block(size == 0 ? 1 : size, error);
+        own.size = size;
+        if (!own.memory)
+          return false;
+      }
+      KilnTensor bound{own.memory.get(), own.size, info.dtype, info.rank, nullptr};
+      if (!bind_output(own.index, bound, error))
+        return false;
+    }
+    return true;
+  }
+
+  // A context with as much room as the last run found that it needs.
+  bool grow(const KilnEntryInfo &info, KilnError &error) {
+    std::vector<int64_t> dims(info.symbol_count);
+    if (api().grown_dims(context_, dims.data(), &error) != KILN_OK)
+      return false;
+    KilnContextOptions options{dims.data(), variables_, executor_};
+    size_t size = 0;
+    if (api().context_size(module_.get(), entry_, &options, &size, &error) != KILN_OK)
+      return false;
+    detail::Block block = detail::make_block(size, error);
+    KilnContext *context = nullptr;
+    // Shared variables stay; the context's own are put back by the caller.
+    if (!block || api().context_init(module_.get(), entry_, &options, block.get(), size, &context, &error) != KILN_OK)
+      return false;
+    block_ = std::move(block);
+    context_ = context;
+    if (!given_dims_.empty())
+      api().set_dims(context_, given_dims_.data(), static_cast<uint32_t>(given_dims_.size()), nullptr);
+    for (auto &[index, bound] : inputs_) {
+      static constexpr int64_t kNoDims[1] = {0};
+      bound.tensor.dims = !bound.is_shaped ? nullptr : bound.dims.empty() ? kNoDims : bound.dims.data();
+      if (api().bind_input(context_, index, &bound.tensor, &error) != KILN_OK)
+        return false;
+    }
+    for (auto &[index, bound] : outputs_) {
+      bound.tensor.dims = nullptr; // it may be larger now than it was; its size is checked
+      if (api().bind_output(context_, index, &bound.tensor, &error) != KILN_OK)
+        return false;
+    }
+    return true;
+  }
 
   template <typename Values>
   static KilnTensor tensor(Values &&values, std::span<const int64_t> dims) {
@@ -347,6 +522,11 @@ private:
   detail::Block block_;
   KilnContext *context_;
   uint32_t entry_;
+  void *variables_;
+  const KilnExecutor *executor_;
+  std::vector<std::pair<uint32_t, Bound>> inputs_, outputs_;
+  std::vector<Own> own_;
+  std::vector<int64_t> given_dims_;
 };
 
 // A loaded model; copies share it. Safe to use from any number of threads.
@@ -398,7 +578,7 @@ public:
     if (!block || api().context_init(handle(), entry_index, &plain, block.get(), size, &context,
                                      &error) != KILN_OK)
       return std::nullopt;
-    return Context(module_, std::move(block), context, entry_index);
+    return Context(module_, std::move(block), context, entry_index, plain.variables, plain.executor);
   }
   std::optional<Variables> try_variables(KilnError &error) const {
     detail::Block block = detail::make_block(info().variables_size, error);
