@@ -145,6 +145,8 @@ PackageEntry package_entry(const Module &module, const Program &program, const P
       symbol.min = it->second.first;
       symbol.max = it->second.second;
     }
+    if (auto it = module.dim_variables.find(symbol.name); it != module.dim_variables.end())
+      symbol.variable = uint32_t(it->second.index);
     entry.symbols.push_back(std::move(symbol));
   }
   for (const auto &c : plan.constraints)

@@ -140,6 +140,8 @@ struct Module {
   };
   std::vector<Constraint> constraints;
   std::map<std::string, std::pair<int64_t, int64_t>> dim_bounds; // symbol -> [min, max]
+  // Symbol -> the i64[] variable whose value when a run begins is the symbol's: how much a cache holds.
+  std::map<std::string, VariableId> dim_variables;
   std::map<std::string, std::string> metadata;
   // Whatever must stay alive for the constants' views: mapped files.
   std::vector<std::shared_ptr<const void>> keep_alive;

@@ -417,6 +417,12 @@ void verify(const Module &module, Diagnostics &diagnostics) {
   for (const auto &[symbol, bounds] : module.dim_bounds)
     if (bounds.first < 0 || bounds.first > bounds.second)
       diagnostics.error({}, fmt::format("the dim {} is bounded by {} and {}", symbol, bounds.first, bounds.second));
+  for (const auto &[symbol, id] : module.dim_variables) {
+    bool fits = id.valid() && size_t(id) < module.variables.size() &&
+                module.variables[size_t(id)].type == TensorType{DType::i64, {}};
+    if (!fits || !module.dim_bounds.contains(symbol))
+      diagnostics.error({}, fmt::format("the dim {} needs bounds and a variable of type i64[]", symbol));
+  }
   check_calls(module, diagnostics);
   Equalities equalities(module);
   for (const Function &function : module.functions)

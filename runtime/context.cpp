@@ -91,6 +91,9 @@ int32_t largest_dim(const KilnModule &module, const EntryRecord &entry, uint32_t
   const SymbolRecord &symbol = module.manifest.symbols()[entry.symbols.first + index];
   const char *name = module.manifest.text(symbol.name);
   const int64_t *wanted = wanted_dims(options);
+  // What a variable holds may grow up to its bound, whatever the caller says.
+  if (symbol.variable != kNoIndex)
+    wanted = nullptr;
   *dim = wanted != nullptr ? wanted[index] : symbol.max;
   if (wanted == nullptr && symbol.max == INT64_MAX)
     return fail(error, KILN_ERROR_UNBOUND, "the dim '", name, "' of '",
@@ -276,8 +279,10 @@ int32_t context_init(const KilnModule *module, uint32_t index, const KilnContext
   made->arena_size = arena_size;
   std::memset(parts.args, 0, args * sizeof *parts.args);
   std::memset(parts.bindings, 0, args * sizeof *parts.bindings);
-  for (uint32_t i = 0; i < entry.symbols.count; ++i)
+  for (uint32_t i = 0; i < entry.symbols.count; ++i) {
     made->dims[i] = made->given_dims[i] = -1;
+    made->has_held_dims |= module->manifest.symbols()[entry.symbols.first + i].variable != kNoIndex;
+  }
   if (options != nullptr && options->executor != nullptr)
     made->executor = *options->executor;
   made->services = {KILN_ENTRY_ABI, thread_count(options), made, serve_parallel_for, nullptr};
@@ -296,11 +301,12 @@ int32_t context_init(const KilnModule *module, uint32_t index, const KilnContext
 int32_t run(KilnContext *context, KilnError *error) {
   if (context == nullptr)
     return fail(error, KILN_ERROR_USAGE, "run: null pointer");
-  if (!context->is_checked) {
+  if (!context->is_checked || context->has_held_dims) {
     if (int32_t code = resolve_dims(context, error))
       return code;
-    if (int32_t code = check_bindings(context, error))
-      return code;
+    if (!context->is_checked)
+      if (int32_t code = check_bindings(context, error))
+        return code;
   }
   context->frame.trap = 0;
   context->frame.trap_kernel = -1;

@@ -62,4 +62,5 @@ struct KilnContext {
   uint64_t arena_size;         // what there is
   bool is_planned;             // dims and plan_out hold for what is bound
   bool is_checked;             // and so do the sizes of what is bound
+  bool has_held_dims;          // some dims are values of variables: looked up before each run
 };

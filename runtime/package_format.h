@@ -18,7 +18,7 @@
 namespace kiln::package {
 
 inline constexpr uint8_t kMagic[8] = {'K', 'I', 'L', 'N', 0x0d, 0x0a, 0x1a, 0x00};
-inline constexpr uint32_t kFormatVersion = 2;
+inline constexpr uint32_t kFormatVersion = 3;
 inline constexpr uint32_t kPageSize = 4096;
 inline constexpr uint32_t kTargetNameSize = 32;
 inline constexpr uint64_t kWeightSlack = 64; // readable zeros after the weights (KILN_ALIGNMENT)
@@ -107,6 +107,8 @@ struct SymbolRecord {
   String name;
   int64_t min;
   int64_t max; // INT64_MAX where there is no bound
+  uint32_t variable; // the i64[] variable whose value it has when a run begins, or kNoIndex
+  uint32_t reserved;
 };
 
 struct KernelRecord {
@@ -195,7 +197,7 @@ struct LocationsHeader {
 };
 
 static_assert(sizeof(Digest) == 32 && sizeof(FileHeader) == 64 && sizeof(SectionHeader) == 96);
-static_assert(sizeof(DimRecord) == 24 && sizeof(ValueRecord) == 24 && sizeof(SymbolRecord) == 24);
+static_assert(sizeof(DimRecord) == 24 && sizeof(ValueRecord) == 24 && sizeof(SymbolRecord) == 32);
 static_assert(sizeof(KernelRecord) == 56 && sizeof(EntryRecord) == 72);
 static_assert(sizeof(VariableRecord) == 40 && sizeof(MetadataRecord) == 16);
 static_assert(sizeof(ManifestHeader) == 120 && sizeof(LocationRecord) == 24);

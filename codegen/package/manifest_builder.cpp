@@ -96,7 +96,9 @@ private:
     for (const PackageSymbol &symbol : entry.symbols) {
       if (symbol.min < 0 || symbol.max < symbol.min)
         fail(where + ": the dim '" + symbol.name + "' has an empty or negative range");
-      symbols_.push_back({strings_.add(symbol.name), symbol.min, symbol.max});
+      if (symbol.variable != kNoIndex && symbol.variable >= spec_.variables.size())
+        fail(where + ": the dim '" + symbol.name + "' is held by a variable that does not exist");
+      symbols_.push_back({strings_.add(symbol.name), symbol.min, symbol.max, symbol.variable, 0});
     }
     record.constraints = {static_cast<uint32_t>(constraints_.size()), count(entry.constraints)};
     for (const std::string &text : entry.constraints)

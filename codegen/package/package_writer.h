@@ -54,6 +54,7 @@ struct PackageSymbol {
   std::string name = {};
   int64_t min = 0;
   int64_t max = std::numeric_limits<int64_t>::max(); // no bound
+  uint32_t variable = package::kNoIndex; // index in PackageSpec::variables of the one that holds it
 };
 
 struct PackageKernel {

@@ -19,6 +19,8 @@ public:
       return "metadata differs";
     if (a_.dim_bounds != b_.dim_bounds)
       return "bounds of dims differ";
+    if (a_.dim_variables != b_.dim_variables)
+      return "variables of dims differ";
     if (constraints(a_) != constraints(b_))
       return "constraints differ";
     if (a_.variables.size() != b_.variables.size())

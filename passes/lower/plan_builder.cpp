@@ -47,6 +47,23 @@ std::string step_name(const Function &function, const Node &node) {
   return name;
 }
 
+bool uses_symbol(const Function &function, Symbol symbol) {
+  auto in = [&](const std::vector<Dim> &dims) {
+    return std::any_of(dims.begin(), dims.end(), [&](const Dim &d) { return d.depends_on(symbol); });
+  };
+  for (const Value &value : function.values)
+    if (in(value.type.shape))
+      return true;
+  for (const Node &node : function.nodes)
+    for (const auto &[name, attr] : node.attrs.all()) {
+      const auto *dims = std::get_if<std::vector<Dim>>(&attr);
+      const auto *dim = std::get_if<Dim>(&attr);
+      if (!node.removed && ((dims && in(*dims)) || (dim && dim->depends_on(symbol))))
+        return true;
+    }
+  return false;
+}
+
 } // namespace
 
 bool is_alias(const Function &function, const Node &node) {
@@ -140,6 +157,9 @@ bool PlanBuilder::find_dims() {
     for (const Dim &d : function_.type(arg).shape)
       if (auto s = d.try_symbol())
         add(*s);
+  for (const auto &[name, variable] : program_.module().dim_variables)
+    if (uses_symbol(function_, Symbol(name)))
+      add(Symbol(name));
   auto known = [&](const Dim &d) {
     for (Symbol s : d.symbols())
       if (std::find(plan_->dims.begin(), plan_->dims.end(), s) == plan_->dims.end())
@@ -318,6 +338,7 @@ void PlanBuilder::copy(int from, int to, std::vector<PlanStep> &steps, const Loc
 }
 
 bool PlanBuilder::walk(const Block &block, std::vector<PlanStep> &steps) {
+  write_in_place(block);
   join_parts(block);
   for (NodeId id : block.nodes)
     if (!function_.node(id).removed && !walk_node(id, steps))
@@ -334,15 +355,8 @@ bool PlanBuilder::walk_node(NodeId id, std::vector<PlanStep> &steps) {
     read_variable(id, steps);
     return true;
   case Op::assign: {
-    int variable = node.attrs.get_variable("variable").index;
-    PlanBuffer buffer;
-    buffer.kind = PlanBuffer::Kind::variable;
-    buffer.variable = variable;
-    const Variable &v = program_.module().variables[size_t(variable)];
-    buffer.name = v.name;
-    buffer.type = v.type;
-    buffer.size = byte_size(v.type, {});
-    copy(buffer_of(node.operands[0]), new_buffer(std::move(buffer)), steps, node.location);
+    auto rows = rows_of_.find(id);
+    deliver(node.operands[0], rows != rows_of_.end() ? rows->second : variable_rows(node), steps, node.location);
     return true;
   }
   case Op::if_:
@@ -367,6 +381,8 @@ bool PlanBuilder::walk_node(NodeId id, std::vector<PlanStep> &steps) {
     buffers_[node.results[0]] = as_made ? buffer : view(buffer, 0, result.type, result.name);
     return true;
   }
+  if (try_view(node))
+    return true;
   if (!node.results.empty() && joined_.contains(node.results[0])) {
     touch(buffer_of(node.results[0]));
     return true;
@@ -388,20 +404,14 @@ void PlanBuilder::read_variable(NodeId id, std::vector<PlanStep> &steps) {
   int source = new_buffer(std::move(buffer));
   buffers_[node.results[0]] = source;
   // A value read before an assignment and used after it needs a copy of its own.
-  int read = node_order_[size_t(id)], assigned = INT32_MAX, last_use = 0;
+  int read = node_order_[size_t(id)], assigned = INT32_MAX;
   for (size_t n = 0; n < function_.nodes.size(); ++n) {
     const Node &other = function_.nodes[n];
-    if (other.removed)
-      continue;
-    if (other.op == Op::assign && other.attrs.get_variable("variable") == variable && node_order_[n] > read)
+    if (!other.removed && other.op == Op::assign && other.attrs.get_variable("variable") == variable &&
+        node_order_[n] > read)
       assigned = std::min(assigned, node_order_[n]);
-    if (std::find(other.operands.begin(), other.operands.end(), node.results[0]) != other.operands.end())
-      last_use = std::max(last_use, node_order_[n]);
   }
-  const auto &results = function_.body.results;
-  if (std::find(results.begin(), results.end(), node.results[0]) != results.end())
-    last_use = INT32_MAX;
-  if (assigned < last_use) {
+  if (assigned < last_use(node.results[0])) {
     int own = arena_buffer(node.results[0]);
     copy(source, own, steps, node.location);
     buffers_[node.results[0]] = own;

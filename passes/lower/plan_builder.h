@@ -42,6 +42,10 @@ private:
   bool walk_while(const Node &node, std::vector<PlanStep> &steps);
   bool walk_scan(const Node &node, std::vector<PlanStep> &steps);
   void read_variable(NodeId id, std::vector<PlanStep> &steps);
+  int last_use(ValueId value) const;
+  int variable_rows(const Node &assign);
+  void write_in_place(const Block &block);
+  bool try_view(const Node &node);
   void launch(NodeId id, std::vector<PlanStep> &steps);
   void copy(int from, int to, std::vector<PlanStep> &steps, const Location &location);
 
@@ -72,12 +76,16 @@ private:
   std::vector<int> parent_; // of views; -1 elsewhere
   std::vector<int> node_order_;
   int next_order_ = 0;
+  std::unordered_map<NodeId, int> rows_of_;                     // buffers that assignments write
   int clock_ = 0; // counts launches and copies, for lifetimes
   int next_loop_ = 0;
 };
 
 // Places the arena buffers of a plan that are no views (parent -1): offsets and arena_size.
 void plan_memory(Plan &plan, const std::vector<int> &parents);
+
+// Where a slice begins in its operand, in elements, if it is one piece of it.
+std::optional<Dim> piece_begin(const Function &function, const Node &slice);
 
 // Elements of a value that are the same memory as those of its operand: a reshape, row-major to row-major.
 bool is_alias(const Function &function, const Node &node);
