@@ -97,7 +97,7 @@ std::string entry_text(const Program &program, const Plan &plan, bool has_variab
     argument(input, true);
   for (const PlanArgument &output : plan.outputs)
     argument(output, false);
-  if (plan.arena_size.is_const())
+  if (plan.arena_size.is_const() && plan.forms.empty())
     out += fmt::format("#define {}_ARENA_SIZE {}\n", macro,
                        plan.scratch_size + std::max<int64_t>(plan.arena_size.as_const(), 64) + 64);
   else

@@ -32,6 +32,7 @@ struct PlanStep {
     if_,    // if buffer `condition` (bool) then body else other
     while_, // condition_body, then while buffer `condition`: body, condition_body
     loop,   // for `var` in 0..count: body
+    form,   // if the dims are those of Plan::forms[form] then body else other
   };
   Kind kind = Kind::launch;
   int kernel = -1;            // index in Program::kernels
@@ -41,6 +42,7 @@ struct PlanStep {
   std::string name;           // "conv1+relu", for profiles
   Location location;
   int condition = -1;
+  int form = -1;
   Symbol var;
   Dim count;
   std::vector<PlanStep> condition_body, body, other;
@@ -51,6 +53,13 @@ struct PlanArgument {
   TensorType type;
 };
 
+// Code of its own for some values of an entry's dims.
+struct PlanForm {
+  std::vector<std::pair<Symbol, int64_t>> dims;
+  Dim arena_size; // bytes, over the other dims
+  std::string text() const; // "N=1,H=224"
+};
+
 struct Plan {
   std::string name;
   std::vector<PlanArgument> inputs, outputs;
@@ -59,7 +68,8 @@ struct Plan {
   std::vector<PlanBuffer> buffers;
   std::vector<PlanStep> steps;
   int launches = 0;
-  Dim arena_size; // bytes
+  Dim arena_size; // bytes, of the general form
+  std::vector<PlanForm> forms;
   // Bytes of scratch memory that a worker needs for the largest kernel, on any of the targets that the
   // program is compiled for (ir/kernel/scratch.h).
   int64_t scratch_size = 0;

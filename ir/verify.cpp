@@ -141,6 +141,8 @@ private:
         for (const Dim &d : function_.type(id).shape)
           for (Symbol s : d.symbols())
             symbols_.insert(s);
+    for (const auto &[name, variable] : module_.dim_variables)
+      symbols_.insert(Symbol(name));
   }
 
   bool define(ValueId id, const Location &where, const std::string &what) {

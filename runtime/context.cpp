@@ -105,6 +105,33 @@ int32_t largest_dim(const KilnModule &module, const EntryRecord &entry, uint32_t
   return KILN_OK;
 }
 
+// Runs plan() with the dims that variables hold as large as the entry's constraints allow: what a run adds
+// must still fit.
+int32_t plan_fullest(const KilnModule &module, uint32_t index, int64_t *dims, int64_t *out,
+                     KilnError *error) {
+  const EntryRecord &entry = module.manifest.entries()[index];
+  const SymbolRecord *symbols = module.manifest.symbols() + entry.symbols.first;
+  int64_t room = 0; // less than the bounds
+  auto hold_less = [&](int64_t less) {
+    for (uint32_t i = 0; i < entry.symbols.count; ++i)
+      if (symbols[i].variable != kNoIndex)
+        dims[i] = symbols[i].max - symbols[i].min > less ? symbols[i].max - less : symbols[i].min;
+    return call_plan(module, index, dims, out, nullptr) == KILN_OK;
+  };
+  for (uint32_t i = 0; i < entry.symbols.count; ++i)
+    if (symbols[i].variable != kNoIndex && symbols[i].max - symbols[i].min > room)
+      room = symbols[i].max - symbols[i].min;
+  if (room > 0 && !hold_less(0) && hold_less(room)) {
+    int64_t refused = 0;
+    while (room - refused > 1) {
+      int64_t middle = refused + (room - refused) / 2;
+      (hold_less(middle) ? room : refused) = middle;
+    }
+    hold_less(room);
+  }
+  return call_plan(module, index, dims, out, error);
+}
+
 // Runs plan() for the largest dims without a context to keep them in: on a small stack buffer,
 // which fits nearly all entries, or within the caller's memory.
 int32_t largest_arena(const KilnModule &module, uint32_t index, const KilnContextOptions *options,
@@ -118,7 +145,7 @@ int32_t largest_arena(const KilnModule &module, uint32_t index, const KilnContex
     if (int32_t code = largest_dim(module, entry, i, options, &scratch[i], error))
       return code;
   int64_t *out = scratch + entry.symbols.count;
-  if (int32_t code = call_plan(module, index, scratch, out, error))
+  if (int32_t code = plan_fullest(module, index, scratch, out, error))
     return code;
   *size = out[0];
   return KILN_OK;

@@ -127,7 +127,7 @@ std::optional<Stage> Chainer::stage_of(NodeId id) const {
     return std::nullopt;
   const Value &value = function_.value(node.results[0]);
   const Shape &shape = value.type.shape;
-  if (shape.size() != 4 || !shape[1].is_const() || !is_float(value.type.dtype) ||
+  if (shape.size() != 4 || !is_static(std::span(shape).subspan(1)) || !is_float(value.type.dtype) ||
       !value.layout.order.empty())
     return std::nullopt;
   FusionInfo info = describe_fusion(function_, id);

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 
 namespace kiln {
 namespace {
@@ -45,6 +46,20 @@ std::string step_name(const Function &function, const Node &node) {
   if (!node.location.node.empty())
     name += fmt::format(" {}", node.location.node.text());
   return name;
+}
+
+// Of some bytes: weights are large, and most differ early.
+size_t sample_hash(const Tensor &tensor) {
+  auto bytes = tensor.bytes();
+  size_t hash = std::hash<std::string>()(tensor.type().text()), step = std::max<size_t>(1, bytes.size() / 64);
+  for (size_t i = 0; i < bytes.size(); i += step)
+    hash = hash * 1000003 + size_t(bytes[i]);
+  return hash;
+}
+
+bool is_same(const Tensor &a, const Tensor &b) {
+  return a.type() == b.type() && (a.bytes().data() == b.bytes().data() ||
+                                  std::memcmp(a.bytes().data(), b.bytes().data(), a.bytes().size()) == 0);
 }
 
 bool uses_symbol(const Function &function, Symbol symbol) {
@@ -103,9 +118,16 @@ int ProgramBuilder::add_kernel(Kernel kernel) {
 }
 
 int ProgramBuilder::add_weight(ConstantId constant, const Layout &layout, int64_t bytes) {
-  for (size_t i = 0; i < program_.weights.size(); ++i)
-    if (program_.weights[i].constant == constant && program_.weights[i].layout == layout)
-      return int(i);
+  // Forms of an entry fold the same constants, each for itself.
+  const Tensor &tensor = module_.constants[size_t(constant)].tensor;
+  size_t hash = sample_hash(tensor);
+  for (auto [it, end] = weight_index_.equal_range(hash); it != end; ++it) {
+    const Weight &other = program_.weights[size_t(it->second)];
+    const Tensor &same = module_.constants[size_t(other.constant)].tensor;
+    if (other.layout == layout && (other.constant == constant || is_same(same, tensor)))
+      return it->second;
+  }
+  weight_index_.emplace(hash, int(program_.weights.size()));
   program_.weights.push_back({constant, layout, program_.weights_size, bytes});
   // The slack lets kernels read whole vectors past the end.
   program_.weights_size += align_up(bytes) + KILN_ALIGNMENT;

@@ -24,6 +24,7 @@ private:
   const Module &module_;
   Program &program_;
   std::unordered_multimap<size_t, int> kernel_index_;
+  std::unordered_multimap<size_t, int> weight_index_; // by a part of the bytes
 };
 
 class PlanBuilder {
@@ -80,6 +81,9 @@ private:
   int clock_ = 0; // counts launches and copies, for lifetimes
   int next_loop_ = 0;
 };
+
+// Makes entries that are forms of others (passes/graph/specialise.h) parts of those.
+bool merge_forms(std::vector<Plan> &plans, Diagnostics &diagnostics);
 
 // Places the arena buffers of a plan that are no views (parent -1): offsets and arena_size.
 void plan_memory(Plan &plan, const std::vector<int> &parents);
