@@ -235,8 +235,8 @@ void rewrite(Sweep &s, NodeId id, const Form &form, const Shapes &shapes, const 
 
 } // namespace
 
-double winograd_gain(const Function &function, const Node &conv, const PassFlags &flags) {
-  auto shapes = suitable(function, conv);
+double winograd_gain(const Module &module, const Function &function, const Node &conv, const PassFlags &flags) {
+  auto shapes = suitable(function, conv, TypicalSizes(module));
   if (!shapes || flags.winograd == Winograd::off || !flags.blocked_layouts)
     return 1;
   Costs costs(flags);
