@@ -150,6 +150,8 @@ PackageEntry package_entry(const Module &module, const Program &program, const P
     }
     if (auto it = module.capacities.find(symbol.name); it != module.capacities.end())
       symbol.otherwise = std::clamp(it->second, symbol.min, symbol.max);
+    if (auto it = module.dim_variables.find(symbol.name); it != module.dim_variables.end())
+      symbol.variable = uint32_t(it->second.index);
     entry.symbols.push_back(std::move(symbol));
   }
   for (const PlanSize &size : plan.sizes)
@@ -180,7 +182,7 @@ PackageEntry package_entry(const Module &module, const Program &program, const P
       entry.writes_variables |= written && buffer.kind == PlanBuffer::Kind::variable;
     }
   }
-  if (plan.arena_size.is_const())
+  if (plan.arena_size.is_const() && plan.forms.empty())
     entry.arena_size = plan.arena_size.as_const();
   entry.scratch_size = plan.scratch_size;
   return entry;
@@ -244,8 +246,22 @@ bool compile_module(Module &module, const CompileOptions &options, Compiled &com
   compiled.denormals_keep = options.denormals_keep;
   PhaseTimer timer(options, compiled);
   timer.begin("graph passes");
+  std::vector<Module> forms;
+  for (const FormDims &dims : options.forms) {
+    auto form = specialise(module, dims, diagnostics);
+    if (!form)
+      return false;
+    forms.push_back(std::move(*form));
+  }
   if (!optimise_module(module, options, diagnostics, &compiled.pass_times))
     return false;
+  for (Module &form : forms) {
+    CompileOptions own = options;
+    own.passes.dump_dir.clear();
+    if (!optimise_module(form, own, diagnostics))
+      return false;
+    join_form(module, std::move(form));
+  }
   timer.begin("lowering");
   if (!lower_module(module, compiled.program, diagnostics))
     return false;
@@ -305,6 +321,9 @@ PackageSpec package_spec(const Module &module, const Compiled &compiled) {
   spec.variables_size = uint64_t(program.variables_size);
   for (const auto &[key, value] : module.metadata)
     spec.metadata.emplace_back(key, value);
+  for (const Plan &plan : program.entries)
+    for (const PlanForm &form : plan.forms)
+      spec.metadata.emplace_back("form of " + plan.name, form.text());
   for (const TargetCode &target : compiled.targets)
     spec.code.push_back({target.machine.name,
                          {reinterpret_cast<const uint8_t *>(target.image.elf.data()), target.image.elf.size()}});

@@ -10,6 +10,7 @@
 
 #include "codegen/cpu/cpu.h"
 #include "codegen/package/package_writer.h"
+#include "passes/graph/specialise.h"
 #include "passes/pipelines.h"
 
 #include <functional>
@@ -31,6 +32,7 @@ struct CompileOptions {
   const Tuning *tuning = nullptr; // measured schedules for some kernels
   Winograd winograd = Winograd::automatic;
   PassManagerOptions passes;
+  std::vector<FormDims> forms; // dims that get code of their own
   // Told when a phase begins: "graph passes", "lowering", "x86-64-v4: kernels", ...
   std::function<void(std::string_view phase)> progress;
 };

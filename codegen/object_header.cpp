@@ -107,7 +107,7 @@ std::string entry_text(const Program &program, const Plan &plan, bool has_variab
     out += fmt::format("/* sizes: null, or room for {} that the run finds: {}. Outputs are at most as large as the bounds make\n"
                        " * them, and dense. */\n", plan.sizes.size(), list);
   }
-  if (plan.arena_size.is_const())
+  if (plan.arena_size.is_const() && plan.forms.empty())
     out += fmt::format("#define {}_ARENA_SIZE {}\n", macro,
                        plan.scratch_size + std::max<int64_t>(plan.arena_size.as_const(), 64) + 64);
   else

@@ -143,6 +143,8 @@ struct Module {
   // Symbols that no input tells: room for what nothing bounds, chosen by the caller of a run, and the
   // value that each has where the caller says nothing. Text: `capacity C = 256`.
   std::map<std::string, int64_t> capacities;
+  // Symbol -> the i64[] variable whose value when a run begins is the symbol's: how much a cache holds.
+  std::map<std::string, VariableId> dim_variables;
   std::map<std::string, std::string> metadata;
   // Whatever must stay alive for the constants' views: mapped files.
   std::vector<std::shared_ptr<const void>> keep_alive;

@@ -66,6 +66,9 @@ public:
     for (const auto &[name, value] : capacities_)
       if (!find_dim(dims, Symbol(name)))
         dims.emplace_back(Symbol(name), value);
+    for (const auto &[name, variable] : module_.dim_variables)
+      if (!find_dim(dims, Symbol(name)))
+        dims.emplace_back(Symbol(name), variables_[size_t(variable)].at_i64(0));
     KILN_RETURN_IF_ERROR(check_constraints(dims));
     Frame frame{function, std::move(dims), {}, reported};
     frame.values.resize(function.values.size());
@@ -294,10 +297,29 @@ private:
   Result<std::vector<Tensor>> assign(Frame &frame, const Node &node) {
     Tensor &variable = variables_[size_t(node.attrs.get_variable("variable"))];
     const Tensor &value = get(frame, node.operands[0]);
+    if (const Dim &at = node.attrs.get_dim("at"); !at.is_const(-1))
+      return assign_rows(frame, at, value, variable);
     if (value.dtype() != variable.dtype() || value.dims() != variable.dims())
       return Error{fmt::format("the value is {}, the variable {}", value.type().text(),
                                variable.type().text())};
     variable = owned(view_of(value));
+    return std::vector<Tensor>();
+  }
+
+  Result<std::vector<Tensor>> assign_rows(const Frame &frame, const Dim &at, const Tensor &value,
+                                          Tensor &variable) const {
+    auto first = at.evaluate([&](Symbol name) { return find_dim(frame.dims, name); });
+    bool fits = first && *first >= 0 && value.rank() > 0 && value.rank() == variable.rank() &&
+                value.dtype() == variable.dtype() && value.dims()[0] <= variable.dims()[0] &&
+                *first <= variable.dims()[0] - value.dims()[0] &&
+                std::equal(value.dims().begin() + 1, value.dims().end(), variable.dims().begin() + 1);
+    if (!fits)
+      return Error{fmt::format("rows {} from {} on do not fit the variable, {}", value.type().text(),
+                               first.value_or(-1), variable.type().text())};
+    variable = owned(std::move(variable));
+    if (size_t rows = size_t(value.dims()[0]); rows > 0 && !value.bytes().empty())
+      std::memcpy(variable.mutable_bytes() + size_t(*first) * (value.bytes().size() / rows),
+                  value.bytes().data(), value.bytes().size());
     return std::vector<Tensor>();
   }
 

@@ -33,7 +33,8 @@ struct PlanStep {
     while_, // condition_body, then while buffer `condition`: body, condition_body
     loop,   // for `var` in 0..count: body
     bind,   // the i64 in buffers[0] becomes the size sizes[index], in what follows in this list of steps
-    require // dims[0] == dims[1], or the run ends: constraint `index` of constraints + run_constraints
+    require, // dims[0] == dims[1], or the run ends: constraint `index` of constraints + run_constraints
+    form,   // if the dims are those of Plan::forms[form] then body else other
   };
   Kind kind = Kind::launch;
   int kernel = -1;            // index in Program::kernels
@@ -44,6 +45,7 @@ struct PlanStep {
   Location location;
   int condition = -1;
   int index = -1;
+  int form = -1;
   Symbol var;
   Dim count;
   std::vector<PlanStep> condition_body, body, other;
@@ -64,6 +66,13 @@ struct PlanSize {
   int capacity = -1; // index in dims of the capacity that the bound is
 };
 
+// Code of its own for some values of an entry's dims.
+struct PlanForm {
+  std::vector<std::pair<Symbol, int64_t>> dims;
+  Dim arena_size; // bytes, over the other dims
+  std::string text() const; // "N=1,H=224"
+};
+
 struct Plan {
   std::string name;
   std::vector<PlanArgument> inputs, outputs;
@@ -74,7 +83,8 @@ struct Plan {
   std::vector<PlanBuffer> buffers;
   std::vector<PlanStep> steps;
   int launches = 0;
-  Dim arena_size; // bytes
+  Dim arena_size; // bytes, of the general form
+  std::vector<PlanForm> forms;
   // Bytes of scratch memory that a worker needs for the largest kernel, on any of the targets that the
   // program is compiled for (ir/kernel/scratch.h).
   int64_t scratch_size = 0;

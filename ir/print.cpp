@@ -349,13 +349,21 @@ std::string print_variable(const Module &module, const Variable &v, int64_t inli
 
 } // namespace
 
+std::string dim_source(const Module &module, const std::string &name) {
+  auto it = module.dim_variables.find(name);
+  bool known = it != module.dim_variables.end() && it->second.valid() &&
+               size_t(it->second) < module.variables.size();
+  return known ? " from " + quote_name(module.variables[size_t(it->second)].name) : "";
+}
+
 std::string print_module(const Module &module, int64_t inline_limit) {
   std::string out;
   for (const auto &[key, value] : module.metadata)
     out += "metadata " + quote_string(key) + " = " + quote_string(value) + "\n";
   for (const auto &[name, bounds] : module.dim_bounds)
     out += "dim " + quote_name(name) + " = " + std::to_string(bounds.first) + ".." +
-           (bounds.second == INT64_MAX ? "" : std::to_string(bounds.second)) + "\n";
+           (bounds.second == INT64_MAX ? "" : std::to_string(bounds.second)) +
+           dim_source(module, name) + "\n";
   for (const auto &[name, value] : module.capacities)
     out += "capacity " + quote_name(name) + " = " + std::to_string(value) + "\n";
   std::set<std::pair<std::string, std::string>> seen;

@@ -143,6 +143,8 @@ private:
         for (const Dim &d : function_.type(id).shape)
           for (Symbol s : d.symbols())
             symbols_.insert(s);
+    for (const auto &[name, variable] : module_.dim_variables)
+      symbols_.insert(Symbol(name));
     for (const auto &[name, value] : module_.capacities)
       symbols_.insert(Symbol(name));
     for (const Node &node : function_.nodes)
@@ -478,6 +480,12 @@ void verify(const Module &module, Diagnostics &diagnostics) {
   for (const auto &[symbol, bounds] : module.dim_bounds)
     if (bounds.first < 0 || bounds.first > bounds.second)
       diagnostics.error({}, fmt::format("the dim {} is bounded by {} and {}", symbol, bounds.first, bounds.second));
+  for (const auto &[symbol, id] : module.dim_variables) {
+    bool fits = id.valid() && size_t(id) < module.variables.size() &&
+                module.variables[size_t(id)].type == TensorType{DType::i64, {}};
+    if (!fits || !module.dim_bounds.contains(symbol))
+      diagnostics.error({}, fmt::format("the dim {} needs bounds and a variable of type i64[]", symbol));
+  }
   for (const auto &[symbol, value] : module.capacities)
     if (value < 0)
       diagnostics.error({}, fmt::format("the capacity {} is {}", symbol, value));

@@ -95,6 +95,17 @@ int32_t bind(KilnContext *context, const Place &place, const KilnTensor &tensor,
   return KILN_OK;
 }
 
+// The value of a dim that a variable holds; `otherwise` where none does.
+int64_t held_dim(const KilnContext *context, uint32_t index, int64_t otherwise) {
+  const Manifest &manifest = context->module->manifest;
+  const SymbolRecord &symbol = manifest.symbols()[context->entry->symbols.first + index];
+  if (symbol.variable == kNoIndex)
+    return otherwise;
+  int64_t value = 0;
+  std::memcpy(&value, context->frame.variables + manifest.variables()[symbol.variable].offset, sizeof value);
+  return value;
+}
+
 // Takes the dims that the shape of one input tells.
 int32_t take_dims(KilnContext *context, uint32_t input, int64_t *dims, KilnError *error) {
   Place place = input_at(context, input);
@@ -118,7 +129,7 @@ int32_t check_dims(const KilnContext *context, const int64_t *dims, KilnError *e
   for (uint32_t i = 0; i < context->entry->symbols.count; ++i) {
     const Manifest &manifest = context->module->manifest;
     const SymbolRecord &symbol = manifest.symbols()[context->entry->symbols.first + i];
-    if (dims[i] < 0)
+    if (dims[i] < 0 && symbol.variable == kNoIndex)
       return fail(error, KILN_ERROR_UNBOUND, "the dim '", symbol_name(context, i), "' of '",
                   manifest.text(context->entry->name),
                   "' has no value: bind an input with its shape, or call set_dims");
@@ -262,7 +273,7 @@ int32_t resolve_dims(KilnContext *context, KilnError *error) {
   uint32_t count = context->entry->symbols.count;
   int64_t *dims = context->new_dims;
   for (uint32_t i = 0; i < count; ++i)
-    dims[i] = context->given_dims[i];
+    dims[i] = held_dim(context, i, context->given_dims[i]);
   for (uint32_t i = 0; i < context->entry->inputs.count; ++i)
     if (int32_t code = take_dims(context, i, dims, error))
       return code;
@@ -270,7 +281,7 @@ int32_t resolve_dims(KilnContext *context, KilnError *error) {
     return code;
   if (context->is_planned && same_dims(dims, context->dims, count))
     return KILN_OK;
-  context->is_planned = false;
+  context->is_planned = context->is_checked = false;
   context->has_run = false;
   for (uint32_t i = 0; i < count; ++i)
     context->dims[i] = dims[i];

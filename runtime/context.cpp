@@ -95,6 +95,9 @@ int32_t largest_dim(const KilnModule &module, const EntryRecord &entry, uint32_t
   const SymbolRecord &symbol = module.manifest.symbols()[entry.symbols.first + index];
   const char *name = module.manifest.text(symbol.name);
   const int64_t *wanted = wanted_dims(options);
+  // What a variable holds may grow up to its bound, whatever the caller says.
+  if (symbol.variable != kNoIndex)
+    wanted = nullptr;
   *dim = wanted != nullptr ? wanted[index] : symbol.max;
   bool is_capacity = symbol.otherwise >= 0;
   if (is_capacity && (wanted == nullptr || *dim < 0))
@@ -107,6 +110,33 @@ int32_t largest_dim(const KilnModule &module, const EntryRecord &entry, uint32_t
     return fail(error, KILN_ERROR_SHAPE, "the dim '", name, "' is ", *dim, ", outside of ",
                 symbol.min, "..", symbol.max);
   return KILN_OK;
+}
+
+// Runs plan() with the dims that variables hold as large as the entry's constraints allow: what a run adds
+// must still fit.
+int32_t plan_fullest(const KilnModule &module, uint32_t index, int64_t *dims, int64_t *out,
+                     KilnError *error) {
+  const EntryRecord &entry = module.manifest.entries()[index];
+  const SymbolRecord *symbols = module.manifest.symbols() + entry.symbols.first;
+  int64_t room = 0; // less than the bounds
+  auto hold_less = [&](int64_t less) {
+    for (uint32_t i = 0; i < entry.symbols.count; ++i)
+      if (symbols[i].variable != kNoIndex)
+        dims[i] = symbols[i].max - symbols[i].min > less ? symbols[i].max - less : symbols[i].min;
+    return call_plan(module, index, dims, out, nullptr) == KILN_OK;
+  };
+  for (uint32_t i = 0; i < entry.symbols.count; ++i)
+    if (symbols[i].variable != kNoIndex && symbols[i].max - symbols[i].min > room)
+      room = symbols[i].max - symbols[i].min;
+  if (room > 0 && !hold_less(0) && hold_less(room)) {
+    int64_t refused = 0;
+    while (room - refused > 1) {
+      int64_t middle = refused + (room - refused) / 2;
+      (hold_less(middle) ? room : refused) = middle;
+    }
+    hold_less(room);
+  }
+  return call_plan(module, index, dims, out, error);
 }
 
 // Runs plan() for the largest dims without a context to keep them in: on a small stack buffer,
@@ -122,7 +152,7 @@ int32_t largest_arena(const KilnModule &module, uint32_t index, const KilnContex
     if (int32_t code = largest_dim(module, entry, i, options, &scratch[i], error))
       return code;
   int64_t *out = scratch + entry.symbols.count;
-  if (int32_t code = call_plan(module, index, scratch, out, error))
+  if (int32_t code = plan_fullest(module, index, scratch, out, error))
     return code;
   *size = out[0];
   return KILN_OK;
@@ -324,6 +354,7 @@ int32_t context_init(const KilnModule *module, uint32_t index, const KilnContext
   std::memset(parts.bindings, 0, args * sizeof *parts.bindings);
   for (uint32_t i = 0; i < entry.symbols.count; ++i) {
     made->dims[i] = made->given_dims[i] = made->capacities[i] = -1;
+    made->has_held_dims |= module->manifest.symbols()[entry.symbols.first + i].variable != kNoIndex;
     if (module->manifest.symbols()[entry.symbols.first + i].otherwise < 0)
       continue;
     if (int32_t code = largest_dim(*module, entry, i, options, &made->capacities[i], error))
@@ -348,11 +379,12 @@ int32_t context_init(const KilnModule *module, uint32_t index, const KilnContext
 int32_t run(KilnContext *context, KilnError *error) {
   if (context == nullptr)
     return fail(error, KILN_ERROR_USAGE, "run: null pointer");
-  if (!context->is_checked) {
+  if (!context->is_checked || context->has_held_dims) {
     if (int32_t code = resolve_dims(context, error))
       return code;
-    if (int32_t code = check_bindings(context, error))
-      return code;
+    if (!context->is_checked)
+      if (int32_t code = check_bindings(context, error))
+        return code;
   }
   context->frame.trap = 0;
   context->frame.trap_kernel = -1;

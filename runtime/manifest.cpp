@@ -90,6 +90,9 @@ const char *Manifest::flaw() const {
   for (uint32_t i = 0; i < header_->variables.count; ++i)
     if (const char *found = flaw_of_variable(variables()[i]))
       return found;
+  for (uint32_t i = 0; i < header_->symbols.count; ++i)
+    if (symbols()[i].variable != kNoIndex && !is_counter(symbols()[i].variable))
+      return "a dim that no variable of type i64[] holds";
   return nullptr;
 }
 
@@ -153,6 +156,11 @@ const char *Manifest::flaw_of_variable(const VariableRecord &variable) const {
       (bytes > header_->weights_size || variable.initial > header_->weights_size - bytes))
     return "an initial value outside the weights";
   return nullptr;
+}
+
+bool Manifest::is_counter(uint32_t variable) const {
+  return variable < header_->variables.count && variables()[variable].dtype == KILN_I64 &&
+         variables()[variable].dims.count == 0;
 }
 
 uint64_t Manifest::variable_size(const VariableRecord &variable, int64_t *shape) const {

@@ -67,6 +67,7 @@ private:
   const char *flaw_of_entry(const package::EntryRecord &entry) const;
   const char *flaw_of_values(package::Range range, const package::EntryRecord &entry) const;
   const char *flaw_of_variable(const package::VariableRecord &variable) const;
+  bool is_counter(uint32_t variable) const;
 
   const uint8_t *data_ = nullptr;
   uint64_t size_ = 0;

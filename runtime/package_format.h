@@ -110,6 +110,8 @@ struct SymbolRecord {
   // Of a dim: the value it has where the caller gives none (capacities), or -1. Of a size: the dim that
   // is its capacity, or -1.
   int64_t otherwise;
+  uint32_t variable; // the i64[] variable whose value it has when a run begins, or kNoIndex
+  uint32_t reserved;
 };
 
 struct KernelRecord {
@@ -199,7 +201,7 @@ struct LocationsHeader {
 };
 
 static_assert(sizeof(Digest) == 32 && sizeof(FileHeader) == 64 && sizeof(SectionHeader) == 96);
-static_assert(sizeof(DimRecord) == 24 && sizeof(ValueRecord) == 24 && sizeof(SymbolRecord) == 32);
+static_assert(sizeof(DimRecord) == 24 && sizeof(ValueRecord) == 24 && sizeof(SymbolRecord) == 40);
 static_assert(sizeof(KernelRecord) == 56 && sizeof(EntryRecord) == 80);
 static_assert(sizeof(VariableRecord) == 40 && sizeof(MetadataRecord) == 16);
 static_assert(sizeof(ManifestHeader) == 120 && sizeof(LocationRecord) == 24);

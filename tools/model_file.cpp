@@ -6,6 +6,7 @@
 #include "frontend/files/mapped_file.h"
 #include "frontend/kir/kir.h"
 #include "frontend/onnx/import.h"
+#include "passes/graph/state.h"
 
 #include <fmt/format.h>
 
@@ -96,6 +97,27 @@ Result<DimChoices> parse_dims(const ModelOptions &options) {
   return out;
 }
 
+Result<StateOptions> parse_states(const ModelOptions &options) {
+  StateOptions out;
+  for (const std::string &text : options.states) {
+    Error error{fmt::format("--state {}: write auto, auto:256, PAST=PRESENT or PAST=PRESENT:256", text)};
+    size_t colon = text.rfind(':'), equals = text.find('=');
+    std::string names = text.substr(0, colon);
+    auto capacity = colon == std::string::npos ? std::optional<int64_t>(0) : parse_int(std::string_view(text).substr(colon + 1));
+    if (!capacity || *capacity < 0 || (colon != std::string::npos && *capacity == 0))
+      return error;
+    if (names == "auto") {
+      out.find = true;
+      out.capacity = *capacity;
+    } else if (equals == std::string::npos || equals == 0 || equals + 1 >= names.size()) {
+      return error;
+    } else {
+      out.pairs.push_back({names.substr(0, equals), names.substr(equals + 1), *capacity});
+    }
+  }
+  return out;
+}
+
 bool fail(Diagnostics &diagnostics, const std::string &path, const Error &error) {
   diagnostics.error({Symbol(path), 0, 0, {}}, error.message);
   return false;
@@ -174,6 +196,9 @@ void ModelOptions::add_to(CLI::App &app, bool with_path) {
       ->check(CLI::IsMember({"off", "2", "4", "auto"}));
   app.add_option("--dim", dims, "N=4 fixes a symbolic size, N=1..64 bounds it")->allow_extra_args(false);
   app.add_option("--shape", shapes, "INPUT=1x3x224x224 fixes an input's shape; INPUT=[2x3,3*?] that of a sequence; INPUT=none leaves it out")->allow_extra_args(false);
+  app.add_option("--state", states, "PAST=PRESENT: an input and an output become state that stays in place; PAST=PRESENT:256 says how "
+                                    "much it holds; auto or auto:256 finds the pairs by name")
+      ->allow_extra_args(false);
   app.add_option("--weights", weights, ".npz or .safetensors with the values of a .kir model's parameters");
   app.add_option("--compress-weights", compress_weights, "keep constant weights as bf16, f16 or i8 (default: f32, as they are)")
       ->check(CLI::IsMember({"f32", "bf16", "f16", "i8"}));
@@ -217,6 +242,13 @@ bool load_model(const ModelOptions &options, Module &module, Diagnostics &diagno
   }
   for (const auto &[name, bounds] : dims->bounds)
     module.dim_bounds[name] = bounds;
+  auto states = parse_states(options);
+  if (!states) {
+    diagnostics.error({}, states.error().message);
+    return false;
+  }
+  if (fine && !diagnostics.has_errors())
+    fine = make_state(module, *states, diagnostics);
   if (module.name.empty())
     module.name = options.path == "-" ? "model" : std::filesystem::path(options.path).stem().string();
   return fine && !diagnostics.has_errors();

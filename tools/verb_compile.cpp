@@ -9,12 +9,14 @@
 #include "frontend/files/file_writer.h"
 #include "frontend/files/mapped_file.h"
 #include "ir/print.h"
+#include "passes/graph/specialise.h"
 #include "passes/lower/lower.h"
 
 #include <fmt/format.h>
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <iostream>
 #include <thread>
@@ -31,6 +33,7 @@ struct CompileVerb {
   bool time_passes = false, keep_params = false;
   std::string denormals = "flush";
   std::string tune_file;
+  std::vector<std::string> specialise;
   double tune_seconds = 0;
   int tune_threads = 1;
 };
@@ -63,6 +66,36 @@ Status write_dumps(const std::string &folder, const Module &module, const Compil
   for (const TargetCode &target : compiled.targets)
     KILN_RETURN_IF_ERROR(write_file(folder + "/" + target.machine.name + ".kernels", std::string_view(kernels_text(target.kernels))));
   return Unit{};
+}
+
+// "N=1,8" is two forms, "H=224,W=224" one.
+Result<std::vector<FormDims>> parse_forms(const std::vector<std::string> &texts) {
+  std::vector<FormDims> out;
+  for (const std::string &text : texts) {
+    Error error{fmt::format("--specialise {}: write N=1, N=1,8 or H=224,W=224", text)};
+    std::vector<FormDims> forms{{}};
+    std::vector<FormDims> before;
+    for (size_t begin = 0; begin <= text.size();) {
+      size_t end = std::min(text.find(',', begin), text.size());
+      std::string item = text.substr(begin, end - begin);
+      size_t equals = item.find('=');
+      auto value = parse_int(equals == std::string::npos ? item : item.substr(equals + 1));
+      if (!value || *value < 0 || equals == 0 || (equals == std::string::npos && before.empty()) || out.size() + forms.size() > 64)
+        return error;
+      std::string name = equals == std::string::npos ? forms[0].back().first : item.substr(0, equals);
+      if (equals != std::string::npos)
+        before = std::move(forms), forms.clear();
+      for (FormDims form : before) {
+        if (std::any_of(form.begin(), form.end(), [&](const auto &d) { return d.first == name; }))
+          return error;
+        form.emplace_back(name, *value);
+        forms.push_back(std::move(form));
+      }
+      begin = end + 1;
+    }
+    out.insert(out.end(), forms.begin(), forms.end());
+  }
+  return out;
 }
 
 // The forms that end before code generation, or that are text.
@@ -266,6 +299,10 @@ int compile(CompileVerb verb) {
 
   Diagnostics diagnostics;
   Module module;
+  auto forms = parse_forms(verb.specialise);
+  if (!forms)
+    return bad_usage(forms.error().message, json);
+  options.forms = *forms;
   if (!load_model(verb.model, module, diagnostics))
     return report(diagnostics, json);
   Tuning tuning;
@@ -276,6 +313,8 @@ int compile(CompileVerb verb) {
   std::string output = verb.output.empty() ? default_output(verb) : verb.output;
   if (verb.tune_seconds > 0 && (!is_code || (output == "-" && verb.tune_file.empty())))
     return bad_usage("--tune makes a package or an object, and writes what it found to --tune-file or beside the output", json);
+  if (!is_code && !options.forms.empty())
+    return bad_usage("--specialise makes a package or an object", json);
   if (!is_code)
     return emit_and_write(verb, module, options, diagnostics);
   Compiled compiled;
@@ -315,6 +354,8 @@ void add_compile(CLI::App &app, int &exit_code) {
   sub->add_option("--emit", verb->emit, "package, object (with a .h), header, c, graph, kernels, llvm or asm")
       ->check(CLI::IsMember({"package", "object", "header", "c", "graph", "kernels", "llvm", "asm"}));
   sub->add_option("-O", verb->level, "0: one kernel an op; 1: fused; 2: with layouts (default)");
+  sub->add_option("--specialise", verb->specialise, "N=1,8 or H=224,W=224: code of its own for these sizes, chosen when a run has them")
+      ->allow_extra_args(false);
   sub->add_option("-j,--jobs", verb->jobs, "threads that compile")->check(CLI::Range(1, 256));
   sub->add_option("--dump-dir", verb->dump_dir, "write the graph after each pass that changed it, its constants, and the kernels here");
   sub->add_option("--stop-after", verb->stop_after, "a graph pass, lower or schedule: stop there and print what there is");

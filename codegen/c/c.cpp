@@ -78,7 +78,7 @@ private:
       out += fmt::format("  if ({} != {}) return {};\n", c_dim(plan.constraints[i].a, helpers_),
                          c_dim(plan.constraints[i].b, helpers_), i + 1);
     size_t at = 0;
-    out += fmt::format("  out[{}] = {};\n", at++, c_dim(plan.arena_size + Dim(scratch_size_), helpers_));
+    out += fmt::format("  out[{}] = {};\n", at++, c_dim(arena_of(plan) + Dim(scratch_size_), helpers_));
     for (const PlanArgument &output : plan.outputs)
       for (const Dim &d : output.planned())
         out += fmt::format("  out[{}] = {};\n", at++, c_dim(d, helpers_));
@@ -115,6 +115,13 @@ private:
       break;
     }
     return fmt::format("({}{} *)({} + {})", written ? "" : "const ", c_type(dtype), base, offset);
+  }
+
+  static Dim arena_of(const Plan &plan) {
+    Dim most = plan.arena_size;
+    for (const PlanForm &form : plan.forms)
+      most = max(most, form.arena_size);
+    return most;
   }
 
   std::string emit_steps(const Plan &plan, const std::vector<PlanStep> &steps, const std::string &model, int depth) {
@@ -158,6 +165,14 @@ private:
         std::string test = emit_steps(plan, step.condition_body, model, depth + 1);
         out += fmt::format("{0}for (;;) {{\n{1}{0}  if (!{2}) break;\n{3}{0}}}\n", pad, test, condition(step),
                            emit_steps(plan, step.body, model, depth + 1));
+        break;
+      }
+      case PlanStep::Kind::form: {
+        std::string same;
+        for (const auto &[symbol, value] : plan.forms[size_t(step.form)].dims)
+          same += fmt::format("{}{} == {}", same.empty() ? "" : " && ", c_dim(Dim::symbol(symbol), helpers_), value);
+        out += fmt::format("{0}if ({1}) {{\n{2}{0}}} else {{\n{3}{0}}}\n", pad, same,
+                           emit_steps(plan, step.body, model, depth + 1), emit_steps(plan, step.other, model, depth + 1));
         break;
       }
       case PlanStep::Kind::loop:

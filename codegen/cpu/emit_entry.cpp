@@ -8,6 +8,16 @@
 namespace kiln::cpu {
 namespace {
 
+// Whether the dims are those of a form, or all of them at least as large.
+llvm::Value *is_form(llvm::IRBuilder<> &b, EntryDims &dims, const PlanForm &form, bool or_larger) {
+  llvm::Value *all = b.getTrue();
+  for (const auto &[symbol, value] : form.dims) {
+    llvm::Value *dim = dims.emit(Dim::symbol(symbol)), *number = b.getInt64(uint64_t(value));
+    all = b.CreateAnd(all, or_larger ? b.CreateICmpSGE(dim, number) : b.CreateICmpEQ(dim, number));
+  }
+  return all;
+}
+
 class RunEmitter {
 public:
   RunEmitter(llvm::Module &module, const EntryContext &context, const Plan &plan,
@@ -119,6 +129,9 @@ private:
       case PlanStep::Kind::loop:
         loop_step(step);
         break;
+      case PlanStep::Kind::form:
+        branch(is_form(b_, dims_, plan_.forms[size_t(step.form)], false), step);
+        break;
       }
     }
     dims_.truncate(outside);
@@ -200,9 +213,11 @@ private:
     return b_.CreateIsNotNull(b_.CreateLoad(b_.getInt8Ty(), address(step.condition)));
   }
 
-  void if_step(const PlanStep &step) {
+  void if_step(const PlanStep &step) { branch(condition(step), step); }
+
+  void branch(llvm::Value *condition, const PlanStep &step) {
     llvm::BasicBlock *body = new_block(), *other = new_block(), *after = new_block();
-    b_.CreateCondBr(condition(step), body, other);
+    b_.CreateCondBr(condition, body, other);
     b_.SetInsertPoint(body);
     steps(step.body);
     b_.CreateBr(after);
@@ -303,6 +318,11 @@ Result<llvm::Function *> emit_plan(llvm::Module &module, const EntryContext &con
     b.SetInsertPoint(next);
   }
   llvm::Value *arena = dims.emit(plan.arena_size), *zero = b.getInt64(0);
+  // A context for some dims is also one for smaller ones, whatever form they have.
+  for (const PlanForm &form : plan.forms) {
+    llvm::Value *both = b.CreateBinaryIntrinsic(llvm::Intrinsic::smax, arena, dims.emit(form.arena_size));
+    arena = b.CreateSelect(is_form(b, dims, form, true), both, arena);
+  }
   llvm::Value *bad = b.CreateICmpSLT(arena, zero);
   size_t position = 1;
   for (const PlanArgument &output : plan.outputs)

@@ -96,13 +96,15 @@ private:
     for (const PackageSymbol &symbol : entry.symbols) {
       if (symbol.min < 0 || symbol.max < symbol.min)
         fail(where + ": the dim '" + symbol.name + "' has an empty or negative range");
-      symbols_.push_back({strings_.add(symbol.name), symbol.min, symbol.max, symbol.otherwise});
+      if (symbol.variable != kNoIndex && symbol.variable >= spec_.variables.size())
+        fail(where + ": the dim '" + symbol.name + "' is held by a variable that does not exist");
+      symbols_.push_back({strings_.add(symbol.name), symbol.min, symbol.max, symbol.otherwise, symbol.variable, 0});
     }
     record.sizes = {static_cast<uint32_t>(symbols_.size()), count(entry.sizes)};
     for (const PackageSize &size : entry.sizes) {
       if (size.capacity >= static_cast<int64_t>(entry.symbols.size()))
         fail(where + ": the size '" + size.name + "' has a capacity that does not exist");
-      symbols_.push_back({strings_.add(size.name), 0, std::numeric_limits<int64_t>::max(), size.capacity});
+      symbols_.push_back({strings_.add(size.name), 0, std::numeric_limits<int64_t>::max(), size.capacity, kNoIndex, 0});
     }
     record.constraints = {static_cast<uint32_t>(constraints_.size()), count(entry.constraints)};
     for (const std::string &text : entry.constraints)

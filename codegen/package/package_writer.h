@@ -55,6 +55,7 @@ struct PackageSymbol {
   int64_t min = 0;
   int64_t max = std::numeric_limits<int64_t>::max(); // no bound
   int64_t otherwise = -1; // of a capacity: its value where the caller of a run gives none
+  uint32_t variable = package::kNoIndex; // index in PackageSpec::variables of the one that holds it
 };
 
 // A size that run() finds: KilnFrame::sizes.

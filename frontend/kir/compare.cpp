@@ -21,6 +21,8 @@ public:
       return "bounds of dims differ";
     if (a_.capacities != b_.capacities)
       return "capacities differ";
+    if (a_.dim_variables != b_.dim_variables)
+      return "variables of dims differ";
     if (constraints(a_) != constraints(b_))
       return "constraints differ";
     if (a_.variables.size() != b_.variables.size())

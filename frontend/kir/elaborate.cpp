@@ -112,6 +112,8 @@ void Elaborator::run_top(Library &library, const Stmt &s) {
       return;
     }
     module_.dim_bounds[s.names[0]] = {lo->as_const(), hi->as_const()};
+    if (!s.text.empty())
+      dim_sources_.push_back(&s);
     return;
   }
   case StmtKind::capacity: {
@@ -268,6 +270,8 @@ void Elaborator::elaborate_function(FunctionId id) {
   auto *saved_fn = std::exchange(fn_, &state);
   auto *saved_frame = std::exchange(frame_, &frame);
   auto saved_trace = std::exchange(trace_, {});
+  for (const Stmt *dim : dim_sources_)
+    frame.dims[dim->names[0]] = Dim::symbol(dim->names[0]);
   declare_arguments(decl, f);
   Flow flow = run_body(decl.body);
   if (flow != Flow::error)
@@ -276,6 +280,22 @@ void Elaborator::elaborate_function(FunctionId id) {
   frame_ = saved_frame;
   trace_ = std::move(saved_trace);
   entry_states_[index] = EntryState::done;
+}
+
+// `dim N = 0..64 from held`: the variables have their names now.
+void Elaborator::bind_dim_sources() {
+  for (const Stmt *dim : dim_sources_) {
+    size_t i = 0;
+    while (i < module_.variables.size() && module_.variables[i].name != dim->text)
+      ++i;
+    bool fits = i < module_.variables.size() && module_.variables[i].type == TensorType{DType::i64, {}};
+    if (!fits)
+      error(dim->location, fmt::format("the dim {} is taken from '{}', which is no state of type i64[]", dim->names[0], dim->text));
+    else if (options_.dims.contains(dim->names[0]))
+      error(dim->location, fmt::format("the dim {} is taken from '{}' and cannot be fixed", dim->names[0], dim->text));
+    else
+      module_.dim_variables[dim->names[0]] = VariableId(i);
+  }
 }
 
 bool Elaborator::run(std::string_view file_name, std::string_view text) {
@@ -296,6 +316,7 @@ bool Elaborator::run(std::string_view file_name, std::string_view text) {
     elaborate_function(FunctionId(i));
   elaborate_init();
   load_weights();
+  bind_dim_sources();
   std::set<std::pair<std::string, std::string>> seen;
   std::erase_if(module_.constraints, [&](const Module::Constraint &c) {
     return !seen.emplace(c.a.text(), c.b.text()).second;

@@ -213,6 +213,7 @@ private:
   void name_objects(const std::string &path, Datum &value);
   void register_variable(const std::string &name, VariableDatum &variable);
   void load_weights();
+  void bind_dim_sources();
   void elaborate_init();
 
   Module &module_;
@@ -229,6 +230,7 @@ private:
   std::vector<const FuncDecl *> entry_decls_; // by FunctionId; null for init
   enum class EntryState : uint8_t { waiting, running, done };
   std::vector<EntryState> entry_states_;
+  std::vector<const Stmt *> dim_sources_; // dims that are taken from a state
   std::set<std::string, std::less<>> used_weights_;
   std::map<std::string, ConstantId, std::less<>> weight_constants_;
   // Names of sizes that runs find, and what such a size cannot be called: constraints go by the name.

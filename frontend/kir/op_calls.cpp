@@ -304,8 +304,12 @@ Datum Elaborator::call_op(Op op, const Args &args, const Location &where, const 
     std::vector<ValueId> operands = matched->operands;
     auto node = emit_node(op, std::move(matched->operands), std::move(matched->attrs), {}, where);
     if (node) {
-      if (written.valid() && !operands.empty())
-        fn_->current[written] = operands[0];
+      if (written.valid() && !operands.empty()) {
+        if (fn_->function.node(*node).attrs.get_dim("at").is_const(-1))
+          fn_->current[written] = operands[0];
+        else
+          fn_->current.erase(written); // rows of it: the next use reads it again
+      }
       return node_results(*node);
     }
     message = node.error().message;

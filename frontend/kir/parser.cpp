@@ -348,7 +348,7 @@ std::unique_ptr<Stmt> Parser::import_statement() {
   return s;
 }
 
-// dim N = 1..64
+// dim N = 1..64, dim N = 0..256 from held
 std::unique_ptr<Stmt> Parser::dim_statement() {
   auto s = make_stmt(StmtKind::dim);
   advance();
@@ -356,8 +356,13 @@ std::unique_ptr<Stmt> Parser::dim_statement() {
   expect("=", "bounds are written `dim N = 1..64`");
   s->value = binary(0);
   expect("..", "bounds are written `dim N = 1..64`");
-  if (!peek().line_start && !at(";"))
+  auto at_from = [&] { return !peek().line_start && peek().kind == TokenKind::name && peek().text == "from"; };
+  if (!peek().line_start && !at(";") && !at_from())
     s->message = binary(0);
+  if (at_from()) {
+    advance();
+    s->text = dotted_name("a state of type i64[]");
+  }
   return s;
 }
 

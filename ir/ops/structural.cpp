@@ -11,6 +11,8 @@ namespace {
 
 using Types = std::vector<TensorType>;
 
+constexpr int64_t kWholeVariable = -1; // of `assign`'s `at`
+
 // The types of a block's arguments and results.
 struct Signature {
   Types args, results;
@@ -106,7 +108,21 @@ Result<Types> infer_read_variable(InferContext &context) {
 
 Result<Types> infer_assign(InferContext &context) {
   KILN_TRY(variable, find_variable(context));
-  KILN_RETURN_IF_ERROR(equal_types(context, context.operands[0], variable->type,
+  const Dim &at = context.attrs.get_dim("at");
+  TensorType type = variable->type;
+  if (!at.is_const(kWholeVariable)) {
+    const TensorType &rows = context.operands[0];
+    if (type.rank() == 0 || rows.rank() != type.rank())
+      return Error{fmt::format("rows {} of the variable '{}', which is {}", rows.text(), variable->name, type.text())};
+    if (at.is_const() && at.as_const() < 0)
+      return Error{fmt::format("'at' is {}; the first row is 0", at.text())};
+    Dim end = at + rows.shape[0];
+    if (!require_at_most(context, end, type.shape[0]))
+      return Error{fmt::format("the rows end at {}, the variable '{}' has {}", end.text(), variable->name,
+                               type.shape[0].text())};
+    type.shape[0] = rows.shape[0];
+  }
+  KILN_RETURN_IF_ERROR(equal_types(context, context.operands[0], type,
                                    fmt::format("the value and the variable '{}'", variable->name)));
   return Types{};
 }
@@ -227,8 +243,8 @@ Result<Types> infer_fusion(InferContext &context) {
     return Error{"the body has no result"};
   const std::vector<Dim> &block = context.attrs.get_dims("block");
   bool sound = std::all_of(block.begin(), block.end(), [](const Dim &d) { return d.is_const() && d.as_const() > 0; });
-  if (!block.empty() && (block.size() != 2 || !sound))
-    return Error{"'block' is two numbers above 0: channels and rows"};
+  if (!block.empty() && (block.size() < 2 || block.size() > 3 || !sound))
+    return Error{"'block' is two or three numbers above 0: channels, rows, columns"};
   return body.results;
 }
 
@@ -253,10 +269,11 @@ const OpDef op_read_variable{
 
 const OpDef op_assign{
     .name = "assign",
-    .doc = "Gives a variable a new value. It has no result.",
+    .doc = "Gives a variable a new value, or rows of it (along axis 0) from `at` on. It has no result.",
     .min_operands = 1,
     .max_operands = 1,
-    .attrs = {{"variable", AttrKind::variable}},
+    .attrs = {{"variable", AttrKind::variable},
+              {"at", AttrKind::integer, Attr(Dim(kWholeVariable)), "the first row written; -1: all of it"}},
     .infer = infer_assign,
     .structural = true,
     .traits = kNoFold | kSideEffect,
@@ -314,7 +331,7 @@ const OpDef op_fusion{
     .min_operands = 0,
     .max_operands = -1,
     .attrs = {{"block", AttrKind::dims, Attr(std::vector<Dim>()),
-               "of a chain of fusions: how many channels and rows of the result are computed at a time"}},
+               "of a chain of fusions: how many channels, rows and columns of the result are computed at a time"}},
     .infer = infer_fusion,
     .structural = true,
     .traits = kRegions,

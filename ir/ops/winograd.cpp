@@ -110,14 +110,18 @@ Result<std::vector<TensorType>> infer_conv(InferContext &c) {
   Shape out{x[0], u[1]};
   if (!x[1].is_const())
     return Error{"the number of channels must be known"};
+  KILN_TRY(tiles, int_attr(c.attrs, "tiles"));
+  bool known = x[2].is_const() && x[3].is_const();
+  if (tiles < 0 || tiles > (1 << 16) || (!known && tiles == 0))
+    return Error{fmt::format("'tiles' is {}; an image of unknown size needs how many are computed at a time", tiles)};
   for (size_t d = 0; d < 2; ++d) {
     auto size = x[d + 2].try_const();
-    if (!size || *size > (int64_t(1) << 31) || pad[d] > (1 << 20) || pad[d + 2] > (1 << 20))
-      return Error{"the height and width must be known"};
-    int64_t result = *size + pad[d] + pad[d + 2] - 2;
-    if (result < 1)
+    if ((size && *size > (int64_t(1) << 31)) || pad[d] > (1 << 20) || pad[d + 2] > (1 << 20))
+      return Error{"the image is too large"};
+    Dim result = x[d + 2] + Dim(pad[d] + pad[d + 2] - 2);
+    if (!require_at_most(c, 1, result))
       return Error{fmt::format("the kernel is larger than the padded input along dim {}", d + 2)};
-    out.push_back(result);
+    out.push_back(std::move(result));
   }
   return one_result(DType::f32, std::move(out));
 }
@@ -198,20 +202,28 @@ public:
     const Shape &x = c.operand_type(0).shape, &y = c.result_type().shape;
     channels_ = x[1];
     outputs_ = y[1];
+    flat_ = c.attrs().get_int("tiles");
     for (size_t d = 0; d < 2; ++d) {
-      in_[d] = x[d + 2].as_const();
-      out_[d] = y[d + 2].as_const();
+      image_[d] = x[d + 2];
       pad_[d] = pad[d];
+      size_[d] = y[d + 2];
+      if (flat_ > 0) {
+        padded_[d] = c.operand_zero_padded(0, int(d) + 2, pad_[d], pad[d + 2] + tile_ - 1);
+        continue;
+      }
+      out_[d] = y[d + 2].as_const();
       tiles_[d] = (out_[d] + tile_ - 1) / tile_;
       whole_[d] = out_[d] / tile_;
-      padded_[d] = c.operand_zero_padded(0, int(d) + 2, pad_[d], tiles_[d] * tile_ + 2 - pad_[d] - in_[d]);
+      padded_[d] = c.operand_zero_padded(0, int(d) + 2, pad_[d], tiles_[d] * tile_ + 2 - pad_[d] - x[d + 2].as_const());
     }
     panels_ = ceildiv(outputs_, kPanel);
     group_ = panels_.is_const() ? panels_in_group(panels_.as_const()) : 1;
-    rows_ = std::min(c.attrs().get_int("rows"), tiles_[0]);
+    rows_ = flat_ > 0 ? 1 : std::min(c.attrs().get_int("rows"), tiles_[0]);
   }
 
   void run() {
+    if (flat_ > 0)
+      return run_flat();
     c_.loop("n", 0, c_.result_type().shape[0], LoopKind::parallel, [&](const Dim &n) {
       n_ = n;
       int64_t whole = tiles_[0] / rows_, rest = tiles_[0] % rows_;
@@ -233,6 +245,9 @@ private:
       return point * plane + tile * row + column;
     }
   };
+  struct Element {
+    Dim tile, column; // of M
+  };
   Planes planes(std::string_view name, int64_t tiles, int64_t columns) {
     int64_t row = (columns + kPanel - 1) / kPanel * kPanel + kPanel, plane = tiles * row;
     if (plane % 256 == 0)
@@ -252,6 +267,99 @@ private:
     });
   }
 
+  // --- images of unknown size ---
+  //
+  // The tiles of an image are numbered row by row, and so many of them at a time are one block: blocks
+  // are equal whatever the size of the image, but the last.
+
+  void run_flat() {
+    across_ = ceildiv(size_[1], tile_);
+    Dim total = ceildiv(size_[0], tile_) * across_, whole = floordiv(total, flat_);
+    c_.loop("n", 0, c_.result_type().shape[0], LoopKind::parallel, [&](const Dim &n) {
+      n_ = n;
+      c_.loop("b", 0, ceildiv(total, flat_), LoopKind::parallel, [&](const Dim &b) {
+        Dim first = b * Dim(flat_);
+        c_.if_then(kb::lt(kb::index(b), kb::index(whole)), [&] { flat_block(first, flat_); });
+        c_.if_then(kb::le(kb::index(whole), kb::index(b)), [&] {
+          flat_block(first, named(total - first, 1, Dim(flat_)));
+        });
+      });
+    });
+  }
+
+  Dim named(const Dim &d, const Dim &least, const Dim &end) {
+    return c_.bind_index(kb::max(kb::index(d), kb::index(least)), least, end);
+  }
+
+  void flat_block(const Dim &first, const Dim &count) {
+    Planes v = planes("v", flat_, channels_.as_const());
+    c_.loop("c", 0, ceildiv(channels_, kPanel), LoopKind::parallel, [&](const Dim &block) {
+      over_tiles(first, count, [&](const Dim &t, const Dim &ty, const Dim &tx) {
+        Dim end = min(Dim(kPanel), channels_ - block * Dim(kPanel));
+        c_.loop("l", 0, end, LoopKind::parallel, [&](const Dim &lane) {
+          input_tile(v, t, block * Dim(kPanel) + lane, ty, tx);
+        });
+      });
+    });
+    c_.loop("g", 0, floordiv(panels_, group_), LoopKind::parallel, [&](const Dim &g) {
+      Planes m = planes("m", flat_, group_ * kPanel);
+      Dim first_panel = g * Dim(group_);
+      multiply(v, m, first_panel, count);
+      c_.loop("p", 0, group_, LoopKind::parallel, [&](const Dim &p) {
+        over_tiles(first, count, [&](const Dim &t, const Dim &ty, const Dim &tx) {
+          Expr inside = kb::logical_and(kb::le(kb::index((ty + Dim(1)) * Dim(tile_)), kb::index(size_[0])),
+                                        kb::le(kb::index((tx + Dim(1)) * Dim(tile_)), kb::index(size_[1])));
+          Element at{t, p * Dim(kPanel)};
+          auto lanes_of = [&](const std::function<void(const Dim &)> &body) {
+            c_.loop("l", 0, lanes(first_panel + p), LoopKind::parallel, body);
+          };
+          c_.if_then(inside, [&] {
+            lanes_of([&](const Dim &lane) {
+              output_tile(m, {at.tile, at.column + lane}, first_panel * Dim(kPanel), ty, tx, tile_, tile_);
+            });
+          });
+          c_.if_then(kb::logical_not(inside), [&] { edge_tile(m, at, first_panel * Dim(kPanel), ty, tx, lanes_of); });
+        });
+      });
+    });
+  }
+
+  // Tiles first .. first + count, each with its place in the image.
+  void over_tiles(const Dim &first, const Dim &count,
+                  const std::function<void(const Dim &t, const Dim &ty, const Dim &tx)> &body) {
+    c_.loop("t", 0, count, LoopKind::parallel, [&](const Dim &t) {
+      Dim ty = named(floordiv(first + t, across_), 0, ceildiv(size_[0], tile_));
+      Dim tx = named(first + t - ty * across_, 0, across_);
+      body(t, ty, tx);
+    });
+  }
+
+  // A tile that is partly outside: computed aside, and what is inside is stored.
+  void edge_tile(const Planes &m, const Element &at, const Dim &first_output, const Dim &ty, const Dim &tx,
+                 const std::function<void(const std::function<void(const Dim &)> &)> &lanes_of) {
+    Symbol aside = fresh_symbol("e");
+    c_.emit(kb::alloc(aside, DType::f32, tile_ * tile_ * kPanel, 1, MemorySpace::stack));
+    lanes_of([&](const Dim &lane) {
+      auto rows = output_rows(m, {at.tile, at.column + lane}, tile_);
+      for (int64_t i = 0; i < tile_; ++i)
+        for (int64_t j = 0; j < tile_; ++j)
+          c_.emit(kb::store(aside, Dim((i * tile_ + j) * kPanel) + lane, rows[size_t(i)][size_t(j)]));
+    });
+    Dim height = named(min(Dim(tile_), size_[0] - ty * Dim(tile_)), 1, tile_ + 1);
+    Dim width = named(min(Dim(tile_), size_[1] - tx * Dim(tile_)), 1, tile_ + 1);
+    c_.loop("i", 0, height, LoopKind::parallel, [&](const Dim &i) {
+      c_.loop("j", 0, width, LoopKind::parallel, [&](const Dim &j) {
+        lanes_of([&](const Dim &lane) {
+          Dim o = first_output + at.column + lane;
+          Expr value = kb::load(aside, DType::f32, (i * Dim(tile_) + j) * Dim(kPanel) + lane);
+          store(o, ty * Dim(tile_) + i, tx * Dim(tile_) + j, std::move(value));
+        });
+      });
+    });
+  }
+
+  // --- what both have in common ---
+
   // An element of the input, 0 outside of it.
   Expr input(const Dim &channel, const Dim &y, const Dim &x) {
     std::vector<Dim> at{n_, channel, y, x};
@@ -260,9 +368,9 @@ private:
       if (padded_[d])
         continue;
       Dim &i = at[d + 2];
-      Expr here = kb::logical_and(kb::le(kb::index(0), kb::index(i)), kb::lt(kb::index(i), kb::index(in_[d])));
+      Expr here = kb::logical_and(kb::le(kb::index(0), kb::index(i)), kb::lt(kb::index(i), kb::index(image_[d])));
       inside = inside.is(Expr::Kind::none) ? here : kb::logical_and(inside, here);
-      i = max(0, min(i, Dim(in_[d] - 1)));
+      i = max(0, min(i, image_[d] - Dim(1)));
     }
     Expr value = c_.operand(0, at);
     return inside.is(Expr::Kind::none) ? value : kb::select(inside, value, kb::number(DType::f32, 0));
@@ -274,33 +382,36 @@ private:
         c_.loop("tx", 0, tiles_[1], LoopKind::parallel, [&](const Dim &tx) {
           Dim end = min(Dim(kPanel), channels_ - block * Dim(kPanel));
           c_.loop("l", 0, end, LoopKind::parallel, [&](const Dim &lane) {
-            Dim channel = block * Dim(kPanel) + lane;
-            std::vector<std::vector<Expr>> columns;
-            for (int64_t j = 0; j < points_; ++j) {
-              std::vector<Expr> column;
-              for (int64_t i = 0; i < points_; ++i)
-                column.push_back(c_.bind(input(channel, (first + ty) * Dim(tile_) + Dim(i - pad_[0]),
-                                               tx * Dim(tile_) + Dim(j - pad_[1]))));
-              columns.push_back(winograd_input_row(c_, tile_, column));
-            }
-            for (int64_t i = 0; i < points_; ++i) {
-              std::vector<Expr> row;
-              for (const auto &column : columns)
-                row.push_back(column[size_t(i)]);
-              row = winograd_input_row(c_, tile_, row);
-              for (int64_t j = 0; j < points_; ++j)
-                c_.emit(kb::store(v.name, v.at(i * points_ + j, ty * Dim(tiles_[1]) + tx, channel),
-                                  row[size_t(j)]));
-            }
+            input_tile(v, ty * Dim(tiles_[1]) + tx, block * Dim(kPanel) + lane, first + ty, tx);
           });
         });
       });
     });
   }
 
+  // Row `at` of V from one tile of the input.
+  void input_tile(const Planes &v, const Dim &at, const Dim &channel, const Dim &ty, const Dim &tx) {
+    std::vector<std::vector<Expr>> columns;
+    for (int64_t j = 0; j < points_; ++j) {
+      std::vector<Expr> column;
+      for (int64_t i = 0; i < points_; ++i)
+        column.push_back(
+            c_.bind(input(channel, ty * Dim(tile_) + Dim(i - pad_[0]), tx * Dim(tile_) + Dim(j - pad_[1]))));
+      columns.push_back(winograd_input_row(c_, tile_, column));
+    }
+    for (int64_t i = 0; i < points_; ++i) {
+      std::vector<Expr> row;
+      for (const auto &column : columns)
+        row.push_back(column[size_t(i)]);
+      row = winograd_input_row(c_, tile_, row);
+      for (int64_t j = 0; j < points_; ++j)
+        c_.emit(kb::store(v.name, v.at(i * points_ + j, at, channel), row[size_t(j)]));
+    }
+  }
+
   Dim lanes(const Dim &panel) { return c_.simplified(min(Dim(kPanel), outputs_ - panel * Dim(kPanel))); }
 
-  void multiply(const Planes &v, const Planes &m, const Dim &first_panel, int64_t tiles) {
+  void multiply(const Planes &v, const Planes &m, const Dim &first_panel, const Dim &tiles) {
     c_.loop("k", 0, points_ * points_, LoopKind::parallel, [&](const Dim &point) {
       c_.loop("t", 0, tiles, LoopKind::parallel, [&](const Dim &t) {
         c_.loop("p", 0, group_, LoopKind::parallel, [&](const Dim &p) {
@@ -346,47 +457,53 @@ private:
     }
   }
 
-  struct Element {
-    Dim tile, column; // of M
-  };
-  void output_tile(const Planes &m, const Element &at, const Dim &first_output, const Dim &ty, const Dim &tx,
-                   int64_t height, int64_t width) {
-    std::vector<std::vector<Expr>> columns;
+  // The results of one tile, row by row, without the bias.
+  std::vector<std::vector<Expr>> output_rows(const Planes &m, const Element &at, int64_t height) {
+    std::vector<std::vector<Expr>> columns, out;
     for (int64_t j = 0; j < points_; ++j) {
       std::vector<Expr> column;
       for (int64_t i = 0; i < points_; ++i)
         column.push_back(c_.bind(kb::load(m.name, DType::f32, m.at(i * points_ + j, at.tile, at.column))));
       columns.push_back(winograd_output_row(c_, tile_, column));
     }
-    Dim o = first_output + at.column;
     for (int64_t i = 0; i < height; ++i) {
       std::vector<Expr> row;
       for (const auto &column : columns)
         row.push_back(column[size_t(i)]);
-      row = winograd_output_row(c_, tile_, row);
-      for (int64_t j = 0; j < width; ++j) {
-        Expr value = row[size_t(j)];
-        if (c_.node().operands.size() > 2)
-          value = kb::add(std::move(value), c_.operand(2, std::vector{o}));
-        c_.emit(c_.store_result(0, std::vector<Dim>{n_, o, ty * Dim(tile_) + Dim(i), tx * Dim(tile_) + Dim(j)},
-                                std::move(value)));
-      }
+      out.push_back(winograd_output_row(c_, tile_, row));
     }
+    return out;
+  }
+
+  void store(const Dim &output, const Dim &y, const Dim &x, Expr value) {
+    if (c_.node().operands.size() > 2)
+      value = kb::add(std::move(value), c_.operand(2, std::vector{output}));
+    c_.emit(c_.store_result(0, std::vector<Dim>{n_, output, y, x}, std::move(value)));
+  }
+
+  void output_tile(const Planes &m, const Element &at, const Dim &first_output, const Dim &ty, const Dim &tx,
+                   int64_t height, int64_t width) {
+    auto rows = output_rows(m, at, height);
+    Dim o = first_output + at.column;
+    for (int64_t r = 0; r < height; ++r)
+      for (int64_t j = 0; j < width; ++j)
+        store(o, ty * Dim(tile_) + Dim(r), tx * Dim(tile_) + Dim(j), std::move(rows[size_t(r)][size_t(j)]));
   }
 
   LowerContext &c_;
-  int64_t tile_, points_, group_, rows_;
-  int64_t in_[2], out_[2], pad_[2], tiles_[2], whole_[2];
+  int64_t tile_, points_, group_, rows_, flat_;
+  int64_t out_[2] = {}, pad_[2], tiles_[2] = {}, whole_[2] = {}; // of images of known size
   bool padded_[2];
   Dim channels_, outputs_, panels_, n_;
+  Dim image_[2], size_[2], across_; // the input, the result, tiles from left to right
 };
 
 void lower_conv(LowerContext &c) { ConvLowering(c).run(); }
 
 OpSample conv_sample(int64_t tile, Shape x, int64_t outputs, std::vector<Dim> pad, bool bias,
-                     int64_t rows) {
+                     int64_t rows, int64_t tiles = 0) {
   OpSample s{{{DType::f32, x}, {DType::f32, {Dim((tile + 2) * (tile + 2)), outputs, x[1]}}},
-             {{"tile", Dim(tile)}, {"pad", std::move(pad)}, {"rows", Dim(rows)}},
+             {{"tile", Dim(tile)}, {"pad", std::move(pad)}, {"rows", Dim(rows)}, {"tiles", Dim(tiles)}},
              -1,
              1};
   if (bias)
@@ -413,12 +530,13 @@ const OpDef op_winograd_weights{
 const OpDef op_winograd_conv{
     .name = "winograd_conv",
     .doc = "Convolution of x[N, C, H, W] with 3 x 3 weights that winograd_weights has transformed, plus bias[M], "
-           "with stride 1. H and W are known. What is not finite in x spreads over its tile. (x, u, bias?)",
+           "with stride 1. What is not finite in x spreads over its tile. (x, u, bias?)",
     .min_operands = 2,
     .max_operands = 3,
     .attrs = {{"tile", AttrKind::integer, std::nullopt, "as of the weights"},
               {"pad", AttrKind::dims, std::nullopt, "zeros before each spatial dim, then those after"},
-              {"rows", AttrKind::integer, std::nullopt, "tile rows that one worker transforms at a time"}},
+              {"rows", AttrKind::integer, std::nullopt, "tile rows that one worker transforms at a time"},
+              {"tiles", AttrKind::integer, Attr(Dim(0)), "where H or W is not known: tiles, instead of rows of them"}},
     .infer = infer_conv,
     .ref = ref_conv,
     .lower = lower_conv,
@@ -427,7 +545,9 @@ const OpDef op_winograd_conv{
                 conv_sample(4, {2, 5, 9, 6}, 17, {1, 0, 0, 2}, false, 1),
                 conv_sample(4, {1, 16, 12, 13}, 32, {1, 1, 1, 1}, true, 2),
                 conv_sample(4, {1, 17, 11, 8}, 48, {0, 0, 0, 0}, true, 100),
-                conv_sample(2, {1, 32, 6, 6}, 64, {1, 1, 1, 1}, false, 2)},
+                conv_sample(2, {1, 32, 6, 6}, 64, {1, 1, 1, 1}, false, 2),
+                conv_sample(4, {2, 17, 9, 13}, 20, {1, 1, 1, 1}, true, 1, 4),
+                conv_sample(2, {1, 16, 8, 6}, 32, {0, 0, 0, 0}, false, 1, 5)},
     .tolerance = 1e-3,
 };
 

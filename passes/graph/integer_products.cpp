@@ -295,7 +295,7 @@ void IntegerProducts::rewrite_product(Sweep &s, NodeId id) {
     bool depthwise = groups == inputs && outputs == inputs;
     if ((!deep && !depthwise) || outputs < kFewChannels)
       return;
-    if (winograd_gain(function_, node, flags_) > flags_.byte_dots)
+    if (winograd_gain(module_, function_, node, flags_) > flags_.byte_dots)
       return;
   } else if (shape[size_t(1 - output_axis)].as_const() % 4 != 0 || outputs < kFewChannels) {
     return;

@@ -263,8 +263,12 @@ void winograd_wants(const Function &function, const Node &outer, const Inside &r
   out.operands[size_t(root.outer[0])] = Want::blocked;
   out.padded = root.outer[0];
   for (size_t d = 0; d < 2; ++d) {
-    int64_t reach = (y[d + 2].as_const() + tile - 1) / tile * tile + 2;
     out.padding.lo.push_back(pad[d]);
+    if (node.attrs.get_int("tiles") > 0) { // wherever the last tile begins
+      out.padding.hi.push_back(pad[d + 2] + tile - 1);
+      continue;
+    }
+    int64_t reach = (y[d + 2].as_const() + tile - 1) / tile * tile + 2;
     out.padding.hi.push_back(std::max<int64_t>(0, reach - pad[d] - x[d + 2].as_const()));
   }
 }

@@ -10,6 +10,7 @@
 #include "passes/graph/winograd.h"
 
 #include "passes/graph/rewrite.h"
+#include "passes/graph/typical.h"
 
 #include "ir/ops/op.h"
 
@@ -26,9 +27,11 @@ constexpr double kLeastGain = 0.1;
 // Bytes a cycle from memory, a part of which arithmetic hides, and to and from the shared cache.
 constexpr double kMemoryBytes = 5, kSharedBytes = 8;
 constexpr int64_t kPanel = 16;
+constexpr int64_t kTileRows = 24; // rows that register tiles of 4, 6, 8 and 12 cut evenly
 
 struct Shapes {
-  int64_t batch, in, out, height, width; // channels in and out, size of the result
+  int64_t batch, in, out, height, width; // channels in and out, size of the result, or what it usually is
+  bool known;                            // height and width
   double cells() const { return double(in) * double(out); }
 };
 
@@ -98,6 +101,13 @@ public:
     return best;
   }
 
+  // The same where the size of images is not known: equal numbers of rows for the register tiles.
+  int64_t tiles_of_block(const Shapes &s, int64_t tile) const {
+    int64_t points = (tile + 2) * (tile + 2), channels = s.in + std::min<int64_t>(s.out, 4 * kPanel) + 2 * kPanel;
+    int64_t most = cache_ * 3 / 4 / (4 * points * channels);
+    return std::clamp<int64_t>(most / kTileRows * kTileRows, kTileRows, 4 * kTileRows);
+  }
+
 private:
   double multiply(double fmas) const { return fmas / (2 * lanes_) * 1.1; }
   double memory(double bytes) const {
@@ -108,7 +118,7 @@ private:
   int64_t cache_;
 };
 
-std::optional<Shapes> suitable(const Function &function, const Node &node) {
+std::optional<Shapes> suitable(const Function &function, const Node &node, const TypicalSizes &sizes) {
   if (node.op != Op::conv)
     return std::nullopt;
   const TensorType &x = function.type(node.operands[0]), &w = function.type(node.operands[1]),
@@ -119,15 +129,14 @@ std::optional<Shapes> suitable(const Function &function, const Node &node) {
   for (const char *name : {"stride", "dilation"})
     for (const Dim &d : node.attrs.get_dims(name))
       plain = plain && d.is_const(1);
-  for (size_t d = 1; d < 4; ++d)
-    plain = plain && x.shape[d].is_const() && y.shape[d].is_const();
+  plain = plain && x.shape[1].is_const() && y.shape[1].is_const();
   if (!plain)
     return std::nullopt;
   for (int64_t p : node.attrs.get_ints("pad"))
     if (p < 0 || p > 2)
       return std::nullopt;
-  Shapes s{y.shape[0].try_const().value_or(1), x.shape[1].as_const(), y.shape[1].as_const(),
-           y.shape[2].as_const(), y.shape[3].as_const()};
+  Shapes s{sizes.of(y.shape[0]), x.shape[1].as_const(),   y.shape[1].as_const(),
+           sizes.of(y.shape[2]), sizes.of(y.shape[3]), is_static(std::span(y.shape).subspan(2))};
   // Fewer channels than a vector has lanes leave most of the transforms' work undone.
   if (s.in < kPanel || s.out < kPanel || s.batch < 1 || s.height < 2 || s.width < 2)
     return std::nullopt;
@@ -219,14 +228,15 @@ void rewrite(Sweep &s, NodeId id, const Form &form, const Shapes &shapes, const 
   ValueId y = s.builder()(Op::winograd_conv, std::move(operands),
                           {{"tile", Dim(form.tile)},
                            {"pad", node.attrs.get_dims("pad")},
-                           {"rows", Dim(costs.rows_of_block(shapes, form.tile))}});
+                           {"rows", Dim(shapes.known ? costs.rows_of_block(shapes, form.tile) : 1)},
+                           {"tiles", Dim(shapes.known ? 0 : costs.tiles_of_block(shapes, form.tile))}});
   s.replace_results(id, std::vector{y});
 }
 
 } // namespace
 
-double winograd_gain(const Function &function, const Node &conv, const PassFlags &flags) {
-  auto shapes = suitable(function, conv);
+double winograd_gain(const Module &module, const Function &function, const Node &conv, const PassFlags &flags) {
+  auto shapes = suitable(function, conv, TypicalSizes(module));
   if (!shapes || flags.winograd == Winograd::off || !flags.blocked_layouts)
     return 1;
   Costs costs(flags);
@@ -241,13 +251,14 @@ Changed winograd(Module &module, PassContext &context) {
   if (context.flags.winograd == Winograd::off || !context.flags.blocked_layouts)
     return Changed::no;
   Costs costs(context.flags);
+  TypicalSizes sizes(module);
   std::vector<Candidate> candidates;
   std::vector<std::pair<size_t, NodeId>> places;
   for (size_t f = 0; f < module.functions.size(); ++f) {
     const Function &function = module.functions[f];
     auto uses = function.use_counts();
     for_each_node(function, [&](NodeId id) {
-      if (auto shapes = suitable(function, function.node(id))) {
+      if (auto shapes = suitable(function, function.node(id), sizes)) {
         candidates.push_back(
             consider(module, function, id, *shapes, uses, costs, context.flags.winograd));
         places.emplace_back(f, id);
@@ -263,7 +274,7 @@ Changed winograd(Module &module, PassContext &context) {
   for (size_t f = 0; f < module.functions.size(); ++f) {
     Changed here = Sweep(module, module.functions[f]).run([&](Sweep &s, NodeId id) {
       if (auto it = forms.find({f, id}); it != forms.end())
-        rewrite(s, id, it->second, *suitable(s.function(), s.node(id)), costs);
+        rewrite(s, id, it->second, *suitable(s.function(), s.node(id), sizes), costs);
     });
     if (here == Changed::yes)
       module.functions[f].compact();

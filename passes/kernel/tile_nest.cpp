@@ -195,7 +195,9 @@ bool suits_as_panel(const TileNest &nest, size_t at, const BodyFacts &facts) {
     if (i != nest.vector &&
         (nest.loops[i].begin.depends_on(loop.name) || nest.loops[i].end.depends_on(loop.name)))
       return false;
-  // All panels but the last are whole: no other loop may shorten the vector loop.
+  // All panels but the last are whole: no other loop may shorten the vector loop, in the nest or around it.
+  if (!vector.end.is_const() && !vector.end.depends_on(loop.name))
+    return false;
   for (size_t i = 0; i < nest.loops.size(); ++i)
     if (i != at && i != nest.vector && vector.end.depends_on(nest.loops[i].name))
       return false;

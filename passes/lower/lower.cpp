@@ -17,6 +17,8 @@ bool lower_module(const Module &module, Program &program, Diagnostics &diagnosti
       return false;
     program.entries.push_back(std::move(plan));
   }
+  if (!merge_forms(program.entries, diagnostics))
+    return false;
   if (program.entries.empty() && !diagnostics.has_errors())
     diagnostics.error({}, "the model exports no function")
         .notes.push_back("write `export func name(...)` for each function that the package should have");

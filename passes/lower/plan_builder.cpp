@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 
 namespace kiln {
 namespace {
@@ -42,6 +43,37 @@ std::string step_name(const Function &function, const Node &node) {
   if (!node.location.node.empty())
     name += fmt::format(" {}", node.location.node.text());
   return name;
+}
+
+// Of some bytes: weights are large, and most differ early.
+size_t sample_hash(const Tensor &tensor) {
+  auto bytes = tensor.bytes();
+  size_t hash = std::hash<std::string>()(tensor.type().text()), step = std::max<size_t>(1, bytes.size() / 64);
+  for (size_t i = 0; i < bytes.size(); i += step)
+    hash = hash * 1000003 + size_t(bytes[i]);
+  return hash;
+}
+
+bool is_same(const Tensor &a, const Tensor &b) {
+  return a.type() == b.type() && (a.bytes().data() == b.bytes().data() ||
+                                  std::memcmp(a.bytes().data(), b.bytes().data(), a.bytes().size()) == 0);
+}
+
+bool uses_symbol(const Function &function, Symbol symbol) {
+  auto in = [&](const std::vector<Dim> &dims) {
+    return std::any_of(dims.begin(), dims.end(), [&](const Dim &d) { return d.depends_on(symbol); });
+  };
+  for (const Value &value : function.values)
+    if (in(value.type.shape))
+      return true;
+  for (const Node &node : function.nodes)
+    for (const auto &[name, attr] : node.attrs.all()) {
+      const auto *dims = std::get_if<std::vector<Dim>>(&attr);
+      const auto *dim = std::get_if<Dim>(&attr);
+      if (!node.removed && ((dims && in(*dims)) || (dim && dim->depends_on(symbol))))
+        return true;
+    }
+  return false;
 }
 
 } // namespace
@@ -83,9 +115,16 @@ int ProgramBuilder::add_kernel(Kernel kernel) {
 }
 
 int ProgramBuilder::add_weight(ConstantId constant, const Layout &layout, int64_t bytes) {
-  for (size_t i = 0; i < program_.weights.size(); ++i)
-    if (program_.weights[i].constant == constant && program_.weights[i].layout == layout)
-      return int(i);
+  // Forms of an entry fold the same constants, each for itself.
+  const Tensor &tensor = module_.constants[size_t(constant)].tensor;
+  size_t hash = sample_hash(tensor);
+  for (auto [it, end] = weight_index_.equal_range(hash); it != end; ++it) {
+    const Weight &other = program_.weights[size_t(it->second)];
+    const Tensor &same = module_.constants[size_t(other.constant)].tensor;
+    if (other.layout == layout && (other.constant == constant || is_same(same, tensor)))
+      return it->second;
+  }
+  weight_index_.emplace(hash, int(program_.weights.size()));
   program_.weights.push_back({constant, layout, program_.weights_size, bytes});
   // The slack lets kernels read whole vectors past the end.
   program_.weights_size += align_up(bytes) + KILN_ALIGNMENT;
@@ -146,6 +185,9 @@ bool PlanBuilder::find_dims() {
           add(s);
       });
     });
+  for (const auto &[name, variable] : program_.module().dim_variables)
+    if (uses_symbol(function_, Symbol(name)))
+      add(Symbol(name));
   auto known = [&](const Dim &d) {
     auto symbols = d.symbols();
     return std::all_of(symbols.begin(), symbols.end(), [&](Symbol s) { return is_dim(s) || largest_.contains(s); });
@@ -331,6 +373,7 @@ void PlanBuilder::copy(int from, int to, std::vector<PlanStep> &steps, const Loc
 }
 
 bool PlanBuilder::walk(const Block &block, std::vector<PlanStep> &steps) {
+  write_in_place(block);
   join_parts(block);
   size_t outside = bound_.size();
   for (NodeId id : block.nodes)
@@ -349,15 +392,8 @@ bool PlanBuilder::walk_node(NodeId id, std::vector<PlanStep> &steps) {
     read_variable(id, steps);
     return true;
   case Op::assign: {
-    int variable = node.attrs.get_variable("variable").index;
-    PlanBuffer buffer;
-    buffer.kind = PlanBuffer::Kind::variable;
-    buffer.variable = variable;
-    const Variable &v = program_.module().variables[size_t(variable)];
-    buffer.name = v.name;
-    buffer.type = v.type;
-    buffer.size = buffer_size(v.type, {});
-    copy(buffer_of(node.operands[0]), new_buffer(std::move(buffer)), steps, node.location);
+    auto rows = rows_of_.find(id);
+    deliver(node.operands[0], rows != rows_of_.end() ? rows->second : variable_rows(node), steps, node.location);
     return true;
   }
   case Op::bind_size:
@@ -385,6 +421,8 @@ bool PlanBuilder::walk_node(NodeId id, std::vector<PlanStep> &steps) {
     buffers_[node.results[0]] = as_made ? buffer : view(buffer, 0, result.type, result.name);
     return true;
   }
+  if (try_view(node))
+    return true;
   if (!node.results.empty() && joined_.contains(node.results[0])) {
     touch(buffer_of(node.results[0]));
     return true;
@@ -406,20 +444,14 @@ void PlanBuilder::read_variable(NodeId id, std::vector<PlanStep> &steps) {
   int source = new_buffer(std::move(buffer));
   buffers_[node.results[0]] = source;
   // A value read before an assignment and used after it needs a copy of its own.
-  int read = node_order_[size_t(id)], assigned = INT32_MAX, last_use = 0;
+  int read = node_order_[size_t(id)], assigned = INT32_MAX;
   for (size_t n = 0; n < function_.nodes.size(); ++n) {
     const Node &other = function_.nodes[n];
-    if (other.removed)
-      continue;
-    if (other.op == Op::assign && other.attrs.get_variable("variable") == variable && node_order_[n] > read)
+    if (!other.removed && other.op == Op::assign && other.attrs.get_variable("variable") == variable &&
+        node_order_[n] > read)
       assigned = std::min(assigned, node_order_[n]);
-    if (std::find(other.operands.begin(), other.operands.end(), node.results[0]) != other.operands.end())
-      last_use = std::max(last_use, node_order_[n]);
   }
-  const auto &results = function_.body.results;
-  if (std::find(results.begin(), results.end(), node.results[0]) != results.end())
-    last_use = INT32_MAX;
-  if (assigned < last_use) {
+  if (assigned < last_use(node.results[0])) {
     int own = arena_buffer(node.results[0]);
     copy(source, own, steps, node.location);
     buffers_[node.results[0]] = own;

@@ -24,6 +24,7 @@ private:
   const Module &module_;
   Program &program_;
   std::unordered_multimap<size_t, int> kernel_index_;
+  std::unordered_multimap<size_t, int> weight_index_; // by a part of the bytes
 };
 
 class PlanBuilder {
@@ -49,6 +50,10 @@ private:
   bool walk_while(const Node &node, std::vector<PlanStep> &steps);
   bool walk_scan(const Node &node, std::vector<PlanStep> &steps);
   void read_variable(NodeId id, std::vector<PlanStep> &steps);
+  int last_use(ValueId value) const;
+  int variable_rows(const Node &assign);
+  void write_in_place(const Block &block);
+  bool try_view(const Node &node);
   void launch(NodeId id, std::vector<PlanStep> &steps);
   void copy(int from, int to, std::vector<PlanStep> &steps, const Location &location);
 
@@ -81,12 +86,19 @@ private:
   std::vector<Symbol> bound_;               // of those, the ones that the steps so far have bound
   std::vector<int> node_order_;
   int next_order_ = 0;
+  std::unordered_map<NodeId, int> rows_of_;                     // buffers that assignments write
   int clock_ = 0; // counts launches and copies, for lifetimes
   int next_loop_ = 0;
 };
 
+// Makes entries that are forms of others (passes/graph/specialise.h) parts of those.
+bool merge_forms(std::vector<Plan> &plans, Diagnostics &diagnostics);
+
 // Places the arena buffers of a plan that are no views (parent -1): offsets and arena_size.
 void plan_memory(Plan &plan, const std::vector<int> &parents);
+
+// Where a slice begins in its operand, in elements, if it is one piece of it.
+std::optional<Dim> piece_begin(const Function &function, const Node &slice);
 
 // Elements of a value that are the same memory as those of its operand: a reshape, row-major to row-major.
 bool is_alias(const Function &function, const Node &node);

@@ -163,6 +163,10 @@ public:
   bool try_load(const std::string &path, KilnError &error) {
     return api().load(module_.get(), data(), path.c_str(), &error) == KILN_OK;
   }
+  // Back to the values that the package begins with: an empty cache, untrained parameters.
+  bool try_reset(KilnError &error) {
+    return api().variables_init(module_.get(), data(), &error) == KILN_OK;
+  }
   template <typename T>
   bool try_read(const std::string &name, std::vector<T> &values, KilnError &error) const {
     std::optional<uint32_t> index = find<T>(name, error);
@@ -187,6 +191,10 @@ public:
   void load(const std::string &path) {
     KilnError error{};
     detail::require(try_load(path, error), error);
+  }
+  void reset() {
+    KilnError error{};
+    detail::require(try_reset(error), error);
   }
   template <typename T>
   std::vector<T> read(const std::string &name) const {

@@ -1,0 +1,118 @@
+// What needs no copy: assignments whose value is computed right where the variable lies, and slices
+// that are one piece of what they are taken from.
+//
+//   rows = fusion(..); assign(@cache, rows, at=held); all = read_variable(@cache)
+//   seen = slice(all, axes=[0], starts=[0], ends=[held + n])
+//     ->  the fusion writes the cache; `seen` is a view of it
+#include "passes/lower/plan_builder.h"
+
+#include "ir/ops/op.h"
+
+#include <algorithm>
+
+namespace kiln {
+namespace {
+
+int64_t known_axis(const Dim &axis, int rank) {
+  int64_t a = axis.as_const();
+  return a < 0 ? a + rank : a;
+}
+
+} // namespace
+
+// Only the outermost dim with more than one element may be cut, and no element left out between.
+std::optional<Dim> piece_begin(const Function &function, const Node &slice) {
+  const Value &from = function.value(slice.operands[0]), &to = function.value(slice.results[0]);
+  if (slice.op != Op::slice || !from.layout.is_row_major() || !to.layout.is_row_major())
+    return std::nullopt;
+  const Shape &shape = from.type.shape;
+  const auto &axes = slice.attrs.get_dims("axes"), &starts = slice.attrs.get_dims("starts"),
+             &steps = slice.attrs.get_dims("steps");
+  size_t outermost = 0;
+  while (outermost < shape.size() && shape[outermost].is_const(1))
+    ++outermost;
+  Dim begin = 0;
+  for (size_t i = 0; i < axes.size(); ++i) {
+    size_t axis = size_t(known_axis(axes[i], int(shape.size())));
+    bool whole = to.type.shape[axis] == shape[axis];
+    if (!steps[i].is_const(1) || (!whole && axis != outermost))
+      return std::nullopt;
+    if (whole)
+      continue;
+    begin = starts[i] * element_count(std::span(shape).subspan(axis + 1));
+  }
+  return begin;
+}
+
+// The last node that reads a value or memory that is the same, in program order.
+int PlanBuilder::last_use(ValueId value) const {
+  const auto &results = function_.body.results;
+  if (std::find(results.begin(), results.end(), value) != results.end())
+    return INT32_MAX;
+  int last = 0;
+  for (size_t n = 0; n < function_.nodes.size(); ++n) {
+    const Node &node = function_.nodes[n];
+    if (node.removed || std::find(node.operands.begin(), node.operands.end(), value) == node.operands.end())
+      continue;
+    last = std::max(last, node_order_[n]);
+    if (is_alias(function_, node) || (node.op == Op::slice && piece_begin(function_, node)))
+      last = std::max(last, last_use(node.results[0]));
+  }
+  return last;
+}
+
+// The part of a variable that an assignment writes.
+int PlanBuilder::variable_rows(const Node &assign) {
+  const TensorType &type = function_.type(assign.operands[0]);
+  const Dim &at = assign.attrs.get_dim("at");
+  int variable = assign.attrs.get_variable("variable").index;
+  PlanBuffer buffer;
+  buffer.kind = PlanBuffer::Kind::variable;
+  buffer.variable = variable;
+  buffer.name = program_.module().variables[size_t(variable)].name;
+  buffer.type = type;
+  Dim width = dtype_bytes(type.dtype);
+  buffer.size = element_count(type.shape) * width;
+  if (!at.is_const(-1))
+    buffer.offset = at * element_count(std::span(type.shape).subspan(1)) * width;
+  return new_buffer(std::move(buffer));
+}
+
+// A variable may be written before its assignment where nobody reads it until then.
+void PlanBuilder::write_in_place(const Block &block) {
+  for (NodeId id : block.nodes) {
+    const Node &node = function_.node(id);
+    if (node.op != Op::assign)
+      continue;
+    bool alone = true;
+    for (size_t n = 0; n < function_.nodes.size(); ++n) {
+      const Node &other = function_.nodes[n];
+      const Attr *variable = other.removed ? nullptr : other.attrs.find("variable");
+      if (!variable || NodeId(n) == id || *variable != *node.attrs.find("variable"))
+        continue;
+      alone = alone && other.op == Op::read_variable && node_order_[n] > node_order_[size_t(id)];
+    }
+    if (!alone)
+      continue;
+    int buffer = variable_rows(node);
+    if (try_redirect(node.operands[0], buffer, block))
+      rows_of_[id] = buffer;
+  }
+}
+
+bool PlanBuilder::try_view(const Node &node) {
+  if (node.op != Op::slice || destination_.contains(node.results[0]) || part_of_.contains(node.results[0]))
+    return false;
+  auto begin = piece_begin(function_, node);
+  if (!begin)
+    return false;
+  int from = buffer_of(node.operands[0]);
+  if (!plan_->buffers[size_t(from)].layout.is_row_major())
+    return false;
+  const Value &result = function_.value(node.results[0]);
+  buffers_[node.results[0]] =
+      view(from, *begin * Dim(dtype_bytes(result.type.dtype)), result.type, result.name);
+  return true;
+}
+
+} // namespace kiln
