@@ -66,11 +66,8 @@ struct KilnContext {
   uint64_t arena_size;         // what there is
   bool is_planned;             // dims and plan_out hold for what is bound
   bool is_checked;             // and so do the sizes of what is bound
-<<<<<<< HEAD
   bool has_run;                // with these dims, to its end: sizes hold
   int64_t needed;              // of the capacity that was too small in the last run; -1: none was
   int64_t needed_dim;          // which one
-=======
   bool has_held_dims;          // some dims are values of variables: looked up before each run
->>>>>>> 3497bc614431b0046f875a60a57093cfe5fb6c29
 };
