@@ -1,7 +1,7 @@
 #include "tools/case_values.h"
 
 #include "frontend/files/mapped_file.h"
-#include "frontend/onnx/tensors.h"
+#include "frontend/onnx/text.h"
 
 #include <fmt/format.h>
 
@@ -31,7 +31,8 @@ Result<CaseValue> read_value(const fs::path &path, const onnx::ValueInfoView *de
   out.name = stored.name;
   out.present = stored.present;
   for (const onnx::TensorView &view : stored.tensors) {
-    KILN_TRY(tensor, onnx::make_tensor(view, files));
+    out.is_text = view.data_type == onnx::kStringType;
+    KILN_TRY(tensor, out.is_text ? onnx::make_text(view) : onnx::make_tensor(view, files));
     Tensor copy(tensor.dtype(), tensor.dims()); // the mapping goes away
     std::copy(tensor.bytes().begin(), tensor.bytes().end(), copy.mutable_bytes());
     out.tensors.push_back(std::move(copy));
@@ -79,14 +80,14 @@ void specialise(const std::vector<CaseValue> &inputs, OnnxOptions &options) {
   for (const CaseValue &input : inputs) {
     if (!input.is_sequence && !input.is_optional) {
       if (!input.has_shape && input.tensors.size() == 1)
-        options.shapes[input.name] = input.tensors[0].dims();
+        options.shapes[input.name] = input.shape(0);
       continue;
     }
     OnnxList list;
     list.absent = !input.present;
     list.is_list = input.is_sequence;
-    for (const Tensor &tensor : input.tensors)
-      list.items.emplace_back(tensor.dims());
+    for (size_t i = 0; i < input.tensors.size(); ++i)
+      list.items.emplace_back(input.shape(i));
     options.lists[input.name] = std::move(list);
   }
 }

@@ -16,9 +16,15 @@ struct CaseValue {
   std::string name; // of the model's input or output
   bool is_sequence = false, is_optional = false;
   bool has_shape = true; // the model says how many dims the tensors have
+  bool is_text = false; // strings, as u8 (tools/text_tensor.h)
   bool present = true;
   std::vector<Tensor> tensors;
 
+  // The shape of a tensor as the model sees it.
+  std::vector<int64_t> shape(size_t i) const {
+    const std::vector<int64_t> &dims = tensors[i].dims();
+    return {dims.begin(), dims.end() - (is_text ? 1 : 0)};
+  }
   // "x", or "x.0", "x.1", ...
   std::string part_name(size_t i) const { return is_sequence ? name + "." + std::to_string(i) : name; }
 };

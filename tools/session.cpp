@@ -1,8 +1,10 @@
 #include "tools/session.h"
 
+#include "ir/argument_notes.h"
 #include "ir/narrow.h"
 #include "runtime/context.h"
 #include "tools/cli.h"
+#include "tools/text_tensor.h"
 
 #include <fmt/format.h>
 
@@ -31,12 +33,12 @@ struct FreeDeleter {
   void operator()(void *p) const { std::free(p); }
 };
 
-std::string value_text(const KilnValueInfo &info) {
+std::string value_text(const KilnValueInfo &info, bool text = false) {
   std::string dims;
-  for (uint32_t i = 0; i < info.rank; ++i)
+  for (uint32_t i = 0; i + text < info.rank; ++i)
     dims += (i ? ", " : "") + std::string(info.dims[i].text);
   auto dtype = dtype_from_code(int(info.dtype));
-  return fmt::format("{}[{}]", dtype ? dtype_name(*dtype) : "?", dims);
+  return fmt::format("{}[{}]", text ? "text" : dtype ? dtype_name(*dtype) : "?", dims);
 }
 
 // One loop whose parts are timed.
@@ -156,9 +158,44 @@ std::string Session::input_text(const std::string &name) const {
   for (uint32_t i = 0; i < state_->info.input_count; ++i) {
     api().input_info(state_->module, state_->entry, i, &info);
     if (name == info.name)
-      return value_text(info);
+      return value_text(info, is_text(false, name));
   }
   return "";
+}
+
+bool Session::is_text(bool is_output, const std::string &name) const {
+  const char *key = nullptr, *value = nullptr;
+  for (uint32_t i = 0; api().metadata(state_->module, i, &key, &value) == KILN_OK; ++i)
+    if (note_key(is_output, name) == key)
+      return std::string_view(value) == kTextNote;
+  return false;
+}
+
+Status Session::widen_texts(std::vector<std::pair<std::string, Tensor>> &inputs) const {
+  const State &s = *state_;
+  int64_t width = 1;
+  std::vector<std::pair<std::string, Tensor> *> texts;
+  for (auto &input : inputs)
+    if (is_text(false, input.first) && input.second.dtype() == DType::u8 && input.second.rank() > 0) {
+      texts.push_back(&input);
+      width = std::max(width, input.second.dims().back());
+    }
+  KilnValueInfo info{};
+  for (uint32_t i = 0; i < s.info.input_count; ++i) {
+    api().input_info(s.module, s.entry, i, &info);
+    if (is_text(false, info.name) && info.rank > 0 && info.dims[info.rank - 1].symbol < 0)
+      width = info.dims[info.rank - 1].value;
+  }
+  for (auto *input : texts) {
+    if (input->second.dims().back() == width)
+      continue;
+    auto wide = with_text_width(input->second, width);
+    if (!wide)
+      return Error{fmt::format("the input '{}' has a string of more than {} bytes, for which the model is compiled",
+                               input->first, width)};
+    input->second = std::move(*wide);
+  }
+  return Unit{};
 }
 
 const char *Session::target() const {
@@ -236,6 +273,7 @@ Status Session::bind(std::vector<std::pair<std::string, Tensor>> inputs) {
         list += fmt::format("{}{}: {}", list.empty() ? "" : ", ", n, input_text(n));
       return Error{fmt::format("the model has no input '{}'; it has {}", name, list)};
     }
+  KILN_RETURN_IF_ERROR(widen_texts(inputs));
   s.inputs = std::move(inputs);
   KILN_RETURN_IF_ERROR(take_codes(s.inputs));
   std::vector<const Tensor *> by_index;

@@ -42,7 +42,12 @@ public:
 
   std::vector<std::string> input_names() const;
   std::vector<std::string> output_names() const;
-  // "f32[N, 3, 224, 224]"
+  // Whether it is noted as strings (ir/argument_notes.h).
+  bool is_text(bool is_output, const std::string &name) const;
+  // Strings get zeros behind them, so that all inputs are as wide as the model's one width for strings says. bind()
+  // does it too.
+  Status widen_texts(std::vector<std::pair<std::string, Tensor>> &inputs) const;
+  // "f32[N, 3, 224, 224]", "text[N]"
   std::string input_text(const std::string &name) const;
   const char *target() const;
 

@@ -1,6 +1,8 @@
 // Tensors on the command line: "x=@x.npy", "x=2x2xf32=1,2,3,4", and random ones.
 #include "tools/cli.h"
 
+#include "tools/text_tensor.h"
+
 #include "frontend/data/npy.h"
 #include "frontend/data/npz.h"
 
@@ -33,9 +35,35 @@ std::optional<std::vector<int64_t>> parse_shape(std::string_view text) {
   return out;
 }
 
+// "a,b" with \, for a comma and \\ for a backslash; one string fills all.
+Result<std::pair<std::string, Tensor>> parse_strings(const std::string &name, std::vector<int64_t> dims,
+                                                     std::string_view list) {
+  auto count = checked_bytes(DType::u8, dims);
+  if (!count)
+    return Error{fmt::format("--input {}: the shape is too large", name)};
+  std::vector<std::string> strings(1);
+  for (size_t i = 0; i < list.size(); ++i) {
+    if (list[i] == ',')
+      strings.emplace_back();
+    else if (list[i] == '\\' && i + 1 < list.size() && (list[i + 1] == ',' || list[i + 1] == '\\'))
+      strings.back() += list[++i];
+    else
+      strings.back() += list[i];
+  }
+  if (int64_t(strings.size()) != *count && strings.size() != 1)
+    return Error{fmt::format("--input {}: {} strings for {} elements", name, strings.size(), *count)};
+  if (*count > (int64_t(1) << 28))
+    return Error{fmt::format("--input {}: {} strings are too many to write out", name, *count)};
+  strings.resize(size_t(*count), strings[0]);
+  auto tensor = text_tensor(strings, std::move(dims));
+  if (!tensor)
+    return Error{fmt::format("--input {}: {}", name, tensor.error().message)};
+  return std::pair(name, std::move(*tensor));
+}
+
 Result<std::pair<std::string, Tensor>> parse_input(const std::string &text) {
   size_t equals = text.find('=');
-  Error error{fmt::format("--input {}: write NAME=@FILE.npy or NAME=2x2xf32=1,2,3,4", text)};
+  Error error{fmt::format("--input {}: write NAME=@FILE.npy, NAME=2x2xf32=1,2,3,4 or NAME=2xstr=abc,def", text)};
   if (equals == std::string::npos || equals == 0)
     return error;
   std::string name = text.substr(0, equals), value = text.substr(equals + 1);
@@ -61,7 +89,10 @@ Result<std::pair<std::string, Tensor>> parse_input(const std::string &text) {
   std::string_view type = std::string_view(value).substr(0, second);
   size_t x = type.rfind('x');
   auto dtype = dtype_from_name(x == std::string_view::npos ? type : type.substr(x + 1));
+  bool strings = (x == std::string_view::npos ? type : type.substr(x + 1)) == "str";
   auto dims = x == std::string_view::npos ? std::optional(std::vector<int64_t>()) : parse_shape(type.substr(0, x));
+  if (strings && dims)
+    return parse_strings(name, *dims, std::string_view(value).substr(second + 1));
   auto bytes = dtype && dims ? checked_bytes(*dtype, *dims) : std::nullopt;
   if (!bytes)
     return error;

@@ -188,6 +188,8 @@ int check_model(const CheckVerb &verb) {
   if (!made.empty() && !verb.model.json)
     std::cerr << "kiln: note: random values for " << made << "\n";
 
+  if (auto status = opened.session->widen_texts(*inputs); !status)
+    return fail(status.error());
   LayerCheck layers;
   layers.session = &*opened.session;
   layers.plan = &opened.compiled.program.entries[opened.session->entry()];

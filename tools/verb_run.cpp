@@ -1,6 +1,7 @@
 // kiln run: a package, or a model file compiled in memory first, on given inputs.
 #include "tools/cli.h"
 #include "tools/session.h"
+#include "tools/text_tensor.h"
 
 #include "frontend/data/npy.h"
 
@@ -47,10 +48,10 @@ Status print_top(const std::string &name, const Tensor &tensor, const RunOptions
   return Unit{};
 }
 
-Status write_output(const std::string &file, const Tensor &tensor) {
+Status write_output(const std::string &file, const Tensor &tensor, bool text) {
   if (file != "-")
-    return write_npy(file, tensor);
-  std::vector<std::byte> bytes = npy_bytes(tensor);
+    return write_npy(file, tensor, text);
+  std::vector<std::byte> bytes = npy_bytes(tensor, text);
   std::cout.write(reinterpret_cast<const char *>(bytes.data()), std::streamsize(bytes.size())).flush();
   return Unit{};
 }
@@ -85,18 +86,20 @@ int run(const RunOptions &options) {
   std::string json;
   for (size_t i = 0; i < names.size(); ++i) {
     const Tensor &tensor = session->outputs()[i];
+    bool text = session->is_text(true, names[i]);
     for (const auto &[name, file] : sinks)
       if (name == names[i])
-        if (auto status = write_output(file, tensor); !status)
+        if (auto status = write_output(file, tensor, text); !status)
           return report(status.error(), options.model.json);
     if (options.model.json)
       json += fmt::format("{}{}: {{\"dtype\": \"{}\", \"shape\": [{}]}}", json.empty() ? "" : ", ",
-                          json_quote(names[i]), dtype_name(tensor.dtype()), fmt::join(tensor.dims(), ", "));
-    else if (options.top > 0) {
+                          json_quote(names[i]), text ? "text" : dtype_name(tensor.dtype()),
+                          fmt::join(tensor.dims().begin(), tensor.dims().end() - (text ? 1 : 0), ", "));
+    else if (options.top > 0 && !text) {
       if (auto status = print_top(names[i], tensor, options); !status)
         return report(status.error(), false);
     } else if (sinks.empty())
-      std::cout << names[i] << ": " << tensor_text(tensor) << "\n";
+      std::cout << names[i] << ": " << (text ? text_tensor_text(tensor) : tensor_text(tensor)) << "\n";
   }
   if (options.model.json)
     std::cout << "{" << json << "}\n";

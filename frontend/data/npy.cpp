@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstring>
 #include <optional>
 #include <utility>
@@ -53,6 +54,10 @@ public:
       return wrong("the end");
     if (!descr || !order || !shape)
       return Error{"the header lacks 'descr', 'fortran_order' or 'shape'"};
+    if (out.is_text && out.fortran_order && out.dims.size() > 1)
+      return Error{"strings in Fortran order are not supported"};
+    if (out.is_text)
+      out.dims.push_back(text_width_);
     return Unit{};
   }
 
@@ -103,6 +108,15 @@ private:
         out.big_endian = order == '>';
         return Unit{};
       }
+    if (auto [end, error] = std::from_chars(text->data() + 1, text->data() + text->size(), text_width_);
+        (text->starts_with('S') || text->starts_with('U')) && error == std::errc() && text_width_ >= 0 &&
+        end == text->data() + text->size()) {
+      out.is_text = true;
+      out.unicode = text->front() == 'U';
+      out.dtype = out.unicode ? DType::u32 : DType::u8;
+      out.big_endian = order == '>';
+      return Unit{};
+    }
     return Error{fmt::format("elements of type '{}' are not supported", *text)};
   }
   Status parse_order(NpyHeader &out) {
@@ -135,6 +149,7 @@ private:
 
   std::string_view text_;
   size_t at_ = 0;
+  int64_t text_width_ = 0;
 };
 
 void swap_bytes(std::byte *data, size_t count, size_t size) {
@@ -158,6 +173,35 @@ Tensor transposed(const Tensor &from) {
         break;
       offset -= stride[d] * index[d];
       index[d] = 0;
+    }
+  }
+  return out;
+}
+
+// Characters as UTF-8, four bytes of room for each; what is no character becomes U+FFFD.
+Tensor utf8(const Tensor &characters) {
+  std::vector<int64_t> dims = characters.dims();
+  int64_t width = dims.back();
+  dims.back() *= 4;
+  Tensor out(DType::u8, std::move(dims));
+  for (int64_t row = 0; width > 0 && row < characters.count() / width; ++row) {
+    std::byte *at = out.mutable_bytes() + row * width * 4;
+    auto put = [&](uint32_t byte) { *at++ = std::byte(byte); };
+    int64_t used = width;
+    while (used > 0 && characters.at_i64(row * width + used - 1) == 0)
+      --used;
+    for (int64_t i = 0; i < used; ++i) {
+      auto c = uint32_t(characters.at_i64(row * width + i));
+      if (c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
+        c = 0xfffd;
+      if (c >= 0x80) {
+        int more = c >= 0x10000 ? 3 : c >= 0x800 ? 2 : 1;
+        put((0xf00u >> (more + 1) & 0xff) | c >> 6 * more);
+        for (; more-- > 0;)
+          put(0x80 | (c >> 6 * more & 0x3f));
+      } else {
+        put(c);
+      }
     }
   }
   return out;
@@ -204,7 +248,9 @@ Result<Tensor> parse_npy(std::span<const std::byte> bytes) {
   if (is_bool(out.dtype()))
     for (int64_t i = 0; i < out.count(); ++i)
       out.mutable_bytes()[i] = std::byte(out.mutable_bytes()[i] != std::byte(0));
-  return header.fortran_order && out.rank() > 1 ? transposed(out) : std::move(out);
+  if (header.unicode)
+    return utf8(out);
+  return header.fortran_order && !header.is_text && out.rank() > 1 ? transposed(out) : std::move(out);
 }
 
 Result<Tensor> read_npy(const std::string &path) {
@@ -215,33 +261,40 @@ Result<Tensor> read_npy(const std::string &path) {
   return tensor;
 }
 
-std::vector<std::byte> npy_bytes(const Tensor &tensor) {
+std::vector<std::byte> npy_bytes(const Tensor &tensor, bool text) {
   std::string descr;
   for (const Descr &d : kDescrs)
     if (d.dtype == storage_dtype(tensor.dtype()))
       descr = fmt::format("{}{}", dtype_bytes(d.dtype) == 1 ? '|' : '<', d.text);
+  std::vector<int64_t> dims = tensor.dims();
+  if (text) {
+    descr = fmt::format("|S{}", dims.back());
+    dims.pop_back();
+  }
   std::string shape;
-  for (int64_t d : tensor.dims())
-    shape += fmt::format("{},{}", d, tensor.rank() == 1 ? "" : " ");
-  if (tensor.rank() > 1)
+  for (int64_t d : dims)
+    shape += fmt::format("{},{}", d, dims.size() == 1 ? "" : " ");
+  if (dims.size() > 1)
     shape.resize(shape.size() - 2);
   std::string header = fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}", descr, shape);
   // The elements start at a multiple of 64.
   header.append(63 - (kMagic.size() + 4 + header.size()) % 64, ' ');
   header += '\n';
-  std::string text(kMagic);
-  text += '\1';
-  text += '\0';
-  text += char(header.size() & 0xff);
-  text += char(header.size() >> 8);
-  text += header;
-  std::vector<std::byte> out(text.size() + tensor.bytes().size());
-  std::memcpy(out.data(), text.data(), text.size());
+  std::string start(kMagic);
+  start += '\1';
+  start += '\0';
+  start += char(header.size() & 0xff);
+  start += char(header.size() >> 8);
+  start += header;
+  std::vector<std::byte> out(start.size() + tensor.bytes().size());
+  std::memcpy(out.data(), start.data(), start.size());
   if (!tensor.bytes().empty())
-    std::memcpy(out.data() + text.size(), tensor.bytes().data(), tensor.bytes().size());
+    std::memcpy(out.data() + start.size(), tensor.bytes().data(), tensor.bytes().size());
   return out;
 }
 
-Status write_npy(const std::string &path, const Tensor &tensor) { return write_file(path, npy_bytes(tensor)); }
+Status write_npy(const std::string &path, const Tensor &tensor, bool text) {
+  return write_file(path, npy_bytes(tensor, text));
+}
 
 } // namespace kiln

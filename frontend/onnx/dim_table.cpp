@@ -1,5 +1,6 @@
 // Types of a graph's inputs: declared sizes, symbols, and what --dim and --shape fix.
 #include "frontend/onnx/importer.h"
+#include "frontend/onnx/text.h"
 
 #include <fmt/format.h>
 
@@ -143,7 +144,8 @@ DimTable::input_types(const std::vector<const ValueInfoView *> &inputs) {
   bool ok = true;
   for (const ValueInfoView *input : inputs) {
     TensorType type;
-    auto dtype = dtype_from_onnx(input->elem_type);
+    bool text = input->elem_type == kStringType;
+    auto dtype = text ? DType::u8 : dtype_from_onnx(input->elem_type);
     if (!input->is_tensor) {
       error(fmt::format("the input '{}' is not a tensor, which is not supported", input->name));
       ok = false;
@@ -163,6 +165,10 @@ DimTable::input_types(const std::vector<const ValueInfoView *> &inputs) {
     }
     if (shape)
       type.shape = *std::move(shape);
+    if (text) {
+      text_width_ = symbol_for(kTextWidth);
+      type.shape.push_back(Dim::symbol(*text_width_));
+    }
     out.push_back(std::move(type));
   }
   ok &= apply(out, inputs);

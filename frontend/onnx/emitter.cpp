@@ -155,6 +155,8 @@ Val Emitter::absent() {
 std::string describe(const Val &val) {
   if (val.absent)
     return "an optional that holds nothing";
+  if (val.text)
+    return "text" + shape_text(Shape(val.type.shape.begin(), val.type.shape.end() - 1));
   if (!val.list)
     return val.type.text();
   return fmt::format("a sequence of {} tensor{}", val.list->size(), val.list->size() == 1 ? "" : "s");

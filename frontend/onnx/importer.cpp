@@ -1,6 +1,7 @@
 #include "frontend/onnx/importer.h"
 
 #include "frontend/onnx/ops.h"
+#include "frontend/onnx/text.h"
 #include "ir/argument_notes.h"
 
 #include <fmt/format.h>
@@ -174,25 +175,33 @@ bool Importer::define_initializers(const GraphView &graph,
   for (const TensorView &view : graph.initializers) {
     if (skip.contains(view.name))
       continue;
-    auto tensor = make_tensor(view, files_);
+    bool text = view.data_type == kStringType;
+    auto tensor = text ? make_text(view) : make_tensor(view, files_);
     if (!tensor) {
       diagnostics_.error(at(""), fmt::format("the initializer '{}': {}", view.name, tensor.error().message));
       ok = false;
       continue;
     }
-    ok &= define(view.name, {emitter_->constant(*std::move(tensor), view.name), nullptr, ""});
+    Val value = emitter_->constant(*std::move(tensor), view.name);
+    value.text = text;
+    ok &= define(view.name, {value, nullptr, ""});
   }
   return ok;
 }
 
 // An input that the user has given a value. Sizes it declares as symbols are not bound by it.
 std::optional<Val> Importer::fixed_input(const ValueInfoView &input, const Tensor &tensor) {
-  bool fits = input.is_tensor && dtype_from_onnx(input.elem_type) == tensor.dtype() &&
-              (!input.has_shape || input.shape.size() == tensor.dims().size());
+  bool text = input.elem_type == kStringType;
+  bool fits = input.is_tensor && (text ? DType::u8 : dtype_from_onnx(input.elem_type)) == tensor.dtype() &&
+              (!input.has_shape || input.shape.size() + text == tensor.dims().size()) &&
+              (!text || (tensor.rank() > 0 && tensor.dims().back() > 0));
   for (size_t i = 0; fits && input.has_shape && i < input.shape.size(); ++i)
     fits = !input.shape[i].value || *input.shape[i].value == tensor.dims()[i];
-  if (fits)
-    return emitter_->constant(tensor, input.name);
+  if (fits) {
+    Val value = emitter_->constant(tensor, input.name);
+    value.text = text;
+    return value;
+  }
   diagnostics_.error(at(""), fmt::format("the constant for the input '{}' is {}, which does not fit it",
                                          input.name, tensor.type().text()));
   return std::nullopt;
@@ -230,11 +239,16 @@ bool Importer::define_inputs(const GraphView &graph) {
   auto types = dims.input_types(arguments);
   if (!types || !ok)
     return false;
+  if (auto width = dims.text_width(); width && !options_.dims.contains(std::string(kTextWidth)))
+    module_.dim_bounds[std::string(width->text())] = {1, kDefaultTextWidth};
   Function &function = emitter_->function();
   for (size_t i = 0; i < arguments.size(); ++i) {
     Val value;
     value.type = (*types)[i];
     value.name = arguments[i]->name;
+    value.text = arguments[i]->elem_type == kStringType;
+    if (value.text)
+      module_.metadata[note_key(false, value.name)] = kTextNote;
     value.id = function.add_argument(function.body, value.type, std::string(value.name));
     if (Status s = emitter_->check_shape(value.type); !s) {
       diagnostics_.error(at(""), fmt::format("the input '{}': {}", value.name, s.error().message));
@@ -283,6 +297,8 @@ bool Importer::define_results(const GraphView &graph) {
       return;
     }
     function.body.results.push_back(*id);
+    if (value.text)
+      module_.metadata[note_key(true, name)] = kTextNote;
     function.result_names.push_back(std::move(name));
   };
   for (const ValueInfoView &output : graph.outputs) {
@@ -485,10 +501,16 @@ Status Importer::call_handler(OnnxNode &node) {
   for (int i = 0; i < required; ++i)
     if (!node.has(size_t(i)))
       return Error{fmt::format("its input {} is missing", i)};
-  for (int i = 0; i < count && !op->takes_any; ++i)
-    if (!node.in(size_t(i)).is_tensor())
-      return Error{fmt::format("its input {} is {}; the operator takes tensors", i, describe(node.in(size_t(i))))};
-  KILN_RETURN_IF_ERROR(op->handler(node));
+  bool moves_text = false;
+  for (int i = 0; i < count; ++i) {
+    const Val &v = node.in(size_t(i));
+    if (!v.is_tensor() && op->takes != Takes::any)
+      return Error{fmt::format("its input {} is {}; the operator takes tensors", i, describe(v))};
+    if (v.text && op->takes == Takes::numbers)
+      return Error{fmt::format("its input {} is {}, which is not supported", i, describe(v))};
+    moves_text |= v.text && op->takes == Takes::moves;
+  }
+  KILN_RETURN_IF_ERROR(moves_text ? move_text(node, op->handler) : op->handler(node));
   for (const std::string &name : node.unread_attributes())
     warn(fmt::format("the attribute '{}' of {} is unknown here and has no effect", name, view.op_type));
   for (size_t i = 0; i < view.outputs.size(); ++i)

@@ -19,6 +19,9 @@ public:
   DimTable(const OnnxOptions &options, Diagnostics &diagnostics, Symbol file)
       : options_(options), diagnostics_(diagnostics), file_(file) {}
 
+  // The symbol for the width of strings; nothing where no input holds any.
+  std::optional<Symbol> text_width() const { return text_width_; }
+
   // Types of the real inputs, or nothing where a diagnostic was given.
   std::optional<std::vector<TensorType>> input_types(const std::vector<const ValueInfoView *> &inputs);
 
@@ -36,6 +39,7 @@ private:
   std::map<std::string, Symbol, std::less<>> symbols_; // by dim_param
   std::unordered_set<Symbol> used_;
   std::map<Symbol, Dim> values_;
+  std::optional<Symbol> text_width_;
 };
 
 // A name as the language spells dims: letters, digits and underscores.

@@ -113,7 +113,8 @@ bool InputGroups::expand(const std::vector<const ValueInfoView *> &inputs, const
 std::vector<Val> flatten(std::span<const Val> values, std::vector<Form> &forms) {
   std::vector<Val> out;
   for (const Val &v : values) {
-    forms.push_back({v.list ? int64_t(v.list->size()) : -1, v.absent, v.list ? v.dtype() : DType::f32});
+    forms.push_back({v.list ? int64_t(v.list->size()) : -1, v.absent, v.list ? v.dtype() : DType::f32,
+                     v.list ? !v.list->empty() && v.list->front().text : v.text});
     if (v.list)
       out.insert(out.end(), v.list->begin(), v.list->end());
     else if (!v.absent)
@@ -128,21 +129,30 @@ std::vector<Val> regroup(Emitter &e, const std::vector<Form> &forms, std::span<c
   for (const Form &form : forms) {
     size_t count = form.absent ? 0 : form.length < 0 ? 1 : size_t(form.length);
     KILN_CHECK(at + count <= tensors.size(), "forms and tensors come from the same values");
-    auto part = tensors.subspan(at, count);
+    std::vector<Val> part(tensors.begin() + std::ptrdiff_t(at), tensors.begin() + std::ptrdiff_t(at + count));
     at += count;
+    for (Val &v : part)
+      v.text = form.text;
     if (form.absent)
       out.push_back(e.absent());
     else if (form.length < 0)
       out.push_back(part[0]);
     else
-      out.push_back(e.list({part.begin(), part.end()}, form.dtype));
+      out.push_back(e.list(std::move(part), form.dtype));
   }
+  return out;
+}
+
+std::vector<bool> text_flags(const std::vector<Form> &forms) {
+  std::vector<bool> out;
+  for (const Form &form : forms)
+    out.insert(out.end(), form.absent ? 0 : form.length < 0 ? 1 : size_t(form.length), form.text);
   return out;
 }
 
 std::string describe(const Form &form) {
   return form.absent       ? "an optional that holds nothing"
-         : form.length < 0 ? "a tensor"
+         : form.length < 0 ? (form.text ? "text" : "a tensor")
                            : fmt::format("a sequence of {} {} tensor{}", form.length, dtype_name(form.dtype),
                                          form.length == 1 ? "" : "s");
 }
@@ -157,9 +167,13 @@ Result<Val> stack(Emitter &e, std::span<const Val> items, int axis) {
     KILN_TRY(part, reshape(e, item, std::move(shape)));
     parts.push_back(part);
   }
-  if (parts.size() == 1)
-    return parts[0];
-  return e.emit(Op::concat, std::move(parts), {{"axis", attr_int(axis)}});
+  Val out = parts[0];
+  if (parts.size() > 1) {
+    KILN_TRY(joined, e.emit(Op::concat, std::move(parts), {{"axis", attr_int(axis)}}));
+    out = joined;
+  }
+  out.text = items[0].text;
+  return out;
 }
 
 } // namespace kiln::onnx

@@ -44,12 +44,15 @@ struct Form {
   int64_t length = -1; // of a sequence
   bool absent = false;
   DType dtype = DType::f32; // of an empty sequence
+  bool text = false;
   friend bool operator==(const Form &, const Form &) = default;
 };
 std::vector<Val> flatten(std::span<const Val> values, std::vector<Form> &forms);
 // The values of these forms that the tensors make up.
 std::vector<Val> regroup(Emitter &e, const std::vector<Form> &forms, std::span<const Val> tensors);
 std::string describe(const Form &form);
+// Whether each of the flattened tensors is text.
+std::vector<bool> text_flags(const std::vector<Form> &forms);
 
 // The tensors joined along a new axis; they must be of one type.
 Result<Val> stack(Emitter &e, std::span<const Val> items, int axis);

@@ -1,6 +1,10 @@
 #include "frontend/onnx/ml_scores.h"
 
+#include "frontend/onnx/text.h"
+
 #include <fmt/format.h>
+
+#include <numeric>
 
 namespace kiln::onnx {
 namespace {
@@ -78,9 +82,14 @@ Result<Val> transform_scores(OnnxNode &n, const Val &scores, PostTransform trans
 }
 
 Result<std::vector<int64_t>> class_labels(OnnxNode &n, std::string_view attribute) {
-  for (std::string_view strings : {"classlabels_strings", "classlabels_strings_"})
-    if (n.has_attr(strings) && !n.get_strings(strings).empty())
-      return Error{"its class labels are strings, which are not supported; give the classes numbers"};
+  if (auto names = n.get_strings("classlabels_strings"); !names.empty()) {
+    if (names.size() < 2)
+      return Error{"it has one class label; two are the least where they are strings"};
+    n.ignore({attribute});
+    std::vector<int64_t> numbers(names.size());
+    std::iota(numbers.begin(), numbers.end(), int64_t(0));
+    return numbers;
+  }
   std::vector<int64_t> labels = n.get_ints(attribute);
   if (labels.empty())
     return Error{fmt::format("it has no '{}'", attribute)};
@@ -99,6 +108,15 @@ Result<Val> pick_labels(OnnxNode &n, const Val &which, const std::vector<int64_t
 Result<Val> best_label(OnnxNode &n, const Val &scores, const std::vector<int64_t> &labels) {
   KILN_TRY(which, n.emit(Op::argmax, {scores}, {{"axis", attr_int(1)}, {"keepdims", false}}));
   return pick_labels(n, which, labels);
+}
+
+Status set_label(OnnxNode &n, const Val &label) {
+  std::vector<std::string> names = n.get_strings("classlabels_strings");
+  if (names.empty()) {
+    n.set(0, label);
+    return Unit{};
+  }
+  return n.finish(text_lookup(n.emitter(), names, label));
 }
 
 Result<Val> feature_rows(OnnxNode &n) {

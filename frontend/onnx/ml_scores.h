@@ -13,12 +13,15 @@ Result<PostTransform> post_transform(OnnxNode &n);
 // scores[N, C], transformed.
 Result<Val> transform_scores(OnnxNode &n, const Val &scores, PostTransform transform);
 
-// The integers that the classes are called: `attribute`, which must not be strings.
+// The integers that the classes are called: `attribute`; where they are strings, their numbers.
 Result<std::vector<int64_t>> class_labels(OnnxNode &n, std::string_view attribute);
 // labels[which[N]]
 Result<Val> pick_labels(OnnxNode &n, const Val &which, const std::vector<int64_t> &labels);
 // The label of the largest of scores[N, C].
 Result<Val> best_label(OnnxNode &n, const Val &scores, const std::vector<int64_t> &labels);
+
+// Output 0: the label, by name where the classes are strings.
+Status set_label(OnnxNode &n, const Val &label);
 
 // Probabilities [N, C] of classes from those of the first class of each pair, [N, C (C - 1) / 2], in the
 // order 0 and 1, 0 and 2, ..., 1 and 2, ... (ml_coupling.cpp).

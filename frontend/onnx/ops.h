@@ -9,17 +9,24 @@ namespace kiln::onnx {
 
 using Handler = Status (*)(OnnxNode &);
 
+// What operands may be beside tensors of numbers: strings that the handler moves without knowing (text.h),
+// strings that it knows, or anything, sequences and optionals included.
+enum class Takes : uint8_t { numbers, moves, text, any };
+
 struct OnnxOp {
   std::string_view domain, name;
   int min_inputs, max_inputs; // required ones; all of them (-1: any number)
   Handler handler;
-  bool takes_any = false; // sequences and optionals too
+  Takes takes = Takes::numbers;
 };
 
 const OnnxOp *find_onnx_op(std::string_view domain, std::string_view name);
 
 // One row of onnx_ops.def is one handler, in one of the ops_*.cpp.
 #define KILN_ONNX(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
+#define KILN_ONNX_MOVES(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
+#define KILN_ONNX_TEXT(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
+#define KILN_ONNX_ML_TEXT(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
 #define KILN_ONNX_ANY(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
 #define KILN_ONNX_ML(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
 #define KILN_ONNX_TRAIN(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
@@ -29,6 +36,9 @@ const OnnxOp *find_onnx_op(std::string_view domain, std::string_view name);
 #define KILN_ONNX_BINARY(name, op)
 #include "frontend/onnx/onnx_ops.def"
 #undef KILN_ONNX
+#undef KILN_ONNX_MOVES
+#undef KILN_ONNX_TEXT
+#undef KILN_ONNX_ML_TEXT
 #undef KILN_ONNX_ANY
 #undef KILN_ONNX_ML
 #undef KILN_ONNX_TRAIN

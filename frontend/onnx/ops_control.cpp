@@ -4,6 +4,7 @@
 #include "frontend/onnx/ops.h"
 #include "frontend/onnx/run_sizes.h"
 #include "frontend/onnx/selection.h"
+#include "frontend/onnx/text.h"
 
 #include <fmt/format.h>
 
@@ -23,6 +24,26 @@ Result<Block> branch(OnnxNode &n, std::string_view name, std::vector<Form> &form
     block.results.push_back(id);
   }
   return block;
+}
+
+// Strings that the branches give become as wide as the wider ones.
+Status equal_widths(OnnxNode &n, std::vector<Block> &branches, const std::vector<bool> &text) {
+  Emitter &e = n.emitter();
+  for (size_t i = 0; i < text.size() && branches[0].results.size() == branches[1].results.size(); ++i) {
+    std::vector<Val> values(2);
+    Dim width = 0;
+    for (size_t k = 0; text[i] && k < 2; ++k) {
+      values[k].id = branches[k].results[i];
+      values[k].type = e.function().type(values[k].id);
+      width = max(width, values[k].type.shape.back());
+    }
+    for (size_t k = 0; text[i] && k < 2; ++k) {
+      IntoBlock scope(e.builder(), branches[k]);
+      KILN_TRY(wide, widen(e, values[k], width));
+      branches[k].results[i] = wide.id;
+    }
+  }
+  return Unit{};
 }
 
 Status inline_branch(OnnxNode &n, std::string_view name) {
@@ -47,7 +68,9 @@ Result<bool> branches_differ(OnnxNode &n) {
 
 // Imports a graph into a region whose arguments are `inputs`; its first output goes to `first` instead of
 // the region's results where that is given.
-Status fill(OnnxNode &n, Block &block, const GraphView &graph, std::span<const Val> inputs, Val *first) {
+// `text`, where it is given, is told which of the region's results are strings.
+Status fill(OnnxNode &n, Block &block, const GraphView &graph, std::span<const Val> inputs, Val *first,
+            std::vector<bool> *text = nullptr) {
   IntoBlock scope(n.emitter().builder(), block);
   KILN_TRY(values, n.importer().import_subgraph(graph, inputs));
   for (size_t i = 0; i < values.size(); ++i) {
@@ -57,6 +80,8 @@ Status fill(OnnxNode &n, Block &block, const GraphView &graph, std::span<const V
     }
     KILN_TRY(id, n.emitter().materialize(values[i]));
     block.results.push_back(id);
+    if (text)
+      text->push_back(values[i].text);
   }
   return Unit{};
 }
@@ -82,12 +107,15 @@ Result<bool> loop_as_scan(OnnxNode &n, const GraphView &graph, const std::vector
   Block body;
   Val yes = e.scalar(DType::bool_, 1), goes_on;
   std::vector<Val> carried;
-  for (const Val &v : initial)
+  for (const Val &v : initial) {
     carried.push_back(e.argument(body, v.type, ""));
+    carried.back().text = v.text;
+  }
+  std::vector<bool> text;
   Val step = e.argument(body, {DType::i64, {}}, "step");
   std::vector<Val> inner = {step, yes};
   inner.insert(inner.end(), carried.begin(), carried.end());
-  KILN_RETURN_IF_ERROR(fill(n, body, graph, inner, &goes_on));
+  KILN_RETURN_IF_ERROR(fill(n, body, graph, inner, &goes_on, &text));
   bool always = goes_on.constant && goes_on.constant->count() == 1 && goes_on.constant->at_i64(0) != 0;
   if (!always && !counted_before)
     return false;
@@ -101,8 +129,10 @@ Result<bool> loop_as_scan(OnnxNode &n, const GraphView &graph, const std::vector
   regions.push_back(std::move(body));
   KILN_TRY(results,
            e.emit_all(Op::scan, operands, {{"carried", attr_int(int64_t(initial.size()))}}, std::move(regions)));
-  for (size_t i = 0; i < results.size(); ++i)
+  for (size_t i = 0; i < results.size(); ++i) {
+    results[i].text = text[i];
     n.set(i, results[i]);
+  }
   return true;
 }
 
@@ -123,8 +153,10 @@ Result<std::vector<Val>> loop_as_while(OnnxNode &n, const GraphView &graph, cons
   std::vector<Block> regions(2);
   std::vector<Val> inner[2];
   for (int i = 0; i < 2; ++i)
-    for (const Val &v : operands)
+    for (const Val &v : operands) {
       inner[i].push_back(e.argument(regions[size_t(i)], v.type, ""));
+      inner[i].back().text = v.text;
+    }
   {
     IntoBlock scope(e.builder(), regions[0]);
     KILN_TRY(more, e.emit(Op::lt, {inner[0][0], limit}));
@@ -144,6 +176,8 @@ Result<std::vector<Val>> loop_as_while(OnnxNode &n, const GraphView &graph, cons
     regions[1].results.insert(regions[1].results.begin(), {next_id, flag_id});
   }
   KILN_TRY(results, e.emit_all(Op::while_, operands, {}, std::move(regions)));
+  for (size_t i = 2; i < results.size(); ++i)
+    results[i].text = operands[i].text;
   results.erase(results.begin() + 1); // whether it went on
   return results;
 }
@@ -237,6 +271,7 @@ Status import_if(OnnxNode &n) {
       return Error{fmt::format("its output {} is {} in one branch and {} in the other, which must then be chosen at "
                                "compile time: make the condition a constant",
                                i, describe(forms[0][i]), describe(forms[1][i]))};
+  KILN_RETURN_IF_ERROR(equal_widths(n, regions, text_flags(forms[0])));
   std::vector<Val> results;
   if (!regions[0].results.empty()) {
     KILN_TRY(condition, reshape(e, n.in(0), {}));

@@ -6,7 +6,6 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <set>
 
 namespace kiln::onnx {
 namespace {
@@ -30,44 +29,6 @@ Result<Val> operand(OnnxNode &n, Op op, const Val &x, std::string_view name) {
     return x;
   KILN_RETURN_IF_ERROR(check_features(x, values.size(), name));
   return n.emit(op, {x, floats(n, values, {int64_t(values.size())}, x.dtype())});
-}
-
-// x with a last dim of 1, which broadcasts against a list.
-Result<Val> against_list(OnnxNode &n, const Val &x) {
-  Shape shape = x.type.shape;
-  shape.push_back(1);
-  return reshape(n.emitter(), x, shape);
-}
-
-// Keys or values of an encoder; nothing where the node has none of that type.
-struct Numbers {
-  DType dtype;
-  std::vector<double> reals;
-  std::vector<int64_t> ints;
-  size_t size() const { return dtype == DType::i64 ? ints.size() : reals.size(); }
-};
-Result<Numbers> encoder_list(OnnxNode &n, std::string_view stem) {
-  std::string prefix(stem);
-  if (n.has_attr(prefix + "_strings"))
-    return Error{fmt::format("'{}_strings': strings are not supported", stem)};
-  if (n.has_attr(prefix + "_tensor"))
-    return Error{fmt::format("'{}_tensor' is not supported; give '{}_int64s' or '{}_floats'", stem, stem, stem)};
-  if (n.has_attr(prefix + "_int64s"))
-    return Numbers{DType::i64, {}, n.get_ints(prefix + "_int64s")};
-  if (n.has_attr(prefix + "_floats"))
-    return Numbers{DType::f32, n.get_floats(prefix + "_floats"), {}};
-  return Error{fmt::format("it has neither '{}_int64s' nor '{}_floats'", stem, stem)};
-}
-
-Val list(OnnxNode &n, const Numbers &numbers, const std::vector<size_t> &which, DType dtype) {
-  Tensor tensor(dtype, {int64_t(which.size())});
-  for (size_t i = 0; i < which.size(); ++i) {
-    if (numbers.dtype == DType::i64)
-      tensor.set_i64(int64_t(i), numbers.ints[which[i]]);
-    else
-      tensor.set_f64(int64_t(i), numbers.reals[which[i]]);
-  }
-  return n.emitter().constant(std::move(tensor));
 }
 
 } // namespace
@@ -160,63 +121,6 @@ Status import_array_feature_extractor(OnnxNode &n) {
     x = row;
   }
   return n.finish(Op::gather, {x, indices}, {{"axis", attr_int(x.rank() - 1)}});
-}
-
-Status import_ml_one_hot_encoder(OnnxNode &n) {
-  n.get_flag("zeros", true); // an unknown category is all zeros; an error cannot be raised for one
-  if (n.has_attr("cats_strings"))
-    return Error{"'cats_strings': strings are not supported"};
-  std::vector<int64_t> categories = n.get_ints("cats_int64s");
-  if (categories.empty())
-    return Error{"it has no 'cats_int64s'"};
-  KILN_TRY(whole, convert(n.emitter(), n.in(0), DType::i64));
-  KILN_TRY(x, against_list(n, whole));
-  KILN_TRY(is, n.emit(Op::eq, {x, n.emitter().ints(categories)}));
-  return n.finish(convert(n.emitter(), is, DType::f32));
-}
-
-Status import_label_encoder(OnnxNode &n) {
-  for (const char *text : {"classes_strings", "default_string"})
-    if (n.has_attr(text) && std::string_view(text) == "classes_strings")
-      return Error{"'classes_strings': strings are not supported"};
-  n.ignore({"default_string"});
-  KILN_TRY(keys, encoder_list(n, "keys"));
-  KILN_TRY(values, encoder_list(n, "values"));
-  if (keys.size() != values.size() || keys.size() == 0)
-    return Error{fmt::format("it has {} keys and {} values", keys.size(), values.size())};
-  int64_t default_int = n.get_int("default_int64", -1);
-  double default_float = n.get_float("default_float", -0.0);
-  // The first of equal keys counts.
-  std::vector<size_t> which;
-  std::set<int64_t> ints;
-  std::set<double> reals;
-  bool nan = false;
-  for (size_t i = 0; i < keys.size(); ++i) {
-    bool fresh = keys.dtype == DType::i64                ? ints.insert(keys.ints[i]).second
-                 : std::isnan(keys.reals[i]) ? !std::exchange(nan, true)
-                                                         : reals.insert(keys.reals[i]).second;
-    if (fresh)
-      which.push_back(i);
-  }
-  Emitter &e = n.emitter();
-  KILN_TRY(converted, convert(e, n.in(0), keys.dtype));
-  KILN_TRY(x, against_list(n, converted));
-  Val key_list = list(n, keys, which, keys.dtype);
-  KILN_TRY(is, n.emit(Op::eq, {x, key_list}));
-  if (nan) {
-    KILN_TRY(x_nan, n.emit(Op::is_nan, {x}));
-    KILN_TRY(key_nan, n.emit(Op::is_nan, {key_list}));
-    KILN_TRY(both, n.emit(Op::logical_and, {x_nan, key_nan}));
-    KILN_TRY(either, n.emit(Op::logical_or, {is, both}));
-    is = either;
-  }
-  Val value_list = list(n, values, which, values.dtype);
-  KILN_TRY(chosen, n.emit(Op::where, {is, value_list, e.scalar(values.dtype, 0)}));
-  Attrs last{{"axes", attr_ints(std::vector<int64_t>{x.rank() - 1})}, {"keepdims", false}};
-  KILN_TRY(sum, n.emit(Op::reduce_sum, {chosen}, last));
-  KILN_TRY(found, n.emit(Op::reduce_any, {is}, last));
-  Val otherwise = values.dtype == DType::i64 ? e.ints({default_int}) : e.scalar(DType::f32, default_float);
-  return n.finish(Op::where, {found, sum, otherwise});
 }
 
 // A list of maps from classes to scores has no form without strings and maps at run time; the scores

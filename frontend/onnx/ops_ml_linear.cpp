@@ -149,7 +149,7 @@ Result<Val> probabilities(OnnxNode &n, const Val &scores, const std::vector<doub
 }
 
 Status finish_svm(OnnxNode &n, const Val &label, const Val &scores) {
-  n.set(0, label);
+  KILN_RETURN_IF_ERROR(set_label(n, label));
   KILN_TRY(out, convert(n.emitter(), scores, DType::f32));
   n.set(1, out);
   return Unit{};
@@ -185,13 +185,13 @@ Status import_linear_classifier(OnnxNode &n) {
   n.set(1, out);
   if (labels.size() > 1) {
     KILN_TRY(label, best_label(n, scores, labels));
-    n.set(0, label);
+    KILN_RETURN_IF_ERROR(set_label(n, label));
     return Unit{};
   }
   KILN_TRY(is, n.emit(Op::ge, {out, n.emitter().scalar(DType::f32, transform == PostTransform::none ? 0 : 0.5)}));
   KILN_TRY(flat, reshape(n.emitter(), is, {x.dim(0)}));
   KILN_TRY(label, n.emit(Op::where, {flat, n.emitter().scalar(DType::i64, double(labels[0])), n.emitter().scalar(DType::i64, 0)}));
-  n.set(0, label);
+  KILN_RETURN_IF_ERROR(set_label(n, label));
   return Unit{};
 }
 

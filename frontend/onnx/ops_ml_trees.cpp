@@ -377,7 +377,7 @@ Status import_tree_ensemble_classifier(OnnxNode &n) {
   KILN_TRY(scores, convert(n.emitter(), raw, DType::f32));
   if (!one_score) {
     KILN_TRY(label, best_label(n, scores, labels));
-    n.set(0, label);
+    KILN_RETURN_IF_ERROR(set_label(n, label));
     KILN_TRY(out, transform_scores(n, scores, transform));
     n.set(1, out);
     return Unit{};
@@ -387,7 +387,7 @@ Status import_tree_ensemble_classifier(OnnxNode &n) {
   KILN_TRY(flat, reshape(n.emitter(), positive, {x.dim(0)}));
   KILN_TRY(which, convert(n.emitter(), flat, DType::i64));
   KILN_TRY(label, pick_labels(n, which, labels));
-  n.set(0, label);
+  KILN_RETURN_IF_ERROR(set_label(n, label));
   KILN_TRY(out, two_classes(n, scores, probability, transform));
   n.set(1, out);
   return Unit{};

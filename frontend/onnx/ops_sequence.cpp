@@ -3,6 +3,7 @@
 #include "frontend/onnx/importer.h"
 #include "frontend/onnx/lists.h"
 #include "frontend/onnx/ops.h"
+#include "frontend/onnx/text.h"
 
 #include <fmt/format.h>
 
@@ -62,16 +63,18 @@ Status same_types(const std::vector<Val> &list, const Val *more) {
 // a where the position is below i, else b.
 Result<Val> before(Emitter &e, const Val &position, size_t i, const Val &a, const Val &b) {
   KILN_TRY(below, e.emit(Op::lt, {position, e.scalar(DType::i64, double(i))}));
-  return e.emit(Op::where, {below, a, b});
+  KILN_TRY(out, e.emit(Op::where, {below, a, b}));
+  out.text = a.text;
+  return out;
 }
 
 Status finish_list(OnnxNode &n, std::vector<Val> items, DType dtype) {
   if (int64_t(items.size()) > kMaxLength)
     return Error{fmt::format("the sequence has {} tensors; at most {} are supported", items.size(), kMaxLength)};
   for (const Val &v : items)
-    if (v.dtype() != items[0].dtype())
-      return Error{fmt::format("a sequence holds tensors of one element type, not {} and {}", dtype_name(items[0].dtype()),
-                               dtype_name(v.dtype()))};
+    if (v.dtype() != items[0].dtype() || v.text != items[0].text)
+      return Error{fmt::format("a sequence holds tensors of one element type, not {} and {}", describe(items[0]),
+                               describe(v))};
   n.set(0, n.emitter().list(std::move(items), dtype));
   return Unit{};
 }
@@ -86,7 +89,7 @@ Status import_sequence_construct(OnnxNode &n) {
 
 Status import_sequence_empty(OnnxNode &n) {
   int64_t code = n.get_int("dtype", 1);
-  auto dtype = dtype_from_onnx(code);
+  auto dtype = code == kStringType ? DType::u8 : dtype_from_onnx(code);
   if (!dtype)
     return Error{fmt::format("elements of {} are not supported", onnx_type_name(code))};
   return finish_list(n, {}, *dtype);
@@ -109,7 +112,9 @@ Status import_sequence_at(OnnxNode &n) {
   KILN_RETURN_IF_ERROR(same_types(*list, nullptr));
   KILN_TRY(joined, stack(e, *list, 0));
   KILN_TRY(index, reshape(e, n.in(1), {}));
-  return n.finish(Op::gather, {joined, index}, {{"axis", attr_int(0)}});
+  KILN_TRY(out, n.emit(Op::gather, {joined, index}, {{"axis", attr_int(0)}}));
+  out.text = joined.text;
+  return n.finish(Result<Val>(out));
 }
 
 Status import_sequence_insert(OnnxNode &n) {
@@ -172,7 +177,7 @@ Status import_sequence_erase(OnnxNode &n) {
 Status import_split_to_sequence(OnnxNode &n) {
   Emitter &e = n.emitter();
   KILN_TRY(x, tensor_of(n, 0));
-  KILN_TRY(axis, n.axis(n.get_int("axis", 0), x.rank()));
+  KILN_TRY(axis, n.axis(n.get_int("axis", 0), model_rank(x)));
   bool keep = n.get_flag("keepdims", true);
   const Dim &size = x.dim(axis);
   std::vector<Dim> sizes;
@@ -215,6 +220,7 @@ Status import_split_to_sequence(OnnxNode &n) {
       part = less;
     }
     out.push_back(part);
+    out.back().text = x.text;
     start += length;
   }
   return finish_list(n, std::move(out), x.dtype());
@@ -228,12 +234,17 @@ Status import_concat_from_sequence(OnnxNode &n) {
   if (!n.has_attr("axis"))
     return Error{"the attribute 'axis' is missing"};
   bool fresh = n.get_flag("new_axis", false);
-  KILN_TRY(axis, n.axis(n.get_int("axis", 0), (*list)[0].rank() + fresh));
+  KILN_TRY(axis, n.axis(n.get_int("axis", 0), model_rank((*list)[0]) + fresh));
   if (fresh)
     return n.finish(stack(e, *list, axis));
   if (list->size() == 1)
     return n.finish(Result<Val>((*list)[0]));
-  return n.finish(Op::concat, *list, {{"axis", attr_int(axis)}});
+  std::vector<Val> parts = *list;
+  if (parts[0].text)
+    KILN_RETURN_IF_ERROR(same_width(e, parts));
+  KILN_TRY(out, n.emit(Op::concat, parts, {{"axis", attr_int(axis)}}));
+  out.text = parts[0].text;
+  return n.finish(Result<Val>(out));
 }
 
 Status import_sequence_map(OnnxNode &n) {

@@ -1,8 +1,10 @@
 // Operators about shapes: what they compute with sizes becomes attributes of Kiln's ops.
+#include "frontend/onnx/importer.h"
 #include "frontend/onnx/ops.h"
 #include "frontend/onnx/run_sizes.h"
 #include "frontend/onnx/selection.h"
 #include "frontend/onnx/tensors.h"
+#include "frontend/onnx/text.h"
 
 #include <fmt/format.h>
 
@@ -137,6 +139,19 @@ Status import_constant(OnnxNode &n) {
     n.set(0, e.constant(std::move(tensor), n.output_count() ? n.view().outputs[0] : ""));
     return Unit{};
   };
+  if (n.has_attr("value_string")) {
+    std::string one[] = {n.get_string("value_string", "")};
+    return n.finish(text_constant(e, one, {}));
+  }
+  if (n.has_attr("value_strings"))
+    return n.finish(text_constant(e, n.get_strings("value_strings")));
+  if (const AttributeView *value = n.find("value"); value && value->type == AttrType::tensor) {
+    KILN_TRY(view, read_tensor(value->message, n.importer().budget()));
+    if (view.data_type == kStringType) {
+      KILN_TRY(text, make_text(view));
+      return n.finish(Result<Val>(as_text(e.constant(std::move(text)))));
+    }
+  }
   if (n.has_attr("value")) {
     KILN_TRY(tensor, n.get_tensor("value"));
     return give(std::move(tensor));
@@ -154,20 +169,21 @@ Status import_constant(OnnxNode &n) {
       tensor.set_f64(int64_t(i), values[i]);
     return give(std::move(tensor));
   }
-  return Error{"it holds no tensor and no number; strings and sparse tensors are not supported"};
+  return Error{"it holds no tensor, number or string; sparse tensors are not supported"};
 }
 
 Status import_shape(OnnxNode &n) {
-  int64_t rank = n.rank();
+  Shape shape = n.in(0).text ? text_shape(n.in(0)) : n.shape();
+  int64_t rank = int64_t(shape.size());
   auto clamp = [&](int64_t v) { return std::clamp<int64_t>(v < 0 ? v + rank : v, 0, rank); };
   int64_t start = clamp(n.get_int("start", 0)), end = clamp(n.get_int("end", rank));
-  std::span<const Dim> dims = n.shape();
+  std::span<const Dim> dims = shape;
   n.set(0, n.emitter().sizes(dims.subspan(size_t(start), size_t(std::max<int64_t>(end - start, 0)))));
   return Unit{};
 }
 
 Status import_size(OnnxNode &n) {
-  n.set(0, n.emitter().sizes({{element_count(n.shape())}}, {}));
+  n.set(0, n.emitter().sizes({{element_count(n.in(0).text ? text_shape(n.in(0)) : n.shape())}}, {}));
   return Unit{};
 }
 

@@ -1,4 +1,5 @@
 #include "frontend/onnx/ops.h"
+#include "frontend/onnx/text.h"
 
 #include <unordered_map>
 
@@ -31,9 +32,26 @@ Status import_binary(OnnxNode &n) {
   return n.finish(op, {n.in(0), b});
 }
 
+} // namespace
+
+Status import_equal(OnnxNode &n) {
+  if (n.in(0).text || n.in(1).text)
+    return n.finish(text_equal(n.emitter(), n.in(0), n.in(1)));
+  return import_binary<Op::eq>(n);
+}
+
+namespace {
+
 constexpr OnnxOp kOps[] = {
 #define KILN_ONNX(name, min_inputs, max_inputs, handler) {"", #name, min_inputs, max_inputs, handler},
-#define KILN_ONNX_ANY(name, min_inputs, max_inputs, handler) {"", #name, min_inputs, max_inputs, handler, true},
+#define KILN_ONNX_MOVES(name, min_inputs, max_inputs, handler)                                     \
+  {"", #name, min_inputs, max_inputs, handler, Takes::moves},
+#define KILN_ONNX_TEXT(name, min_inputs, max_inputs, handler)                                      \
+  {"", #name, min_inputs, max_inputs, handler, Takes::text},
+#define KILN_ONNX_ML_TEXT(name, min_inputs, max_inputs, handler)                                   \
+  {"ai.onnx.ml", #name, min_inputs, max_inputs, handler, Takes::text},
+#define KILN_ONNX_ANY(name, min_inputs, max_inputs, handler)                                       \
+  {"", #name, min_inputs, max_inputs, handler, Takes::any},
 #define KILN_ONNX_ML(name, min_inputs, max_inputs, handler)                                        \
   {"ai.onnx.ml", #name, min_inputs, max_inputs, handler},
 #define KILN_ONNX_TRAIN(name, min_inputs, max_inputs, handler)                                     \
@@ -46,6 +64,9 @@ constexpr OnnxOp kOps[] = {
 #define KILN_ONNX_BINARY(name, op) {"", #name, 2, 2, import_binary<Op::op>},
 #include "frontend/onnx/onnx_ops.def"
 #undef KILN_ONNX
+#undef KILN_ONNX_MOVES
+#undef KILN_ONNX_TEXT
+#undef KILN_ONNX_ML_TEXT
 #undef KILN_ONNX_ANY
 #undef KILN_ONNX_ML
 #undef KILN_ONNX_TRAIN

@@ -29,6 +29,7 @@ struct Val {
   // A sequence: its tensors. Only `type.dtype` means anything then.
   const std::vector<Val> *list = nullptr; // owned by the Emitter
   bool absent = false; // an optional that holds nothing; one that holds a value is that value
+  bool text = false; // strings: `type` is u8 with their bytes as the last dim (text.h)
   std::string_view name;                          // the model's, for diagnostics; may be empty
   bool failed = false; // its node could not be imported: whatever uses it is passed over
 
@@ -39,7 +40,7 @@ struct Val {
   const Dim &dim(int i) const { return type.shape[size_t(i)]; }
 };
 
-// "f32[2, 3]", "a sequence of 3 tensors", "an optional that holds nothing"
+// "f32[2, 3]", "a sequence of 3 tensors", "an optional that holds nothing", "text[2]"
 std::string describe(const Val &val);
 
 // Limits on what is computed at import.

@@ -51,6 +51,20 @@ if [ "$(uname -m)" = x86_64 ]; then
   expect 0 '' ./linked
 fi
 
+# strings and sequences, in and out
+cp "$source/tests/tools/words.onnx" .
+expect 1 "is a sequence, which is compiled for one length" "$kiln" compile words.onnx
+expect 1 "write INPUT=1x3x224x224" "$kiln" compile words.onnx --shape 'list=[2x'
+expect 0 'words.kiln' "$kiln" compile words.onnx --shape 'list=[2,1]'
+expect 0 'joined: text\[3\] \["red!", "a,b!", "é!"\]' "$kiln" run words.kiln --input 's=3xstr=red,a\,b,é' --input list.0=2xf32=1,2 --input list.1=1xf32=3
+expect 0 '' "$kiln" run words.kiln --input 's=2xstr=green,red' --input list.0=2xf32=1,2 --input list.1=1xf32=3 --output joined=@joined.npy --output label=@label.npy
+expect 0 '|S' head -c 80 joined.npy
+expect 0 'joined: text\[2\] \["green!!", "red!!"\]' "$kiln" run words.kiln --input s=@joined.npy --input list.0=2xf32=1,2 --input list.1=1xf32=3
+expect 0 'label: i64\[2\] \[2, 0\]' "$kiln" run words.kiln --input 's=2xstr=green,blue' --input list.0=2xf32=1,2 --input list.1=1xf32=3
+expect 0 'row: f32\[3\] \[1, 2, 3\]' "$kiln" run words.kiln --input 's=1xstr=x' --input list.0=2xf32=1,2 --input list.1=1xf32=3
+expect 1 'a string of more than 4 bytes' "$kiln" run words.onnx --dim text_width=4 --shape 'list=[1*?]' --input s=1xstr=longer --input list.0=1xf32=1
+expect 0 'ok .* joined' "$kiln" check words.onnx --shape 'list=[2*3]' --input 's=2xstr=ab,cde'
+
 # run
 expect 0 '\[\[0, 3, 0\]' "$kiln" run relu.kiln --input 'x=1x3xf32=-2,2,-3'
 expect 0 '\[\[0, 3, 0\]' "$kiln" run relu.kir --input 'x=1x3xf32=-2,2,-3'

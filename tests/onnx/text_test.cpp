@@ -1,0 +1,219 @@
+// Strings: rows of bytes in compiled code, words in and out.
+#include "tests/onnx/harness.h"
+
+#include "frontend/onnx/regex_dfa.h"
+#include "frontend/onnx/text.h"
+#include "ir/argument_notes.h"
+
+using namespace kiln;
+using namespace kiln::test;
+using Catch::Contains;
+
+namespace {
+
+using Words = std::vector<std::string>;
+
+// As an argument of a model whose strings are `width` wide.
+Tensor text(const Words &words, std::vector<int64_t> shape = {-1}, int64_t width = 16) {
+  if (shape == std::vector<int64_t>{-1})
+    shape = {int64_t(words.size())};
+  auto out = onnx::make_text(std::vector<std::string_view>(words.begin(), words.end()), shape, width);
+  REQUIRE(out.ok());
+  return *out;
+}
+
+std::string text_type(std::vector<TestDim> dims) { return GraphMaker::tensor_type(onnx::kStringType, &dims); }
+
+std::string text_proto(const std::string &name, const Words &words) {
+  std::string out;
+  pbf_writer w(out);
+  w.add_int64(1, int64_t(words.size())), w.add_int32(2, onnx::kStringType), w.add_string(8, name);
+  for (const std::string &word : words)
+    w.add_bytes(6, word);
+  return out;
+}
+
+// The strings that one node of one string operand makes.
+Words apply(const std::string &type, const Words &words, const std::vector<std::string> &attributes) {
+  GraphMaker g;
+  g.typed_input("x", text_type({"N"})).node(type, {"x"}, {"y"}, attributes).output("y");
+  Imported m(g.model(20));
+  return onnx::strings_of(m.run({text(words)}).at(0));
+}
+
+bool full_match(const std::string &pattern, const std::string &word) {
+  auto dfa = onnx::compile_regex(pattern);
+  INFO(pattern << (dfa ? "" : ": " + dfa.error().message));
+  REQUIRE(dfa.ok());
+  int32_t state = 0;
+  for (char c : word)
+    state = dfa->next[size_t(state) * size_t(dfa->kinds) + dfa->kind[uint8_t(c)]];
+  return dfa->accepts[size_t(state)];
+}
+
+} // namespace
+
+TEST_CASE("strings are compared whole, whatever their widths") {
+  GraphMaker g;
+  g.typed_input("x", text_type({"N"})).raw_weight(text_proto("w", {"apple"})).node("Equal", {"x", "w"}, {"y"}).output("y");
+  Imported m(g.model(19));
+  check_near(m.run({text({"apple", "appl", "apples", ""})})[0], {1, 0, 0, 0});
+  check_near(m.run({text({"appl", "b"}, {2}, 4)})[0], {0, 0}); // narrower than the constant
+  CHECK(m.module.metadata.at(note_key(false, "x")) == kTextNote);
+  CHECK(m.module.dim_bounds.at("text_width") == std::pair<int64_t, int64_t>(1, 256));
+}
+
+TEST_CASE("operators that move elements move strings") {
+  GraphMaker g;
+  g.typed_input("x", text_type({2, 3})).typed_input("y", text_type({1, 3})).input("c", DType::bool_, {3});
+  g.weight("rows", ints({2, 0})).weight("flat", ints({-1}));
+  g.node("Concat", {"x", "y"}, {"all"}, {attr_i("axis", 0)}).node("Gather", {"all", "rows"}, {"some"}, {attr_i("axis", 0)});
+  g.node("Transpose", {"some"}, {"turned"}).node("Where", {"c", "x", "y"}, {"chosen"}).node("Reshape", {"chosen", "flat"}, {"row"});
+  g.node("Split", {"x"}, {"first", "second"}, {attr_i("axis", 0)}).node("Shape", {"x"}, {"shape"});
+  g.output("turned").output("row").output("second").output("shape");
+  Imported m(g.model(13));
+  Tensor c(DType::bool_, {3});
+  c.set_i64(1, 1);
+  auto out = m.run({text({"a", "b", "c", "d", "e", "f"}, {2, 3}), text({"x", "yy", "z"}, {1, 3}), c});
+  CHECK(onnx::strings_of(out[0]) == Words{"x", "a", "yy", "b", "z", "c"});
+  CHECK(out[0].dims() == std::vector<int64_t>{3, 2, 16});
+  CHECK(onnx::strings_of(out[1]) == Words{"x", "b", "z", "x", "e", "z"});
+  CHECK(onnx::strings_of(out[2]) == Words{"d", "e", "f"});
+  check_near(out[3], {2, 3});
+  CHECK(m.module.metadata.at(note_key(true, "row")) == kTextNote);
+  CHECK(m.module.metadata.count(note_key(true, "shape")) == 0);
+}
+
+TEST_CASE("strings joined, in branches and in sequences") {
+  GraphMaker g;
+  g.typed_input("x", text_type({"N"})).typed_input("y", text_type({1})).node("StringConcat", {"x", "y"}, {"z"}).output("z");
+  Imported m(g.model(20));
+  CHECK(onnx::strings_of(m.run({text({"ab", "", "é"}), text({"cd"})})[0]) == Words{"abcd", "cd", "écd"});
+  CHECK(onnx::strings_of(m.run({text({"ab", "c", ""}), text({""})})[0]) == Words{"ab", "c", ""});
+
+  GraphMaker one, two, h;
+  one.node("Identity", {"x"}, {"a"}).output("a");
+  two.node("StringConcat", {"x", "x"}, {"b"}).output("b");
+  h.typed_input("x", text_type({2})).input("c", DType::bool_, {}).input("p", DType::i64, {});
+  h.node("If", {"c"}, {"y"}, {attr_graph("then_branch", one.bytes()), attr_graph("else_branch", two.bytes())});
+  h.node("SequenceConstruct", {"x", "x"}, {"s"}).node("SequenceAt", {"s", "p"}, {"at"}).output("y").output("at");
+  Imported chosen(h.model(20));
+  Tensor no(DType::bool_, {});
+  auto out = chosen.run({text({"ab", "c"}), no, Tensor::scalar_i64(DType::i64, 1)});
+  CHECK(onnx::strings_of(out[0]) == Words{"abab", "cc"});
+  CHECK(onnx::strings_of(out[1]) == Words{"ab", "c"});
+}
+
+TEST_CASE("letters change their case byte by byte") {
+  Words words = {"Straße ÀÉ", "ÿ ŁÓDŹ", "Ωμέγα ς", "Привет", "日本 ÷×", ""};
+  CHECK(apply("StringNormalizer", words, {attr_s("case_change_action", "UPPER")}) ==
+        Words{"STRAßE ÀÉ", "Ÿ ŁÓDŹ", "ΩΜΈΓΑ Σ", "ПРИВЕТ", "日本 ÷×", ""});
+  CHECK(apply("StringNormalizer", words, {attr_s("case_change_action", "LOWER")}) ==
+        Words{"straße àé", "ÿ łódź", "ωμέγα ς", "привет", "日本 ÷×", ""});
+  CHECK(apply("StringNormalizer", {"Abc"}, {}) == Words{"Abc"});
+}
+
+TEST_CASE("regular expressions") {
+  struct Row {
+    std::string pattern;
+    Words yes, no;
+  };
+  for (const Row &r : {Row{"a*b+c?", {"b", "aabbc", "abc"}, {"", "a", "abcc"}}, Row{"(cat|dog)s{0,2}", {"cat", "dogss"}, {"cats s", "dogsss"}},
+                       Row{"x{2,}", {"xx", "xxxxx"}, {"x"}}, Row{"(ab){2}", {"abab"}, {"ab", "ababab"}},
+                       Row{"[^a-c\\d]+", {"xyz", "日é"}, {"xa", "x1", ""}}, Row{"[à-ý日]+", {"éü日"}, {"é本", "ÿ"}},
+                       Row{".", {"x", "é", "日", "😀"}, {"", "\n", "xy", "\xff"}}, Row{"(?s).", {"\n"}, {"ab"}},
+                       Row{"(?i)straße[a-c]", {"STRAßEB", "straßec"}, {"straßed"}}, Row{"^a$", {"a"}, {"a\n"}},
+                       Row{"(?m)a$\\n^b", {"a\nb"}, {"ab"}}, Row{"\\bfoo\\b.*", {"foo", "foo bar"}, {"foobar"}},
+                       Row{"a\\Bb", {"ab"}, {"a b"}}, Row{"\\x41\\x{1F600}", {"A😀"}, {"A"}}, Row{"\\Qa.b\\E|c", {"a.b", "c"}, {"axb"}},
+                       Row{"[[:alpha:]_-]+", {"a-_Z"}, {"a1"}}, Row{"a{,3}", {"a{,3}"}, {"aa"}}, Row{"(?:a(?P<n>b)?)*?", {"", "abaab"}, {"b"}},
+                       Row{"()*|a", {"", "a"}, {"aa"}}, Row{"\\W|^", {"", "-"}, {"a"}}}) {
+    for (const std::string &word : r.yes)
+      CHECK((r.pattern + " on " + word + (full_match(r.pattern, word) ? "" : " fails")) == r.pattern + " on " + word);
+    for (const std::string &word : r.no)
+      CHECK((r.pattern + " on " + word + (full_match(r.pattern, word) ? " matches" : "")) == r.pattern + " on " + word);
+  }
+  auto refused = [](const std::string &pattern) {
+    auto dfa = onnx::compile_regex(pattern);
+    return dfa ? std::string() : dfa.error().message;
+  };
+  CHECK_THAT(refused("(a"), Contains("a '(' without a ')'"));
+  CHECK_THAT(refused("a)"), Contains("at its character 1: a ')' without a '('"));
+  CHECK_THAT(refused("[b-a]"), Contains("a range of characters that is none"));
+  CHECK_THAT(refused("*a"), Contains("a repeat of nothing"));
+  CHECK_THAT(refused("\\pL"), Contains("classes of Unicode"));
+  CHECK_THAT(refused("\\1"), Contains("the escape \\1 is not supported"));
+  CHECK_THAT(refused("a{2000}"), Contains("more than 1000 times"));
+  CHECK_THAT(refused("((a{1000}){1000}){1000}"), Contains("too long"));
+  CHECK_THAT(refused("((){1000}){1000}"), Contains("too long"));
+  CHECK_THAT(refused("(x|y)*x(x|y){20}"), Contains("states"));
+  CHECK_THAT(refused(std::string(300, '(')), Contains("nested too deeply"));
+
+  GraphMaker g;
+  g.typed_input("x", text_type({2, "N"})).node("RegexFullMatch", {"x"}, {"y"}, {attr_s("pattern", "[a-c]+\\d")}).output("y");
+  Imported m(g.model(20));
+  check_near(m.run({text({"abc1", "a", "b22", "", "c0", "d0"}, {2, 3})})[0], {1, 0, 0, 0, 1, 0});
+}
+
+TEST_CASE("labels are strings on either side of an encoder") {
+  auto encoder = [](const std::string &type, std::vector<std::string> attributes, bool from_text) {
+    GraphMaker g;
+    if (from_text)
+      g.typed_input("x", text_type({"N"}));
+    else
+      g.input("x", DType::i64, {"N"});
+    g.node(type, {"x"}, {"y"}, attributes, "", "ai.onnx.ml").output("y");
+    return g.model();
+  };
+  Imported to_int(encoder("LabelEncoder", {attr_strings("keys_strings", {"a", "b", "a"}), attr_ints("values_int64s", {7, 8, 9}), attr_i("default_int64", 5)}, true));
+  check_near(to_int.run({text({"b", "a", "c", ""})})[0], {8, 7, 5, 5});
+  Imported to_text(encoder("LabelEncoder", {attr_ints("keys_int64s", {1, 2}), attr_strings("values_strings", {"one", "two"}), attr_s("default_string", "many")}, false));
+  CHECK(onnx::strings_of(to_text.run({ints({2, 3, 1})})[0]) == Words{"two", "many", "one"});
+  Imported mapper(encoder("CategoryMapper", {attr_strings("cats_strings", {"x", "y"}), attr_ints("cats_int64s", {3, 4})}, false));
+  CHECK(onnx::strings_of(mapper.run({ints({4, 3, 0})})[0]) == Words{"y", "x", "_Unused"});
+  Imported hot(encoder("OneHotEncoder", {attr_strings("cats_strings", {"x", "y"})}, true));
+  check_near(hot.run({text({"y", "z"})})[0], {0, 1, 0, 0});
+  Imported texts(encoder("LabelEncoder", {attr_tensor("keys_tensor", text_proto("k", {"p", "q"})), attr_tensor("values_tensor", text_proto("v", {"P", "Q"}))}, true));
+  CHECK(onnx::strings_of(texts.run({text({"q", "p", "r"})})[0]) == Words{"Q", "P", "_Unused"});
+  CHECK_THAT(Imported(encoder("LabelEncoder", {attr_ints("keys_int64s", {1}), attr_ints("values_int64s", {1})}, true)).errors(),
+             Contains("its input is text[N], but its keys are numbers"));
+}
+
+TEST_CASE("a classifier names its classes") {
+  GraphMaker g;
+  g.input("x", DType::f32, {"N", 2});
+  g.node("LinearClassifier", {"x"}, {"label", "scores"},
+         {attr_floats("coefficients", {1, 0, 0, 1, -1, -1}), attr_strings("classlabels_strings", {"left", "right", "none"})}, "", "ai.onnx.ml");
+  g.output("label").output("scores");
+  Imported m(g.model());
+  auto out = m.run({floats({3, 2}, {2, 1, 1, 2, -1, -1})});
+  CHECK(onnx::strings_of(out[0]) == Words{"left", "right", "none"});
+}
+
+TEST_CASE("n-grams of words are counted") {
+  GraphMaker g;
+  g.typed_input("x", text_type({2, 4}));
+  g.node("TfIdfVectorizer", {"x"}, {"y"},
+         {attr_s("mode", "TFIDF"), attr_i("min_gram_length", 1), attr_i("max_gram_length", 2), attr_i("max_skip_count", 1),
+          attr_ints("ngram_counts", {0, 2}), attr_ints("ngram_indexes", {1, 0, 3}), attr_strings("pool_strings", {"a", "b", "a", "b"}),
+          attr_floats("weights", {1, 2, 3, 10})});
+  g.output("y");
+  Imported m(g.model());
+  // "a b" next to each other, and with one word between.
+  auto out = m.run({text({"a", "b", "b", "a", "b", "b", "c", "d"}, {2, 4})});
+  check_near(out[0], {2, 4, 0, 20, 2, 0, 0, 0});
+}
+
+TEST_CASE("strings where numbers are needed are refused") {
+  GraphMaker g;
+  g.typed_input("x", text_type({2})).node("Relu", {"x"}, {"y"}).output("y");
+  CHECK_THAT(Imported(g.model()).errors(), Contains("its input 0 is text[2], which is not supported"));
+  GraphMaker h;
+  h.typed_input("x", text_type({2})).input("z", DType::f32, {2}).node("Equal", {"x", "z"}, {"y"}).output("y");
+  CHECK_THAT(Imported(h.model(19)).errors(), Contains("it compares text[2] with f32[2]"));
+  GraphMaker big;
+  std::string proto;
+  pbf_writer w(proto);
+  w.add_int64(1, int64_t(1) << 40), w.add_int32(2, onnx::kStringType), w.add_string(8, "w"), w.add_bytes(6, "x");
+  big.raw_weight(proto).node("Identity", {"w"}, {"y"}).output("y");
+  CHECK_THAT(Imported(big.model()).errors(), Contains("it holds 1 strings, but its shape needs 1099511627776"));
+}
