@@ -5,8 +5,10 @@
 //                  =>  dot(x, convert(q)) * s + b     w = q * s, s of each column   int8
 //
 // Weights convert in registers as they are loaded, so what is bound by memory (batch 1) gets faster by
-// the bytes saved. Arithmetic stays f32. Embedding tables are compressed too, by rows.
+// the bytes saved. Arithmetic stays f32. Embedding tables are compressed too, by rows. Weights that are
+// halves in the program come to the same form (widen_halves.h), whatever the user asks for.
 #include "passes/graph/rewrite.h"
+#include "passes/graph/widen_halves.h"
 
 #include "ir/ops/op.h"
 
@@ -207,7 +209,8 @@ private:
 } // namespace
 
 Changed compress_weights(Module &module, PassContext &context) {
-  return context.flags.weights == DType::f32 ? Changed::no : Compressor(module, context).run();
+  Changed changed = widen_halves(module, context.flags);
+  return context.flags.weights == DType::f32 ? changed : changed | Compressor(module, context).run();
 }
 
 } // namespace kiln

@@ -143,6 +143,12 @@ std::optional<Shapes> suitable(const Function &function, const Node &node, const
   return s;
 }
 
+// A constant, or one that is converted.
+const Tensor *constant_weights(const Module &module, const Function &function, ValueId v) {
+  const Node *def = function.def(v);
+  return constant_tensor(module, function, def && def->op == Op::convert ? def->operands[0] : v);
+}
+
 int64_t constant_bytes(const Module &module) {
   std::vector<bool> seen(module.constants.size());
   int64_t bytes = 0;
@@ -162,7 +168,7 @@ Candidate consider(const Module &module, const Function &function, NodeId id, co
                    const std::vector<int> &uses, const Costs &costs, Winograd flag) {
   Candidate out{id, {}, {}};
   const Node &node = function.node(id);
-  bool constant = constant_tensor(module, function, node.operands[1]) != nullptr;
+  const Tensor *constant = constant_weights(module, function, node.operands[1]);
   bool forced = flag != Winograd::automatic;
   out.chosen.cycles = costs.direct(s);
   double most = out.chosen.cycles * (1 - kLeastGain);
@@ -170,7 +176,7 @@ Candidate consider(const Module &module, const Function &function, NodeId id, co
     if (forced && tile != (flag == Winograd::two ? 2 : 4))
       continue;
     Form stored{tile, true, costs.transformed(s, tile, true), 0};
-    int64_t kept = uses[size_t(node.operands[1])] > 1 ? 0 : 36;
+    int64_t kept = uses[size_t(node.operands[1])] > 1 || !constant ? 0 : 9 * dtype_bytes(constant->dtype());
     stored.extra_bytes = (4 * (tile + 2) * (tile + 2) - kept) * int64_t(s.cells());
     if (constant && (forced || stored.cycles < most))
       out.forms.push_back(stored);
@@ -212,7 +218,16 @@ void rewrite(Sweep &s, NodeId id, const Form &form, const Shapes &shapes, const 
   Node node = s.node(id);
   Attrs tile{{"tile", Dim(form.tile)}};
   ValueId weights = s.resolve(node.operands[1]), u;
-  if (const Tensor *w = constant_tensor(s.module(), s.function(), weights); w && form.stored) {
+  if (const Tensor *stored = constant_weights(s.module(), s.function(), weights);
+      stored && form.stored) {
+    Tensor converted;
+    const Tensor *w = stored;
+    if (stored->dtype() != DType::f32) {
+      converted = Tensor(DType::f32, stored->dims());
+      for (int64_t i = 0; i < stored->count(); ++i)
+        converted.set_f64(i, stored->at_f64(i));
+      w = &converted;
+    }
     const TensorType &type = s.function().type(weights);
     int64_t points = (form.tile + 2) * (form.tile + 2);
     TensorType result{type.dtype, {Dim(points), type.shape[0], type.shape[1]}};

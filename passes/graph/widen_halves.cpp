@@ -1,0 +1,51 @@
+#include "passes/graph/widen_halves.h"
+
+#include "passes/graph/rewrite.h"
+
+#include <algorithm>
+
+namespace kiln {
+namespace {
+
+bool is_half(const TensorType &type) { return type.dtype == DType::f16 || type.dtype == DType::bf16; }
+
+// Whether its kernel is made of pairs: as in the layouts of weights.
+bool has_pairs(const Function &function, const Node &node, const PassFlags &flags) {
+  const TensorType &w = function.type(node.operands[1]);
+  if (!flags.bf16_dots || w.dtype != DType::bf16)
+    return false;
+  if (node.op == Op::conv) {
+    auto inputs = w.shape[1].try_const();
+    return node.attrs.get_dim("groups").is_const(1) && inputs && *inputs >= 8 && *inputs % 2 == 0;
+  }
+  auto depth = w.shape[size_t(w.rank() - (node.attrs.get_bool("transpose_b") ? 1 : 2))].try_const();
+  return depth && *depth % 2 == 0;
+}
+
+} // namespace
+
+Changed widen_halves(Module &module, const PassFlags &flags) {
+  Changed changed = Changed::no;
+  for (Function &function : module.functions)
+    changed |= Sweep(module, function).run([&](Sweep &s, NodeId id) {
+      const Node node = s.node(id);
+      if ((node.op != Op::conv && node.op != Op::dot) || s.fusion_depth() > 0)
+        return;
+      auto half = [&](ValueId v) { return is_half(function.type(v)); };
+      if (!half(node.results[0]) || !std::all_of(node.operands.begin(), node.operands.end(), half) ||
+          !constant_tensor(module, function, node.operands[1]) ||
+          function.type(node.operands[1]).rank() < 2 || has_pairs(function, node, flags))
+        return;
+      GraphBuilder &b = s.builder();
+      std::vector<ValueId> operands;
+      for (ValueId v : node.operands)
+        operands.push_back(b(Op::convert, {v}, {{"dtype", DType::f32}}));
+      ValueId sum = b(node.op, operands, node.attrs);
+      std::vector<ValueId> results{
+          b(Op::convert, {sum}, {{"dtype", function.type(node.results[0]).dtype}})};
+      s.replace_results(id, results);
+    });
+  return changed;
+}
+
+} // namespace kiln
