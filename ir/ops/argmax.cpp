@@ -125,7 +125,7 @@ std::vector<OpSample> samples() {
                    4});
   };
 #define KILN_DTYPE(name, bits, kind, code)                                                         \
-  if (!is_bool(DType::name))                                                                       \
+  if (!is_bool(DType::name) && !is_narrow(DType::name))                                                                       \
     add(DType::name, {3, 7}, 1, true, false);
 #include "ir/dtypes.def"
 #undef KILN_DTYPE

@@ -149,7 +149,7 @@ std::vector<OpSample> samples() {
     out.push_back(std::move(s));
   };
 #define KILN_DTYPE(name, bits, kind, code)                                                         \
-  if (!is_bool(DType::name))                                                                       \
+  if (!is_bool(DType::name) && !is_narrow(DType::name))                                                                       \
     add(DType::name, {{3, 17}, {17, 5}, {5}}, false);
 #include "ir/dtypes.def"
 #undef KILN_DTYPE

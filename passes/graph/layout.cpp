@@ -275,7 +275,7 @@ void BlockLayout::merge_heads() {
         return function_.node(n).op == Op::reshape &&
                function_.node(n).operands[0] == permute.results[0];
       });
-      if (!merged || state->second.fixed || state->second.exact || state->second.blocked ||
+      if (!merged || state == state_.end() || state->second.fixed || state->second.exact || state->second.blocked ||
           uses->second.size() != 1 || !function_.value(outer).layout.is_row_major())
         continue;
       Layout layout;
