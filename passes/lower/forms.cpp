@@ -48,6 +48,11 @@ bool merge_forms(std::vector<Plan> &plans, Diagnostics &diagnostics) {
       continue;
     }
     Plan &to = *entry, &from = plans[i];
+    if (!from.sizes.empty() || !from.run_constraints.empty() || !to.sizes.empty()) {
+      diagnostics.error({}, fmt::format("'{}' finds sizes in its data; it has one form only", to.name))
+          .notes.push_back("leave out --specialise, or fix the sizes of the model with --dim and --shape");
+      return false;
+    }
     PlanForm form{{}, from.arena_size};
     for (const auto &[symbol, value] : name->second)
       form.dims.emplace_back(Symbol(symbol), value);
