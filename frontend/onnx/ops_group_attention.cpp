@@ -130,14 +130,12 @@ private:
     KILN_TRY(wide, convert(e_, n_.in(5), DType::i64));
     KILN_TRY(last, reshape(e_, wide, {batch_, 1}));
     KILN_TRY(lengths, n_.emit(Op::add, {last, number(Dim(1) - queries_)}));
-    if (shared_) { // a first prompt has no past, however short its sample is
-      KILN_TRY(whole, convert(e_, n_.in(6), DType::i64));
-      KILN_TRY(total_length, reshape(e_, whole, {}));
-      KILN_TRY(first, n_.emit(Op::eq, {total_length, number(queries_)}));
-      KILN_TRY(chosen, n_.emit(Op::where, {first, number(0), lengths}));
-      lengths = chosen;
-    }
-    past_ = lengths, ragged_ = true;
+    // A first prompt has no past, however short its sample is.
+    KILN_TRY(whole, convert(e_, n_.in(6), DType::i64));
+    KILN_TRY(total_length, reshape(e_, whole, {}));
+    KILN_TRY(first, n_.emit(Op::eq, {total_length, number(queries_)}));
+    KILN_TRY(own_past, n_.emit(Op::where, {first, number(0), lengths}));
+    past_ = own_past, ragged_ = true;
     return Unit{};
   }
 
