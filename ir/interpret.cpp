@@ -197,6 +197,8 @@ private:
       if (!results)
         return node.regions.empty() && node.op != Op::call ? fail(results.error().message)
                                                            : results.error();
+      if (options_.perturb && !op_def(node.op).structural)
+        options_.perturb(node, *results);
       if (frame.reported && options_.after_node)
         options_.after_node(id, *results);
       KILN_CHECK(results->size() == node.results.size(),

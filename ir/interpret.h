@@ -22,6 +22,9 @@ struct EvaluateOptions {
   // Called with each node of the function and its results, in the order they run; in loops once for
   // each iteration. Nodes of functions that it calls are not reported.
   std::function<void(NodeId, std::span<const Tensor>)> after_node;
+  // May change the results of an op (not those of constants, control flow, calls and variables) before
+  // anything uses them, in called functions too: how tests learn what rounding does to what follows.
+  std::function<void(const Node &, std::span<Tensor>)> perturb;
   int64_t max_steps = int64_t(1) << 32;  // nodes run before giving up
   int64_t max_bytes = int64_t(32) << 30; // of values alive at one time
 };

@@ -53,7 +53,7 @@ bool PassManager::run(Module &module, std::string_view name) {
 
   if (last_ == Changed::yes || options_.verify_each)
     check_verifies(module, name);
-  if (options_.verify_each && last_ == Changed::no)
+  if (options_.verify_each && last_ == Changed::no && !context_.diagnostics.has_errors())
     KILN_CHECK(print_module(module) == before,
                fmt::format("the pass '{}' changed the module and said that it did not", name));
   if (last_ == Changed::yes)

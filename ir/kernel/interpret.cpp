@@ -86,7 +86,8 @@ private:
   }
 
   ScalarValue read(Symbol name, Memory &m, int64_t at) {
-    if (!in_range(name, m, at))
+    int64_t behind = m.bytes ? options_.readable_bytes / dtype_bytes(m.dtype) : 0;
+    if ((at < 0 || at >= m.size + behind) && !in_range(name, m, at))
       return {};
     if (m.bytes)
       return read_scalar(m.dtype, m.bytes + at * dtype_bytes(m.dtype));

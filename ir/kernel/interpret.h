@@ -14,6 +14,7 @@ struct InterpretOptions {
   // Runs parallel and threads loops from the last iteration to the first, to catch loops that are
   // marked independent and are not.
   bool reverse_parallel = false;
+  int64_t readable_bytes = 0;   // past the end of each buffer, which loads may read (KILN_ALIGNMENT of runs)
   int64_t max_steps = int64_t(1) << 40; // statements executed before giving up
 };
 

@@ -133,6 +133,8 @@ std::vector<ValueId> decompose_group_norm(GraphBuilder &b, const Node &node) {
 // x / (bias + alpha * m) ^ beta, where m, the sum of x^2 over `size` channels divided by size, is the
 // average pool with zero padding of x^2 as [N, 1, C, rest].
 std::vector<ValueId> decompose_lrn(GraphBuilder &b, const Node &node) {
+  if (element_count(b.type(node.operands[0]).shape).is_const(0))
+    return {node.operands[0]}; // no element, and no size that a window fits in
   ValueId x = widen(b, node.operands[0]);
   const TensorType type = b.type(x);
   int64_t size = node.attrs.get_int("size"), before = (size - 1) / 2;
@@ -242,7 +244,8 @@ const OpDef op_lrn{
     .ref = [](const RefContext &c) { return ref_by_decomposition(Op::lrn, c); },
     .decompose = decompose_lrn,
     .samples = {{{f32({2, 7, 3, 2})}, {{"size", Dim(3)}, {"alpha", 1e-2}, {"beta", 0.75}, {"bias", 1.0}}},
-                {{f32({1, 4, 5})}, {{"size", Dim(4)}, {"alpha", 0.5}, {"beta", 0.5}, {"bias", 2.0}}}},
+                {{f32({1, 4, 5})}, {{"size", Dim(4)}, {"alpha", 0.5}, {"beta", 0.5}, {"bias", 2.0}}},
+                {{f32({2, 3, 0})}, {{"size", Dim(3)}, {"alpha", 0.5}, {"beta", 0.5}, {"bias", 2.0}}}},
     .tolerance = 1e-4,
 };
 

@@ -332,7 +332,8 @@ Expr element_resize(LowerContext &context, int, std::span<const Dim> index) {
   const TensorType &x = context.operand_type(0), &result = context.result_type(0);
   DType dtype = compute_dtype(result.dtype);
   bool copies = mode_of(context.attrs()) == Mode::nearest;
-  DType accumulator = copies || is_float(dtype) ? dtype : dtype_bits(dtype) > 16 ? DType::f64 : DType::f32;
+  // Integers as the reference has them: what lies at a whole number must not be cut off below it.
+  DType accumulator = copies || is_float(dtype) ? dtype : DType::f64;
   Sampler sampler(context, accumulator);
   std::vector<std::vector<ExprTap>> taps;
   for (size_t d = 0; d < index.size(); ++d)

@@ -130,6 +130,8 @@ std::optional<Stage> Chainer::stage_of(NodeId id) const {
   if (shape.size() != 4 || !is_static(std::span(shape).subspan(1)) || !is_float(value.type.dtype) ||
       !value.layout.order.empty())
     return std::nullopt;
+  if (element_count(shape).is_const(0))
+    return std::nullopt; // nothing to compute, and no rows to share the work by
   FusionInfo info = describe_fusion(function_, id);
   if (info.form != FusionForm::elementwise && info.form != FusionForm::reduce)
     return std::nullopt;

@@ -112,7 +112,7 @@ private:
     std::vector<ValueId> results;
     for (size_t i = 0; i < callee.body.results.size(); ++i) {
       ValueId result = values.at(callee.body.results[i]);
-      if (s.function().type(result) != s.function().type(call.results[i]))
+      if (!may_be_equal(s.function().type(result), s.function().type(call.results[i])))
         return fail(fmt::format("in the call of '{}': result {} is {}, where {} was inferred",
                                 callee.name, i, s.function().type(result).text(),
                                 s.function().type(call.results[i]).text()));

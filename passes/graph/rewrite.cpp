@@ -77,6 +77,15 @@ void for_each_size(const Function &function, const Node &node, const std::functi
   }
 }
 
+bool may_be_equal(const TensorType &a, const TensorType &b) {
+  if (a.dtype != b.dtype || a.rank() != b.rank())
+    return false;
+  for (size_t d = 0; d < a.shape.size(); ++d)
+    if (a.shape[d] != b.shape[d] && (a.shape[d] - b.shape[d]).is_const())
+      return false;
+  return true;
+}
+
 Sweep::Sweep(Module &module, Function &function)
     : module_(module), function_(function), builder_(module, function, function.body),
       uses_(function.use_counts()) {}
@@ -111,9 +120,16 @@ void Sweep::replace(ValueId from, ValueId to) {
   to = resolve(to);
   if (from == to)
     return;
-  KILN_CHECK(function_.type(from) == function_.type(to),
-             "a replacement has the type of what it replaces: " + function_.type(from).text() +
-                 " by " + function_.type(to).text());
+  if (function_.type(from) != function_.type(to)) {
+    KILN_CHECK(may_be_equal(function_.type(from), function_.type(to)),
+               "a replacement has the type of what it replaces: " + function_.type(from).text() +
+                   " by " + function_.type(to).text());
+    // Sizes that are only required to be equal: the users keep the one they were typed with.
+    const Node *def = function_.def(from);
+    if (def && def->op == Op::reshape && def->operands[0] == to)
+      return;
+    to = builder_(Op::reshape, {to}, {{"shape", function_.type(from).shape}});
+  }
   replacement_.resize(std::max(replacement_.size(), function_.values.size()));
   replacement_[size_t(from)] = to;
   // Arguments and results keep the names that people gave them.

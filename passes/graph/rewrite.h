@@ -25,6 +25,10 @@ void for_each_node(const Function &function, const Block &block,
 // stands in the regions).
 void for_each_size(const Function &function, const Node &node, const std::function<void(Symbol)> &visit);
 
+// Of one dtype and rank, and no size certainly differs. Sizes that a module requires to be equal may be
+// written in two ways.
+bool may_be_equal(const TensorType &a, const TensorType &b);
+
 class Sweep {
 public:
   Sweep(Module &module, Function &function);
