@@ -1,6 +1,6 @@
 #include "tests/fuzz/graph_reduce.h"
 
-#include "passes/graph/clone.h"
+#include "ir/clone.h"
 #include "passes/pass.h"
 
 #include <fmt/format.h>
