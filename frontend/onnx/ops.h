@@ -70,6 +70,11 @@ Status import_batch_scan(OnnxNode &n);
 // MaxPool with its second output.
 Status max_pool_with_indices(OnnxNode &n);
 
+// Forms of the first opsets (ops_retired.cpp).
+Status import_position_batch_normalization(OnnxNode &n);
+Status import_first_tile(OnnxNode &n);
+Status import_first_upsample(OnnxNode &n, std::vector<double> &scales);
+
 // x rounded to the 256 steps of its own range with 0, as DynamicQuantizeLinear does, and back.
 Result<Val> rounded_to_range(OnnxNode &n, const Val &x);
 

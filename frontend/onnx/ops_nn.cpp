@@ -110,7 +110,7 @@ Status import_batch_normalization(OnnxNode &n) {
   if (n.get_flag("training_mode", false))
     return Error{"training_mode is not supported: export the model for inference"};
   if (n.opset() < 9 && !n.get_flag("spatial", true))
-    return Error{"statistics for each position (spatial=0) are not supported"};
+    return import_position_batch_normalization(n);
   return n.finish(Op::batch_norm, {n.in(0), n.in(1), n.in(2), n.in(3), n.in(4)},
                   {{"epsilon", n.get_float("epsilon", 1e-5)}});
 }

@@ -249,7 +249,9 @@ Status import_resize(OnnxNode &n) {
 Status import_upsample(OnnxNode &n) {
   Sizing sizing{n.shape(), std::vector<double>(size_t(n.rank()), 1.0)};
   std::vector<double> scales = n.get_floats("scales");
-  if (n.has(1)) {
+  if (n.opset() < 7) {
+    KILN_RETURN_IF_ERROR(import_first_upsample(n, scales));
+  } else if (n.has(1)) {
     KILN_TRY(given, constant_scales(n, 1));
     scales = given;
   }

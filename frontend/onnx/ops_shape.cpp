@@ -332,6 +332,8 @@ Status import_expand(OnnxNode &n) {
 }
 
 Status import_tile(OnnxNode &n) {
+  if (n.has(2) && n.opset() < 6)
+    return import_first_tile(n);
   const Val &x = n.in(0);
   KILN_TRY(counts, run_ints(n, 1, "repeats"));
   KILN_TRY(repeats, bind_free(n, counts, "repeats"));

@@ -172,7 +172,11 @@ Status import_split(OnnxNode &n) {
   const Dim &size = n.in(0).dim(axis);
   size_t count = n.output_count();
   std::vector<Dim> sizes;
-  if (n.has(1)) {
+  if (n.has(1) && n.opset() < 2 && is_float(n.dtype(1))) {
+    KILN_TRY(numbers, n.constant_of(1, "sizes"));
+    for (int64_t i = 0; i < numbers->count() && i <= int64_t(count); ++i)
+      sizes.push_back(int64_t(std::clamp(numbers->at_f64(i), -1.0, 9e15)));
+  } else if (n.has(1)) {
     KILN_TRY(list, run_ints(n, 1, "sizes"));
     for (const RunInt &r : list) {
       if (r.known) {

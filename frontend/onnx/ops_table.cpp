@@ -19,7 +19,8 @@ Result<Val> aligned(OnnxNode &n) {
   bool broadcast = n.get_flag("broadcast", false);
   if (!broadcast || n.opset() >= 7)
     return b;
-  KILN_TRY(axis, n.axis(n.get_int("axis", n.rank(0) - b.rank()), n.rank(0) + 1));
+  int64_t given = n.get_int("axis", n.rank(0) - b.rank());
+  KILN_TRY(axis, n.axis(given < 0 ? given + n.rank(0) : given, n.rank(0) + 1));
   Shape shape = b.type.shape;
   while (int(shape.size()) + axis < n.rank(0))
     shape.push_back(1);
