@@ -431,40 +431,6 @@ bool PlanBuilder::walk_node(NodeId id, std::vector<PlanStep> &steps) {
   return true;
 }
 
-// The position of the last node that reads `value` or a view of it; what leaves a block is read later than any.
-int PlanBuilder::last_use(ValueId value) const {
-  int last = 0;
-  auto is = [&](ValueId v) { return v == value; };
-  auto leaves = [&](const Block &block) { return std::any_of(block.results.begin(), block.results.end(), is); };
-  if (leaves(function_.body))
-    return INT32_MAX;
-  std::function<int(const Block &)> end_of = [&](const Block &block) {
-    int end = 0;
-    for (NodeId id : block.nodes) {
-      end = std::max(end, node_order_[size_t(id)]);
-      for (const Block &region : function_.node(id).regions)
-        end = std::max(end, end_of(region));
-    }
-    return end;
-  };
-  for (size_t n = 0; n < function_.nodes.size(); ++n) {
-    const Node &node = function_.nodes[n];
-    if (node.removed)
-      continue;
-    bool fusion = node.op == Op::fusion;
-    if (!fusion && std::any_of(node.regions.begin(), node.regions.end(), leaves))
-      return INT32_MAX;
-    if (std::none_of(node.operands.begin(), node.operands.end(), is))
-      continue;
-    last = std::max(last, node_order_[n]);
-    for (const Block &region : node.regions)
-      last = std::max(last, end_of(region));
-    if (is_alias(function_, node))
-      last = std::max(last, last_use(node.results[0]));
-  }
-  return last;
-}
-
 void PlanBuilder::read_variable(NodeId id, std::vector<PlanStep> &steps) {
   const Node &node = function_.node(id);
   VariableId variable = node.attrs.get_variable("variable");
