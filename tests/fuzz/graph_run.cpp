@@ -348,6 +348,11 @@ private:
           bound_.dims.pop_back();
           KILN_RETURN_IF_ERROR(status);
         }
+        break;
+      case PlanStep::Kind::bind:
+      case PlanStep::Kind::require:
+      case PlanStep::Kind::form:
+        return Error{"the generator makes no graphs whose sizes a run finds"};
       }
     return Unit{};
   }
@@ -393,8 +398,12 @@ public:
       args.push_back(g.data());
     Guarded arena{static_cast<size_t>(out[0])}, variables(host_.variables.size(), host_.variables);
     KilnServices services{KILN_ENTRY_ABI, 1, nullptr, nullptr, nullptr};
-    KilnFrame frame{&services, args.data(), bound->values.data(), reinterpret_cast<uint8_t *>(arena.data()), nullptr,
-                    reinterpret_cast<uint8_t *>(variables.data()), 0, 0, nullptr, 0};
+    KilnFrame frame{};
+    frame.services = &services;
+    frame.args = args.data();
+    frame.dims = bound->values.data();
+    frame.arena = reinterpret_cast<uint8_t *>(arena.data());
+    frame.variables = reinterpret_cast<uint8_t *>(variables.data());
     std::vector<Tensor> all;
     for (int r = 0; r < runs; ++r) {
       if (int trap = run(&frame))
@@ -447,7 +456,9 @@ Result<std::unique_ptr<CompiledGraphs>> compile_kernels(Module module, const Run
   Diagnostics diagnostics;
   if (!make_program(host, config, config.level, diagnostics))
     return Error{diagnostics.render()};
-  std::vector<Kernel> kernels = schedule_kernels(host.program, config.machine, 1);
+  CompileOptions compile;
+  compile.jobs = 1;
+  std::vector<Kernel> kernels = schedule_kernels(host.program, config.machine, compile);
   return std::unique_ptr<CompiledGraphs>(new KernelGraphs(std::move(host), std::move(kernels)));
 }
 
