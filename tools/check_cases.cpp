@@ -1,10 +1,12 @@
 #include "tools/check_cases.h"
 
 #include "tools/case_values.h"
+#include "tools/case_report.h"
 #include "tools/cli.h"
 #include "tools/compare.h"
 #include "tools/text_tensor.h"
 
+#include "frontend/files/file_writer.h"
 #include "frontend/files/mapped_file.h"
 #include "frontend/onnx/import.h"
 
@@ -134,7 +136,13 @@ std::string run_set(const fs::path &folder, int set, const PackageBytes &package
 std::string run_case(const fs::path &folder) {
   Module module;
   Diagnostics diagnostics;
-  auto said = [&] { return diagnostics.all().empty() ? std::string("failed") : diagnostics.all()[0].message; };
+  // Every reason, one a line.
+  auto said = [&] {
+    std::string out;
+    for (const Diagnostic &d : diagnostics.all())
+      out += (out.empty() ? "" : "\n") + (d.location.node.empty() ? "" : std::string(d.location.node.text()) + ": ") + d.message;
+    return out.empty() ? std::string("failed") : out;
+  };
   if (!import_case(folder, module, diagnostics)) {
     bool lacks = said().find("not supported") != std::string::npos;
     return std::string(1, lacks ? kUnsupported : kFailed) + said();
@@ -263,6 +271,31 @@ void run_all(std::vector<Case> &cases, const CaseOptions &options) {
     std::cerr << "\r\033[K";
 }
 
+std::string_view word_of(char outcome) {
+  switch (outcome) {
+  case kPassed:
+    return "passed";
+  case kRandom:
+    return "random";
+  case kUnsupported:
+    return "unsupported";
+  case kFailed:
+    return "failed";
+  case kCrashed:
+    return "crashed";
+  default:
+    return "timeout";
+  }
+}
+
+Status write_report(const std::vector<Case> &cases, const CaseOptions &options) {
+  std::vector<CaseOutcome> outcomes;
+  for (const Case &c : cases)
+    outcomes.push_back({c.kind, c.folder.filename().string(), std::string(word_of(c.answer[0])), c.answer.substr(1)});
+  std::string page = case_report(outcomes, options.suite);
+  return write_file(options.report, std::as_bytes(std::span(page)));
+}
+
 std::string first_line(std::string_view text) { return std::string(text.substr(0, text.find('\n'))); }
 
 } // namespace
@@ -275,6 +308,9 @@ int check_cases(const CaseOptions &options) {
   if (cases.empty())
     return report(Error{fmt::format("--cases {}: no model.onnx in it, nor in a folder below", options.folder)}, options.json);
   run_all(cases, options);
+  if (!options.report.empty())
+    if (auto status = write_report(cases, options); !status)
+      return report(status.error(), options.json);
 
   std::map<std::string, std::map<char, int>> table;
   std::string list;

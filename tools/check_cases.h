@@ -11,6 +11,7 @@ struct CaseOptions {
   int jobs = 1;
   double seconds = 60;          // of one case
   int64_t bytes = int64_t(4) << 30; // of address space
+  std::string report, suite;     // a Markdown page to write, and what it calls the cases
   bool json = false;
   bool skip_unsupported = false; // cases of operators that Kiln lacks do not count as failed
 };

@@ -248,6 +248,8 @@ void add_check(CLI::App &app, int &exit_code) {
   sub->add_option("--cases", verb->cases.folder, "a folder of ONNX test cases");
   sub->add_option("-j,--jobs", verb->cases.jobs, "cases at a time")->check(CLI::Range(1, 256));
   sub->add_option("--case-seconds", verb->cases.seconds, "limit of a case (default 60)")->check(CLI::PositiveNumber);
+  sub->add_option("--report", verb->cases.report, "write the outcomes of --cases as a Markdown page");
+  sub->add_option("--suite", verb->cases.suite, "what the page calls the cases, e.g. 'ONNX 1.23.2'");
   sub->add_flag("--skip-unsupported", verb->cases.skip_unsupported, "cases that use operators Kiln lacks are no failures");
   sub->callback([verb, &exit_code] {
     if (verb->model.path.empty() == verb->cases.folder.empty())

@@ -2,9 +2,8 @@
 // the model's names; initializers become constants that view the mapped file. Sizes that the file leaves
 // open become symbols: its dim_params, or `input_d0` for the first dim of `input`.
 //
-// Opsets 7 to 22; other versions are taken where the form of an op did not change. The file is not
-// trusted: whatever is wrong with it is a diagnostic that names the node ("Conv#17" where it has no
-// name), all unsupported operators at once.
+// Opsets 1 to 28. The file is not trusted: whatever is wrong with it is a diagnostic that names the node
+// ("Conv#17" where it has no name), all of them at once, unsupported operators first.
 #pragma once
 
 #include "ir/graph.h"

@@ -16,6 +16,7 @@ constexpr size_t kMaxCallDepth = 64;
 constexpr size_t kMaxFunctions = 2000; // that are looked through, each within the one that calls it
 constexpr int64_t kMaxNodes = 1'000'000;
 constexpr size_t kMaxNamesListed = 8;
+constexpr int64_t kNewestOpset = 28; // of the default domain
 
 // Not an operand that a function's call leaves out, nor what could not be imported.
 bool is_given(const Val &v) { return !v.failed && (v.id.valid() || v.is_known() || !v.is_tensor()); }
@@ -48,13 +49,17 @@ void Importer::warn(std::string message) { diagnostics_.warning(location_, std::
 
 bool Importer::run(const ModelView &model) {
   model_ = &model;
+  size_t errors = diagnostics_.error_count();
   for (const OpsetView &opset : model.opsets) {
     std::string domain(opset.domain == "ai.onnx" ? std::string_view() : opset.domain);
     auto [it, fresh] = opsets_.emplace(domain, opset.version);
     it->second = std::max(it->second, opset.version);
+    if (domain.empty() && (opset.version < 1 || opset.version > kNewestOpset))
+      diagnostics_.error(at(""), fmt::format("the model is of opset {}; opsets 1 to {} are known", opset.version, kNewestOpset))
+          .notes.push_back("export it for one of those, or convert it with onnx.version_converter");
   }
-  if (report_unsupported(model))
-    return false;
+  // What they compute counts as failed, so that everything else that is wrong is told with them.
+  report_unsupported(model);
   module_.name = std::string(model.graph.name);
   for (const auto &[key, value] : model.metadata)
     module_.metadata.emplace(std::string(key), std::string(value));
@@ -66,7 +71,6 @@ bool Importer::run(const ModelView &model) {
   function.location = at("");
   emitter_.emplace(module_, function);
   scopes_.emplace_back();
-  size_t errors = diagnostics_.error_count();
   if (!define_inputs(model.graph) || !import_nodes(model.graph.nodes) || !define_results(model.graph))
     KILN_CHECK(diagnostics_.error_count() > errors, "a failed import says why");
   merge_constraints();
@@ -122,11 +126,12 @@ void Importer::find_unsupported(const std::vector<NodeView> &nodes, const std::s
   }
 }
 
-bool Importer::report_unsupported(const ModelView &model) {
+void Importer::report_unsupported(const ModelView &model) {
   Unsupported found;
   std::unordered_set<const FunctionView *> called;
   find_unsupported(model.graph.nodes, "", 0, found, called);
   for (const auto &[kind, nodes] : found) {
+    unsupported_.insert(kind);
     Diagnostic &d = diagnostics_.error(
         at(nodes[0]), fmt::format("the operator {} (opset {}) is not supported", kind,
                                   opset(kind.find('.') == std::string::npos
@@ -139,7 +144,6 @@ bool Importer::report_unsupported(const ModelView &model) {
       list += fmt::format(" and {} more", nodes.size() - kMaxNamesListed);
     d.notes.push_back("used by: " + list);
   }
-  return !found.empty();
 }
 
 // -- names
@@ -453,7 +457,11 @@ bool Importer::import_node(const NodeView &written, const std::string &name) {
   location_ = at(name);
   emitter_->builder().set_location(location_);
   std::vector<Val> inputs;
-  bool skip = false;
+  bool unknown = !find_function(node) && !find_onnx_op(node.domain, node.op_type), skip = unknown, ok = true;
+  if (std::string kind = operator_name(node.domain, node.op_type); unknown && !unsupported_.contains(kind)) {
+    diagnostics_.error(location_, fmt::format("the operator {} is not supported", kind));
+    ok = false;
+  }
   for (std::string_view input : node.inputs) {
     const Produced *p = input.empty() ? nullptr : find(input);
     inputs.push_back(p ? p->value : Val{});
@@ -462,7 +470,6 @@ bool Importer::import_node(const NodeView &written, const std::string &name) {
     skip |= p && p->value.failed;
   }
   OnnxNode made(*this, node, opset(node.domain), inputs);
-  bool ok = true;
   if (!skip) {
     Status status = ++expanded_ > kMaxNodes ? Status(Error{"the model has too many nodes"})
                                             : call_handler(made);
@@ -489,8 +496,7 @@ Status Importer::call_handler(OnnxNode &node) {
   if (const FunctionView *function = find_function(view))
     return call_function(*function, node);
   const OnnxOp *op = find_onnx_op(view.domain, view.op_type);
-  if (!op)
-    return Error{"the operator is not supported"};
+  KILN_CHECK(op, "unknown operators are skipped");
   int count = int(view.inputs.size());
   if (count < op->min_inputs || (op->max_inputs >= 0 && count > op->max_inputs))
     return Error{fmt::format("it has {} inputs; the operator takes {}{}", count, op->min_inputs,
@@ -582,6 +588,7 @@ Result<std::vector<Val>> Importer::import_subgraph(const GraphView &graph, std::
   std::optional<std::string> missing;
   for (const ValueInfoView &output : graph.outputs) {
     const Produced *p = find(output.name);
+    ok &= !p || !p->value.failed;
     if (!p || !is_given(p->value))
       missing = std::string(output.name);
     else

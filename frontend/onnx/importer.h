@@ -79,7 +79,7 @@ private:
   using Unsupported = std::map<std::string, std::vector<std::string>>;
   void find_unsupported(const std::vector<NodeView> &nodes, const std::string &prefix, int depth,
                         Unsupported &out, std::unordered_set<const FunctionView *> &called);
-  bool report_unsupported(const ModelView &model);
+  void report_unsupported(const ModelView &model);
   std::optional<Val> fixed_input(const ValueInfoView &input, const Tensor &tensor);
   bool define_inputs(const GraphView &graph);
   bool define_initializers(const GraphView &graph, const std::unordered_set<std::string_view> &skip);
@@ -108,6 +108,7 @@ private:
   ExternalFiles files_;
   WireBudget budget_;
   std::map<std::string, int64_t, std::less<>> opsets_;
+  std::unordered_set<std::string> unsupported_; // operators that have been reported
   const ModelView *model_ = nullptr;
   std::optional<Emitter> emitter_;
   InputGroups groups_;

@@ -214,3 +214,19 @@ TEST_CASE("the same convolution for automatic padding and open sizes") {
   CHECK(values(m.run({floats({1, 1, 4}, {1, 2, 3, 4})})[0]) == std::vector<double>{6, 7});
   CHECK(values(m.run({floats({1, 1, 5}, {1, 2, 3, 4, 5})})[0]) == std::vector<double>{3, 9, 9});
 }
+
+TEST_CASE("everything that is wrong is told at once") {
+  GraphMaker branch, g;
+  branch.node("Frobnicate", {"x"}, {"t"}, {}, "inside").output("t");
+  g.input("x", DType::f32, {2, 3}).input("c", DType::bool_, {}).weight("s", ints({5, 5}));
+  g.node("NoSuchOp", {"x"}, {"a"}, {}, "first").node("Relu", {"a"}, {"b"}, {}, "second");
+  g.node("Reshape", {"x", "s"}, {"d"}, {}, "third").node("Conv", {"x"}, {"e"}, {}, "fourth");
+  g.node("Softmax", {"x"}, {"h"}, {attr_i("axis", 7)}, "fifth").node("Another", {"h"}, {"i"}, {}, "sixth", "some.domain");
+  g.node("If", {"c"}, {"j"}, {attr_graph("then_branch", branch.bytes()), attr_graph("else_branch", branch.bytes())}, "seventh");
+  g.output("b").output("d").output("e").output("i").output("j");
+  Imported m(g.model());
+  CHECK_FALSE(m.ok);
+  for (const char *place : {"NoSuchOp", "'first'", "'third'", "'fourth'", "'fifth'", "some.domain.Another", "'sixth'", "Frobnicate", "inside"})
+    CHECK_THAT(m.errors(), Contains(place));
+  CHECK_THAT(m.errors(), !Contains("'second'")); // only what it is made of is wrong
+}

@@ -11,5 +11,5 @@ int main(int argc, char **argv) {
   kiln->module_info(module, &info);
   printf("%s: %u entries\n", info.name, info.entry_count);
   kiln->close(module);
-  return info.entry_count == 4 ? 0 : 1;
+  return info.entry_count == 5 ? 0 : 1;
 }
