@@ -21,7 +21,7 @@ std::string_view type_name(AttrType type) {
 
 OnnxNode::OnnxNode(Importer &importer, const NodeView &view, int64_t opset, std::vector<Val> inputs)
     : importer_(importer), emitter_(importer.emitter()), view_(view), opset_(opset),
-      inputs_(std::move(inputs)), outputs_(view.outputs.size()) {}
+      inputs_(std::move(inputs)), outputs_(std::max<size_t>(view.outputs.size(), 1)) {}
 
 const AttributeView *OnnxNode::find(std::string_view name) const {
   for (const AttributeView &a : view_.attributes)

@@ -87,7 +87,7 @@ private:
   const NodeView &view_;
   int64_t opset_;
   std::vector<Val> inputs_;
-  std::vector<std::optional<Val>> outputs_;
+  std::vector<std::optional<Val>> outputs_; // one at least: handlers build on their first result
   std::optional<std::string> attribute_error_;
   mutable std::set<std::string_view> read_;
 };

@@ -71,6 +71,11 @@ TEST_CASE("graphs that are wired wrongly") {
     CHECK_THAT(errors_of(g.model()), Contains("nothing computes the output 'nothing'"));
   }
   SECTION("no output") { CHECK_THAT(errors_of(g.model()), Contains("no outputs")); }
+  SECTION("nodes without outputs") {
+    g.node("Neg", {"x"}, {"a"}).node("NhwcConv", {"x", "x"}, {}, {}, "", "com.microsoft");
+    g.node("BiasDropout", {"x", "x", "x"}, {}, {}, "", "com.microsoft").output("a");
+    errors_of(g.model()); // either way, but no crash
+  }
   SECTION("a name twice") {
     g.node("Neg", {"x"}, {"a"}).node("Abs", {"x"}, {"a"}, {}, "again").output("a");
     CHECK_THAT(errors_of(g.model()), Contains("again") && Contains("'a' is defined twice"));
