@@ -144,6 +144,8 @@ bool known_nonnegative(const Dim &a, const DimRanges &ranges) {
       least = least.substitute(it->first, it->second.lo);
     else if (it->second.hi)
       least = least.substitute(it->first, *it->second.hi - Dim(1));
+    if (!least.is_valid())
+      return false; // the bound of a range is too far away to compute with
     if (bounds(least, ranges, 0).lo >= 0)
       return true;
   }
