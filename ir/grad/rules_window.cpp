@@ -55,11 +55,74 @@ void avg_pool_rule(R r) {
   r.add(0, reshape(window_transposed(planes(r.dy() / divisors(r, w)), taps, flat, w, 1), x));
 }
 
+// Windows side by side: the number of each window's first greatest element, and then each element looks whether it is
+// that one, in one pass over x.
+void max_pool_of_tiles(R r, const Window &w) {
+  Shape shape = r.x().shape(), out = r.y().shape(), covered = shape;
+  std::vector<double> scales(shape.size(), 1);
+  int64_t taps = 1;
+  for (size_t d = 0; d < w.rank(); ++d) {
+    covered[d + 2] = out[d + 2] * w.kernel[d];
+    scales[d + 2] = double(w.kernel[d].as_const());
+    taps *= w.kernel[d].as_const();
+  }
+  Val first = r.dy().number(double(taps));
+  for (int64_t tap = taps; tap-- > 0;) {
+    Val read = r.x();
+    int64_t rest = tap;
+    for (size_t d = w.rank(); d-- > 0;) {
+      int64_t at = rest % w.kernel[d].as_const();
+      rest /= w.kernel[d].as_const();
+      read = slice(read, int(d) + 2, at, Dim(at) + (out[d + 2] - Dim(1)) * w.kernel[d] + Dim(1), w.kernel[d].as_const());
+    }
+    first = where(read.op(Op::eq, {r.y()}), r.dy().number(double(tap)), first);
+  }
+  // The number of an element within its window, as a sum over dims.
+  Val place = r.dy().number(0);
+  int64_t step = 1;
+  for (size_t d = w.rank(); d-- > 0;) {
+    int64_t size = w.kernel[d].as_const(), count = covered[d + 2].as_const();
+    std::vector<int64_t> dims(shape.size(), 1);
+    dims[d + 2] = count;
+    Tensor along(r.dy().dtype(), dims);
+    for (int64_t i = 0; i < count; ++i)
+      along.set_f64(i, double(i % size * step));
+    step *= size;
+    Val part{&r.b(), r.b().constant(std::move(along))};
+    place = d + 1 == w.rank() ? part : place + part;
+  }
+  auto spread = [&](Val v) {
+    return v.op(Op::resize, {}, {{"sizes", covered}, {"scales", scales}, {"mode", "nearest"},
+                                 {"coordinates", "asymmetric"}, {"rounding", "floor"}});
+  };
+  Val dx = where(spread(first).op(Op::eq, {place}), spread(r.dy()), r.dy().number(0));
+  std::vector<Dim> lo(shape.size(), 0), hi;
+  for (size_t d = 0; d < shape.size(); ++d)
+    hi.push_back(shape[d] - covered[d]);
+  if (covered != shape)
+    dx = dx.op(Op::pad, {}, {{"lo", lo}, {"hi", hi}, {"value", 0.0}});
+  r.add(0, dx);
+}
+
+bool are_tiles(R r, const Window &w) {
+  Shape out = r.y().shape(), x = r.x().shape();
+  int64_t taps = 1;
+  for (size_t d = 0; d < w.rank(); ++d) {
+    auto size = w.kernel[d].try_const(), count = out[d + 2].try_const(), from = x[d + 2].try_const();
+    if (!size || !count || !from || *size != w.stride[d] || w.dilation[d] != 1 || w.pad_lo[d] != Dim(0) || *size * *count > *from)
+      return false;
+    taps *= *size;
+  }
+  return taps <= 64;
+}
+
 // Each window's gradient goes to its first greatest element. Tap by tap: the elements that the tap reads
 // (a strided slice), those of them that won, and back by a transposed convolution with a kernel that has a 1 for each
 // tap.
 void max_pool_rule(R r) {
   Window w = window_of(r);
+  if (are_tiles(r, w))
+    return max_pool_of_tiles(r, w);
   Shape shape = r.x().shape(), out = r.y().shape();
   std::vector<Dim> lo(shape.size(), 0), hi(shape.size(), 0);
   int64_t taps = 1;
