@@ -12,7 +12,6 @@
 #include "ir/clone.h"
 #include "passes/graph/fuse.h"
 #include "passes/graph/rewrite.h"
-#include "passes/graph/typical.h"
 
 #include <algorithm>
 #include <limits>
@@ -38,8 +37,7 @@ struct Stage {
   ValueId result;
   Reach reach; // of the operand that the stage before makes
   double flops = 0;
-  int64_t channels = 0, rows = 0, columns = 0; // what is usual where it is not known
-  bool known = true;        // rows and columns
+  int64_t channels = 0, rows = 0, columns = 0;
   int64_t bytes = 0;        // of the result, for one image
   int64_t weight_bytes = 0; // constants
   int64_t input_bytes = 0;  // what it reads besides: captured activations
@@ -48,7 +46,7 @@ struct Stage {
 
 struct Choice {
   double cost = std::numeric_limits<double>::infinity();
-  int64_t channels = 0, rows = 0, columns = 0; // 0 rows: not a chain; 0 columns: all of them
+  int64_t channels = 0, rows = 0; // 0: not a chain
 };
 
 int64_t rounded(int64_t n, int64_t by) {
@@ -58,7 +56,7 @@ int64_t rounded(int64_t n, int64_t by) {
 class Chainer {
 public:
   Chainer(Module &module, Function &function, Block &block, const PassFlags &flags)
-      : module_(module), function_(function), block_(block), flags_(flags), sizes_(module) {}
+      : module_(module), function_(function), block_(block), flags_(flags) {}
 
   Changed run() {
     uses_ = function_.use_counts();
@@ -92,16 +90,15 @@ public:
 private:
   struct Chain {
     std::vector<NodeId> nodes;
-    int64_t channels, rows, columns;
+    int64_t channels, rows;
   };
 
   std::optional<Stage> stage_of(NodeId id) const;
-  int64_t bytes_of(ValueId value) const;
   void link(NodeId id, std::map<NodeId, NodeId> &next, std::map<NodeId, NodeId> &before);
   void cut(const std::vector<Stage> &run);
   double alone(const std::vector<Stage> &run, size_t at) const;
   Choice together(std::span<const Stage> run) const;
-  double cost_of(std::span<const Stage> run, int64_t channels, int64_t rows, int64_t columns) const;
+  double cost_of(std::span<const Stage> run, int64_t channels, int64_t rows) const;
   void apply();
   NodeId build(const Chain &chain);
   // Two multiply-adds of a vector of floats.
@@ -111,14 +108,13 @@ private:
   Function &function_;
   Block &block_;
   const PassFlags &flags_;
-  TypicalSizes sizes_;
   std::vector<int> uses_;
   std::map<ValueId, NodeId> user_;
   std::map<NodeId, Stage> stages_;
   std::vector<Chain> chains_;
 };
 
-// Images made by a window, a contraction or in place.
+// Images with static sizes, made by a window, a contraction or in place.
 std::optional<Stage> Chainer::stage_of(NodeId id) const {
   const Node &node = function_.node(id);
   const OpDef &own = op_def(node.op);
@@ -139,9 +135,8 @@ std::optional<Stage> Chainer::stage_of(NodeId id) const {
   out.node = id;
   out.result = node.results[0];
   out.channels = shape[1].as_const();
-  out.rows = sizes_.of(shape[2]);
-  out.columns = sizes_.of(shape[3]);
-  out.known = is_static(std::span(shape).subspan(2));
+  out.rows = shape[2].as_const();
+  out.columns = shape[3].as_const();
   int64_t block = value.layout.block_of(1);
   int64_t count = rounded(out.channels, block) * out.rows * out.columns;
   out.bytes = count * dtype_bytes(value.type.dtype);
@@ -165,19 +160,11 @@ std::optional<Stage> Chainer::stage_of(NodeId id) const {
   }
   for (ValueId operand : node.operands) {
     const Node *def = function_.def(operand);
-    int64_t bytes = bytes_of(operand);
+    auto elements = element_count(function_.type(operand).shape).try_const();
+    int64_t bytes = elements ? *elements * dtype_bytes(function_.type(operand).dtype) : 0;
     (def && def->op == Op::constant ? out.weight_bytes : out.input_bytes) += bytes;
   }
   return out;
-}
-
-// Of a constant, or of one image of what is none.
-int64_t Chainer::bytes_of(ValueId value) const {
-  const TensorType &type = function_.type(value);
-  const Node *def = function_.def(value);
-  bool images = type.shape.size() == 4 && !(def && def->op == Op::constant);
-  Dim count = element_count(images ? std::span(type.shape).subspan(1) : std::span(type.shape));
-  return sizes_.of(count) * dtype_bytes(type.dtype);
 }
 
 // The result's only user is the next stage, unless that has another before it already.
@@ -196,7 +183,8 @@ void Chainer::link(NodeId id, std::map<NodeId, NodeId> &next, std::map<NodeId, N
   if (!reach || function_.type(value).shape[0] != function_.type(to->second.result).shape[0])
     return;
   to->second.reach = *reach;
-  to->second.input_bytes -= bytes_of(value);
+  to->second.input_bytes -= element_count(std::span(function_.type(value).shape).subspan(1)).as_const() *
+                            dtype_bytes(function_.type(value).dtype);
   next[id] = user->second;
   before[user->second] = id;
 }
@@ -218,50 +206,34 @@ double Chainer::alone(const std::vector<Stage> &run, size_t at) const {
   return cost;
 }
 
-// How many of `size` places a stage computes for all blocks of `count` places of the last one's `last`.
-int64_t computed(const Span &span, int64_t size, int64_t last, int64_t count) {
-  int64_t sum = 0;
-  for (int64_t first = 0; first < last; first += count) {
-    int64_t begin = first * span.stride + span.lo, end = begin + span.count(count);
-    sum += std::max<int64_t>(0, std::min(end, size) - std::max<int64_t>(begin, 0));
-  }
-  return sum;
-}
-
-double Chainer::cost_of(std::span<const Stage> run, int64_t channels, int64_t rows, int64_t columns) const {
+double Chainer::cost_of(std::span<const Stage> run, int64_t channels, int64_t rows) const {
   const Stage &last = run.back();
   size_t grouped = grouped_stages(run);
-  int64_t wide = columns > 0 ? columns : last.columns;
-  int64_t groups = run[grouped - 1].channels / channels;
-  int64_t blocks = (last.rows + rows - 1) / rows * ((last.columns + wide - 1) / wide);
-  std::vector<Reach> reach(run.size());
-  double held = 0, cost = 0;
+  int64_t groups = run[grouped - 1].channels / channels, blocks = (last.rows + rows - 1) / rows;
+  std::vector<ChainRows> reach(run.size());
+  int64_t held = 0;
+  double cost = 0;
   for (size_t i = run.size(); i-- > 0;) {
     const Stage &s = run[i];
-    if (i + 1 < run.size()) {
-      reach[i].rows = behind(reach[i + 1].rows, run[i + 1].reach.rows);
-      reach[i].columns = behind(reach[i + 1].columns, run[i + 1].reach.columns);
+    if (i + 1 < run.size())
+      reach[i] = behind(reach[i + 1], run[i + 1].reach);
+    int64_t computed = 0;
+    for (int64_t b = 0; b < blocks; ++b) {
+      int64_t begin = b * rows * reach[i].stride + reach[i].lo, end = begin + reach[i].count(rows);
+      computed += std::max<int64_t>(0, std::min(end, s.rows) - std::max<int64_t>(begin, 0));
     }
-    const Span &down = reach[i].rows, &across = reach[i].columns;
-    double part = double(computed(down, s.rows, last.rows, rows)) / double(s.rows), share = 1;
-    int64_t high = std::min(down.count(rows), s.rows), broad = s.columns;
-    if (columns > 0) {
-      part *= double(computed(across, s.columns, last.columns, columns)) / double(s.columns);
-      share = double(across.count(columns)) / double(s.columns);
-      broad = std::min(across.count(columns), s.columns);
-    }
-    cost += s.flops * part / flops_per_cycle();
+    cost += s.flops * double(computed) / double(s.rows) / flops_per_cycle();
     int64_t of_groups = i + 1 < grouped || grouped == run.size() ? groups : 1;
-    held += double(s.bytes / of_groups * std::min(down.count(rows), s.rows + down.hi) / s.rows) * share;
-    held += double(s.weight_bytes / of_groups);
+    held += s.bytes / of_groups * std::min(reach[i].count(rows), s.rows + reach[i].hi) / s.rows;
+    held += s.weight_bytes / of_groups;
     // Weights pass by once for each block.
     cost += 0.5 * double(s.weight_bytes) * double(blocks - 1) / kNearBytesPerCycle;
     // Tiles of few pixels load more than they multiply.
-    int64_t pixels = high * broad;
+    int64_t pixels = std::min(reach[i].count(rows), s.rows) * s.columns;
     if (s.contracts && pixels < kGoodPixels)
       cost += s.flops / flops_per_cycle() * (double(kGoodPixels) / double(pixels) - 1) * 0.5;
   }
-  if (held > kHeld * double(flags_.cache_bytes))
+  if (double(held) > kHeld * double(flags_.cache_bytes))
     return std::numeric_limits<double>::infinity();
   // Threads get equally many blocks, or one more: counted for two of them.
   int64_t shares = grouped == run.size() ? groups * blocks : blocks;
@@ -276,27 +248,19 @@ Choice Chainer::together(std::span<const Stage> run) const {
   size_t grouped = grouped_stages(run);
   const Stage &wide = run[grouped - 1];
   int64_t unit = function_.value(wide.result).layout.block_of(1);
-  std::vector<int64_t> groups{wide.channels}, heights, widths{0};
+  std::vector<int64_t> groups{wide.channels};
   if (grouped > 1 && unit > 1)
     for (int64_t g = kGroupPanels * unit; g < wide.channels && g <= kMaxGroup; g += kGroupPanels * unit)
       if (wide.channels % g == 0)
         groups.push_back(g);
-  // Blocks cut what is known evenly. What is not is cut both ways, for scratch memory has a size.
-  bool known = std::all_of(run.begin(), run.end(), [](const Stage &s) { return s.known; });
-  if (known)
-    for (int64_t rows = 1; rows <= last.rows; ++rows) {
-      if (last.rows % rows == 0)
-        heights.push_back(rows);
-    }
-  else
-    heights = {1, 2, 4, 8, 16, 32}, widths = {16, 32, 48, 64, 96, 128};
   for (int64_t g : groups)
-    for (int64_t rows : heights)
-      for (int64_t columns : widths) {
-        double cost = cost_of(run, g, rows, columns);
-        if (cost < best.cost)
-          best = {cost, g, rows, columns};
-      }
+    for (int64_t rows = 1; rows <= last.rows; ++rows) {
+      if (last.rows % rows != 0)
+        continue;
+      double cost = cost_of(run, g, rows);
+      if (cost < best.cost)
+        best = {cost, g, rows};
+    }
   return best;
 }
 
@@ -328,7 +292,7 @@ void Chainer::cut(const std::vector<Stage> &run) {
     auto [begin, choice] = from[end];
     if (end - begin < 2)
       continue;
-    Chain chain{{}, choice.channels, choice.rows, choice.columns};
+    Chain chain{{}, choice.channels, choice.rows};
     for (size_t i = begin; i < end; ++i)
       chain.nodes.push_back(run[i].node);
     chains_.push_back(std::move(chain));
@@ -357,10 +321,8 @@ NodeId Chainer::build(const Chain &chain) {
   outside.set_location(function_.node(chain.nodes.back()).location);
   std::vector<Block> regions;
   regions.push_back(std::move(region));
-  std::vector<Dim> block{chain.channels, chain.rows};
-  if (chain.columns > 0)
-    block.emplace_back(chain.columns);
-  auto emitted = outside.emit(Op::fusion, captured, {{"block", block}}, std::move(regions));
+  auto emitted = outside.emit(Op::fusion, captured,
+                              {{"block", std::vector<Dim>{chain.channels, chain.rows}}}, std::move(regions));
   KILN_CHECK(emitted.ok(), emitted.ok() ? "" : emitted.error().message);
   ValueId fresh = function_.node(*emitted).results[0];
   function_.value(fresh).layout = function_.value(last).layout;

@@ -9,18 +9,10 @@
 
 namespace kiln {
 
-// Places [stride * r + lo, stride * (r + n - 1) + hi) along a dim, for places [r, r + n) of something else.
-struct Span {
-  int64_t stride = 1, lo = 0, hi = 1;
-  int64_t count(int64_t n) const { return stride * (n - 1) + hi - lo; }
-};
-// Of what `inner` says, what `outer` needs.
-Span behind(const Span &outer, const Span &inner);
-
-// What a kernel reads of an operand for a block of its result: rows and columns by spans, and the same
-// channels or all of them.
+// What a kernel reads of an operand for a block of its result: for rows [r, r + n) the operand's rows
+// [stride * r + lo, stride * (r + n - 1) + hi), and the same channels or all of them.
 struct Reach {
-  Span rows, columns;
+  int64_t stride = 1, lo = 0, hi = 1;
   bool all_channels = false;
 };
 
@@ -29,5 +21,12 @@ bool is_chain(const Node &node);
 
 // Nothing where an operand's block is not of that form. The node is a kernel: a fusion or an op alone.
 std::optional<Reach> reach_of(const Function &function, const Node &node, size_t operand);
+
+// Rows [stride * r + lo, stride * (r + n - 1) + hi) of a value, for rows [r, r + n) of a chain's result.
+struct ChainRows {
+  int64_t stride = 1, lo = 0, hi = 1;
+  int64_t count(int64_t rows) const { return stride * (rows - 1) + hi - lo; }
+};
+ChainRows behind(const ChainRows &rows, const Reach &reach);
 
 } // namespace kiln

@@ -17,13 +17,9 @@ void include(std::optional<Reach> &all, const Reach &one, bool &sound) {
     all = one;
     return;
   }
-  auto merge = [&](Span &to, const Span &from) {
-    sound = sound && to.stride == from.stride;
-    to.lo = std::min(to.lo, from.lo);
-    to.hi = std::max(to.hi, from.hi);
-  };
-  merge(all->rows, one.rows);
-  merge(all->columns, one.columns);
+  sound = sound && all->stride == one.stride;
+  all->lo = std::min(all->lo, one.lo);
+  all->hi = std::max(all->hi, one.hi);
   all->all_channels |= one.all_channels;
 }
 
@@ -38,14 +34,13 @@ std::optional<Reach> window_reach(const Function &function, const Node &root) {
   } else {
     kernel = root.attrs.get_dims("kernel");
   }
-  if (kernel.size() != 2 || !is_static(kernel) || !is_static(root.attrs.get_dims("pad")))
+  if (kernel.empty() || !is_static(kernel) || !is_static(root.attrs.get_dims("pad")))
     return std::nullopt;
   Window w = known_window(root.attrs, kernel);
-  auto span = [&](size_t d) {
-    int64_t lo = -w.pad_lo[d].as_const();
-    return Span{w.stride[d], lo, lo + w.extent(int(d)).as_const()};
-  };
-  Reach reach{span(0), span(1)};
+  Reach reach;
+  reach.stride = w.stride[0];
+  reach.lo = -w.pad_lo[0].as_const();
+  reach.hi = reach.lo + w.extent(0).as_const();
   if (conv) {
     const Shape &weight = function.type(root.operands[1]).shape;
     const Dim &groups = root.attrs.get_dim("groups");
@@ -74,9 +69,9 @@ bool is_chain(const Node &node) {
   return node.op == Op::fusion && !node.attrs.get_dims("block").empty() && !node.regions.empty();
 }
 
-Span behind(const Span &outer, const Span &inner) {
-  return {outer.stride * inner.stride, inner.stride * outer.lo + inner.lo,
-          inner.stride * (outer.hi - 1) + inner.hi};
+ChainRows behind(const ChainRows &rows, const Reach &reach) {
+  return {rows.stride * reach.stride, reach.stride * rows.lo + reach.lo,
+          reach.stride * (rows.hi - 1) + reach.hi};
 }
 
 std::optional<Reach> reach_of(const Function &function, const Node &node, size_t operand) {

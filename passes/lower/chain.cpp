@@ -31,7 +31,7 @@ BlockPlace block_place(const Value &value, std::span<const IndexRange> block) {
 
 namespace {
 
-constexpr int kBatch = 0, kChannels = 1, kRows = 2, kColumns = 3;
+constexpr int kBatch = 0, kChannels = 1, kRows = 2;
 
 class ChainLowering {
 public:
@@ -42,18 +42,15 @@ public:
     ValueId result = node_.results.at(0);
     const TensorType &type = function_.type(result);
     auto block = node_.attrs.get_ints("block");
-    KILN_CHECK(block.size() == 2 || block.size() == 3, "a chain has a block");
-    find_reaches(block);
+    KILN_CHECK(block.size() == 2 && block[0] > 0 && block[1] > 0, "a chain has a block");
+    find_reaches(block[1]);
     const Dim &grouped = function_.type(result_of(grouped_ - 1)).shape[kChannels];
     bool groups = !grouped.is_const(block[0]);
     std::vector<Loop> outer, inner;
     Dim batch = over("n", type.shape[kBatch], 1, outer);
     Dim channels = groups ? over("g", grouped, block[0], grouped_ < stages_.size() ? inner : outer) : Dim(0);
     Dim rows = over("b", type.shape[kRows], block[1], outer);
-    std::optional<Dim> columns;
-    if (block.size() > 2)
-      columns = over("w", type.shape[kColumns], block[2], outer);
-    place_values(batch, groups ? std::optional(channels) : std::nullopt, rows, columns, block);
+    place_values(batch, groups ? std::optional(channels) : std::nullopt, rows, block);
 
     Kernel kernel;
     kernel.location = node_.location;
@@ -130,8 +127,8 @@ private:
     return Dim::symbol(symbol) * Dim(block);
   }
 
-  // From the last stage to the first: which rows and columns of its result are needed.
-  void find_reaches(const std::vector<int64_t> &block) {
+  // From the last stage to the first: which rows of its result are needed.
+  void find_reaches(int64_t rows) {
     reach_.resize(stages_.size());
     grouped_ = stages_.size();
     for (size_t i = stages_.size() - 1; i-- > 0;) {
@@ -139,32 +136,25 @@ private:
       auto at = std::find(next.operands.begin(), next.operands.end(), result_of(i));
       KILN_CHECK(at != next.operands.end(), "a stage reads the one before it");
       auto step = reach_of(function_, next, size_t(at - next.operands.begin()));
-      KILN_CHECK(step && reach_[i + 1].rows.count(block[1]) > 0, "a stage reads a block");
-      reach_[i].rows = behind(reach_[i + 1].rows, step->rows);
-      reach_[i].columns = behind(reach_[i + 1].columns, step->columns);
+      KILN_CHECK(step && reach_[i + 1].count(rows) > 0, "a stage reads a block");
+      reach_[i] = behind(reach_[i + 1], *step);
       if (step->all_channels)
         grouped_ = i + 1;
     }
   }
 
-  static IndexRange part(int dim, const Dim &first, const Span &span, int64_t count) {
-    return {dim, first * Dim(span.stride) + Dim(span.lo), span.count(count)};
-  }
-
   void place_values(const Dim &batch, const std::optional<Dim> &channels, const Dim &rows,
-                    const std::optional<Dim> &columns, const std::vector<int64_t> &block) {
+                    const std::vector<int64_t> &block) {
     for (size_t i = 0; i < stages_.size(); ++i) {
       IndexRange image{kBatch, batch, 1}, some{kChannels, channels.value_or(0), block[0]};
-      std::vector<IndexRange> place{image, part(kRows, rows, reach_[i].rows, block[1])};
-      if (columns)
-        place.push_back(part(kColumns, *columns, reach_[i].columns, block[2]));
-      blocks_.push_back(place);
+      IndexRange few{kRows, rows * Dim(reach_[i].stride) + Dim(reach_[i].lo), reach_[i].count(block[1])};
+      blocks_.push_back({image, few});
       if (channels && i < grouped_)
         blocks_.back().push_back(some);
       if (i + 1 == stages_.size())
         continue;
       Scratch &scratch = scratch_[result_of(i)];
-      scratch = {Symbol("scratch$" + std::to_string(i)), place};
+      scratch = {Symbol("scratch$" + std::to_string(i)), {image, few}};
       if (channels && i + 1 < grouped_)
         scratch.block.push_back(some);
     }
@@ -183,7 +173,7 @@ private:
   const Node &node_;
   const std::vector<NodeId> &stages_;
   DimRanges ranges_;
-  std::vector<Reach> reach_; // by stage
+  std::vector<ChainRows> reach_; // by stage
   size_t grouped_ = 0;           // so many stages run over groups of channels
   std::vector<std::vector<IndexRange>> blocks_; // by stage
   std::unordered_map<ValueId, Scratch> scratch_;
