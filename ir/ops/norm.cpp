@@ -140,13 +140,20 @@ std::vector<ValueId> decompose_lrn(GraphBuilder &b, const Node &node) {
   int64_t size = node.attrs.get_int("size"), before = (size - 1) / 2;
   Dim rest = element_count(std::span(type.shape).subspan(2));
   ValueId flat = reshape_to(b, b(Op::square, {x}), {type.shape[0], 1, type.shape[1], rest});
-  std::vector<Dim> ones = {1, 1};
+  std::vector<Dim> ones = {1, 1}, pad = {before, 0, size - 1 - before, 0};
+  bool may_be_none = !type.shape[1].is_const(); // a window needs room where there are no channels, too
+  if (may_be_none) {
+    flat = b(Op::pad, {flat}, {{"lo", std::vector<Dim>{0, 0, before, 0}}, {"hi", std::vector<Dim>{0, 0, size - before, 0}}});
+    pad = {0, 0, 0, 0};
+  }
   ValueId mean = b(Op::avg_pool, {flat}, {{"kernel", std::vector<Dim>{size, 1}},
                                           {"stride", ones},
-                                          {"pad", std::vector<Dim>{before, 0, size - 1 - before, 0}},
+                                          {"pad", pad},
                                           {"dilation", ones},
                                           {"ceil_mode", false},
                                           {"count_include_pad", true}});
+  if (may_be_none)
+    mean = slice_axis(b, mean, 2, 0, type.shape[1]);
   ValueId alpha = b.scalar(type.dtype, node.attrs.get_float("alpha"));
   ValueId bias = b.scalar(type.dtype, node.attrs.get_float("bias"));
   ValueId beta = b.scalar(type.dtype, node.attrs.get_float("beta"));

@@ -115,6 +115,7 @@ Made make_graphs(uint64_t first, uint64_t last, const Options &options) {
 
 struct Tally {
   int64_t graphs = 0, nodes = 0, elements = 0, conditioned = 0, refused = 0;
+  int64_t control = 0, symbolic = 0, variables = 0; // graphs that have them
   std::map<std::string, int64_t> ops;
 };
 
@@ -170,8 +171,14 @@ std::vector<Failure> run_batch(uint64_t first, uint64_t last, const Options &opt
     const RandomGraph &graph = made.graphs[seed - first];
     ++tally.graphs;
     tally.nodes += int64_t(function.nodes.size());
-    for (const Node &node : function.nodes)
+    bool control = false, variables = false;
+    for (const Node &node : function.nodes) {
       ++tally.ops[std::string(op_def(node.op).name)];
+      control |= !node.regions.empty() || node.op == Op::call;
+      variables |= node.op == Op::read_variable || node.op == Op::assign;
+    }
+    tally.control += control, tally.variables += variables;
+    tally.symbolic += !graph.resized.empty();
     if (!graph.error.empty())
       out.push_back({seed, graph.error});
     std::string why = check_one(made.module, function, graph, **compiled, other_workers(seed), tally);
@@ -339,8 +346,9 @@ int run_seeds(const Options &options) {
       std::string key;
       words >> key;
       if (key == "tally") {
-        int64_t graphs, nodes, elements, conditioned, refused;
-        words >> graphs >> nodes >> elements >> conditioned >> refused;
+        int64_t graphs, nodes, elements, conditioned, refused, control, symbolic, variables;
+        words >> graphs >> nodes >> elements >> conditioned >> refused >> control >> symbolic >> variables;
+        total.control += control, total.symbolic += symbolic, total.variables += variables;
         total.graphs += graphs, total.nodes += nodes, total.elements += elements, total.conditioned += conditioned, total.refused += refused;
       } else if (key == "op") {
         std::string name;
@@ -373,7 +381,8 @@ int run_seeds(const Options &options) {
             out += fmt::format("fail {} {}\n", f.seed, first_line(why));
           }
         }
-        out += fmt::format("tally {} {} {} {} {}\n", tally.graphs, tally.nodes, tally.elements, tally.conditioned, tally.refused);
+        out += fmt::format("tally {} {} {} {} {} {} {} {}\n", tally.graphs, tally.nodes, tally.elements, tally.conditioned,
+                           tally.refused, tally.control, tally.symbolic, tally.variables);
         for (const auto &[op, count] : tally.ops)
           out += fmt::format("op {} {}\n", op, count);
         return out;
@@ -395,9 +404,18 @@ int run_seeds(const Options &options) {
                            total.graphs, double(total.nodes) / double(std::max<int64_t>(total.graphs, 1)), elapsed(), failures.size(),
                            total.elements, 100.0 * double(total.conditioned) / double(std::max<int64_t>(total.elements, 1)), total.refused);
   std::string never;
-  for (const OpDef *def : all_ops())
-    if (!total.ops.contains(std::string(def->name)) && def->name != "fusion")
+  size_t all = 0, hit = 0;
+  for (const OpDef *def : all_ops()) {
+    if (def->name == "fusion") // made by a pass
+      continue;
+    ++all;
+    if (total.ops.contains(std::string(def->name)))
+      ++hit;
+    else
       never += fmt::format(" {}", def->name);
+  }
+  std::cout << fmt::format("{} of {} ops; {} graphs with control flow or calls, {} with symbolic sizes, {} with variables\n", hit, all,
+                           total.control, total.symbolic, total.variables);
   if (!never.empty() && total.graphs >= 300)
     std::cout << "ops that no graph has:" << never << "\n";
   return failures.empty() ? 0 : 1;
