@@ -1,4 +1,4 @@
-// Operators of strings whose results have sizes that are known before a run.
+// Operators of strings whose results have sizes that are known before a run (ops_text_split.cpp has the others).
 #include "frontend/onnx/importer.h"
 #include "frontend/onnx/ops.h"
 #include "frontend/onnx/regex_dfa.h"
@@ -89,17 +89,22 @@ Status import_regex_full_match(OnnxNode &n) {
 }
 
 Status import_string_normalizer(OnnxNode &n) {
-  n.ignore({"locale", "is_case_sensitive"});
+  n.ignore({"locale"});
+  Val x = n.in(0);
   if (!n.in(0).text)
     return Error{fmt::format("its input is {}, not strings", describe(n.in(0)))};
   std::string action = n.get_string("case_change_action", "NONE");
   if (action != "NONE" && action != "LOWER" && action != "UPPER")
     return Error{fmt::format("'case_change_action' is '{}'; there are NONE, LOWER and UPPER", action)};
-  if (!n.get_strings("stopwords").empty())
-    return Error{"removing stop words is not supported: the size of the result depends on the strings"};
+  bool case_matters = n.get_flag("is_case_sensitive", false);
+  std::vector<std::string> stop_words = n.get_strings("stopwords");
+  if (!stop_words.empty()) {
+    KILN_TRY(kept, without_stop_words(n.emitter(), x, stop_words, case_matters));
+    x = kept;
+  }
   if (action == "NONE")
-    return n.finish(Result<Val>(n.in(0)));
-  return n.finish(change_case(n.emitter(), n.in(0), action == "UPPER"));
+    return n.finish(Result<Val>(x));
+  return n.finish(change_case(n.emitter(), x, action == "UPPER"));
 }
 
 // Known by name only to say what to do instead.

@@ -47,6 +47,9 @@ Result<Val> text_matches(Emitter &e, const Val &text, std::span<const std::strin
 // table[which]
 Result<Val> text_lookup(Emitter &e, std::span<const std::string> table, const Val &which);
 
+// The strings of x, [C] or [1, C], that are not stop words; one empty string where there is no other (ops_text_split.cpp).
+Result<Val> without_stop_words(Emitter &e, const Val &x, std::span<const std::string> stop_words, bool case_matters);
+
 // With upper or lower case letters (text_case.cpp).
 Result<Val> change_case(Emitter &e, const Val &text, bool upper);
 

@@ -217,3 +217,30 @@ TEST_CASE("strings where numbers are needed are refused") {
   big.raw_weight(proto).node("Identity", {"w"}, {"y"}).output("y");
   CHECK_THAT(Imported(big.model()).errors(), Contains("it holds 1 strings, but its shape needs 1099511627776"));
 }
+
+TEST_CASE("strings are split where a delimiter is, from the left") {
+  auto split = [](const Words &words, const std::vector<std::string> &attributes) {
+    GraphMaker g;
+    g.typed_input("x", text_type({"N"})).node("StringSplit", {"x"}, {"y", "n"}, attributes).output("y").output("n");
+    Imported m(g.model(20));
+    auto results = m.run({text(words)});
+    Words out = onnx::strings_of(results.at(0));
+    for (int64_t i = 0; i < results.at(1).count(); ++i)
+      out.push_back(std::to_string(results.at(1).at_i64(i)));
+    return out;
+  };
+  CHECK(split({"a,bb", "c", ",d,"}, {attr_s("delimiter", ",")}) == Words{"a", "bb", "", "c", "", "", "", "d", "", "2", "1", "3"});
+  CHECK(split({"aaaaa"}, {attr_s("delimiter", "aa")}) == Words{"", "", "a", "3"}); // matches have no common byte
+  CHECK(split({"a,b,c"}, {attr_s("delimiter", ","), attr_i("maxsplit", 1)}) == Words{"a", "b,c", "2"});
+  CHECK(split({" one  two\t", "", "x y z"}, {}) == Words{"one", "two", "", "", "", "", "x", "y", "z", "2", "0", "3"});
+  CHECK(split({" one  two  three "}, {attr_i("maxsplit", 1)}) == Words{"one", "two  three ", "2"});
+}
+
+TEST_CASE("stop words are left out") {
+  auto attributes = [](int64_t case_matters) {
+    return std::vector<std::string>{attr_strings("stopwords", {"The", "of"}), attr_i("is_case_sensitive", case_matters)};
+  };
+  CHECK(apply("StringNormalizer", {"the", "end", "of", "The", "line"}, attributes(1)) == Words{"the", "end", "line"});
+  CHECK(apply("StringNormalizer", {"the", "end", "OF", "The", "line"}, attributes(0)) == Words{"end", "line"});
+  CHECK(apply("StringNormalizer", {"The", "of"}, attributes(1)) == Words{""});
+}
