@@ -260,6 +260,67 @@ Datum init_dtype(Elaborator &e, const Args &, const Location &where) {
 }
 Datum init_key(Elaborator &e, const Args &, const Location &where) { return e.init_key(where); }
 
+Datum random_key(Elaborator &e, const Args &, const Location &where) {
+  return e.in_function(where) ? e.random_key(where) : Datum{Poison{}};
+}
+Datum manual_seed(Elaborator &e, const Args &args, const Location &where) {
+  auto seed = args.positional.size() == 1 ? integer(arg(args, 0)) : std::nullopt;
+  if (!seed)
+    return usage_error(e, where, "manual_seed(42)");
+  e.manual_seed(*seed);
+  return {None{}};
+}
+
+Datum characters(Elaborator &e, const Args &args, const Location &where) {
+  auto *text = args.positional.size() == 1 ? args.positional[0].value.get<std::string>() : nullptr;
+  if (!text)
+    return usage_error(e, where, "characters(\"ij,jk\")");
+  std::vector<Datum> out;
+  for (char c : *text)
+    out.push_back({std::string(1, c)});
+  return e.make_list(std::move(out));
+}
+
+// A value as a program would write it.
+std::string shown(Elaborator &e, const Datum &d, int depth = 0) {
+  if (auto *s = d.get<std::string>())
+    return fmt::format("\"{}\"", *s);
+  if (auto *i = d.get<Dim>())
+    return i->text();
+  if (auto *f = d.get<double>())
+    return fmt::format("{}", *f);
+  if (auto *b = d.get<bool>())
+    return *b ? "true" : "false";
+  if (d.none())
+    return "none";
+  auto *list = d.get<ListData *>();
+  if (!list || depth > 16)
+    return e.describe(d);
+  std::string out;
+  for (const Datum &item : (*list)->items) {
+    if (out.size() > 4000)
+      return out + ", ...";
+    out += (out.empty() ? "" : ", ") + shown(e, item, depth + 1);
+  }
+  return (*list)->tuple ? "(" + out + ")" : "[" + out + "]";
+}
+
+Datum display(Elaborator &e, const Args &args, const Location &where) {
+  if (!e.display())
+    return e.error(where, "display() is for `kiln eval` and `kiln repl`; a function returns what is to be seen");
+  const Datum *d = args.positional.size() == 1 ? arg(args, 0) : nullptr;
+  if (!d)
+    return usage_error(e, where, "display(x)");
+  auto is_tensor = [](const Datum &x) { return x.is<TensorRef>() || x.is<VariableDatum *>(); };
+  auto *list = d->get<ListData *>();
+  if (d->poison() || is_tensor(*d) ||
+      (list && !(*list)->items.empty() && std::all_of((*list)->items.begin(), (*list)->items.end(), is_tensor)))
+    return *d;
+  if (!d->none())
+    e.display()(shown(e, *d));
+  return {None{}};
+}
+
 Datum named_constant(Elaborator &e, const Args &args, const Location &where) {
   auto *name = args.positional.size() == 1 ? args.positional[0].value.get<std::string>() : nullptr;
   if (!name)
@@ -316,6 +377,10 @@ constexpr std::array kBuiltins = {
     Builtin{"init_shape", "in initialisers: the shape wanted", init_shape},
     Builtin{"init_dtype", "in initialisers: the dtype wanted", init_dtype},
     Builtin{"init_key", "in initialisers: a key for random_bits, another each time", init_key},
+    Builtin{"random_key", "random_key(): a key for random_bits, another each time", random_key},
+    Builtin{"manual_seed", "manual_seed(42): what the keys that follow are made of", manual_seed},
+    Builtin{"characters", "characters(text): a list of strings of one character", characters},
+    Builtin{"display", "display(x): shows a value, in `kiln eval` and `kiln repl`", display},
     Builtin{"named_constant", "constant(\"name\")", named_constant},
 };
 

@@ -46,6 +46,29 @@ std::optional<Datum> Elaborator::find_callable(std::string_view name, const Libr
   return std::nullopt;
 }
 
+// Where add(a, b, out=x) writes its result; null where there is none, or `out` is a parameter like others.
+const Expr *Elaborator::out_place(const Expr &e) {
+  for (const auto &[name, value] : e.keywords) {
+    if (name != "out")
+      continue;
+    const Expr &callee = *e.kids[0];
+    auto found = callee.kind == ExprKind::name ? find_callable(callee.text, frame_->library) : std::nullopt;
+    if (auto *f = found ? found->get<FuncRef>() : nullptr)
+      for (const Param &p : f->decl->params)
+        if (p.name == "out")
+          return nullptr;
+    return value.get();
+  }
+  return nullptr;
+}
+
+Datum Elaborator::eval_call(const Expr &e) {
+  Datum result = eval_plain_call(e);
+  if (const Expr *place = out_place(e); place && !result.poison())
+    assign_place(*place, result);
+  return result;
+}
+
 bool Elaborator::eval_args(const Expr &e, Args &args) {
   for (size_t i = 1; i < e.kids.size(); ++i) {
     const Expr &kid = *e.kids[i];
@@ -62,12 +85,14 @@ bool Elaborator::eval_args(const Expr &e, Args &args) {
     for (Datum &item : *items)
       args.positional.push_back({std::move(item), kid.location});
   }
+  const Expr *place = out_place(e);
   for (const auto &[name, value] : e.keywords)
-    args.named.emplace_back(name, Arg{eval(*value), value->location});
+    if (value.get() != place)
+      args.named.emplace_back(name, Arg{eval(*value), value->location});
   return !args.poison();
 }
 
-Datum Elaborator::eval_call(const Expr &e) {
+Datum Elaborator::eval_plain_call(const Expr &e) {
   const Expr &callee = *e.kids[0];
   Args args;
   if (callee.kind == ExprKind::name) {
@@ -120,15 +145,8 @@ Datum Elaborator::eval_call(const Expr &e) {
       return unknown_name(shown, "method");
     }
     Datum result = call(*f, args, callee.location);
-    if (in_place) {
-      const Expr &target = *callee.kids[0];
-      if (target.kind == ExprKind::name)
-        assign_name(target, target.text, result);
-      else if (target.kind == ExprKind::member)
-        assign_member(target, result);
-      else
-        return error(callee.location, fmt::format("'{}_' changes a name or a field in place", name));
-    }
+    if (in_place)
+      assign_place(*callee.kids[0], result);
     return result;
   }
   Datum f = eval(callee);

@@ -88,6 +88,10 @@ public:
   };
   const InitState *init() const { return init_; }
   Datum init_key(const Location &where);
+  // A key for random_bits where the program has none: of manual_seed()'s number and a count, another each time.
+  Datum random_key(const Location &where);
+  void manual_seed(int64_t seed) { random_seed_ = seed, random_count_ = 0; }
+  const std::function<void(std::string)> &display() const { return options_.display; }
   // Counts work done at compile time; false, after one error, where it is too much.
   bool spend(int64_t steps, const Location &where);
   Datum stop(const Location &where, std::string message);
@@ -116,6 +120,8 @@ private:
   void assign_name(const Expr &target, const std::string &name, Datum value);
   void assign_member(const Expr &target, Datum value);
   void assign_item(const Expr &target, Datum value);
+  void assign_place(const Expr &target, Datum value); // a name, a field or an element
+  Datum with_elements(const Datum &x, const Expr &target, const Datum &value);
   void assign_variable(VariableDatum &variable, const Datum &value, const Location &where);
   void name_value(const Datum &value, const std::string &name, bool force);
   void declare_variable(const Stmt &s);
@@ -173,6 +179,8 @@ private:
 
   // calls.cpp
   Datum eval_call(const Expr &e);
+  Datum eval_plain_call(const Expr &e);
+  const Expr *out_place(const Expr &e);
   bool eval_args(const Expr &e, Args &args);
   Datum call_function(const FuncRef &f, const Args &args, const Location &where);
   Datum construct(const ModelRef &m, const Args &args, const Location &where);
@@ -246,6 +254,7 @@ private:
   int64_t steps_ = 0;
   bool stopped_ = false; // a limit was reached: nothing runs any more
   int trial_depth_ = 0;
+  int64_t random_seed_ = 0, random_count_ = 0;
 };
 
 // Bounds recursion over expressions and calls together.

@@ -23,6 +23,8 @@ struct KirOptions {
   bool strict_weights = true;
   // Text of `import name` where no library of that name is built in; nothing if there is no such file.
   std::function<std::optional<std::string>(std::string_view)> read_import;
+  // Makes display(x) a function: a tensor, or a list of tensors, is what it gives; anything else goes here, as text.
+  std::function<void(std::string)> display;
 };
 
 // Appends to an empty module. False where errors were reported; then the module is not to be used.

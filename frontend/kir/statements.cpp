@@ -235,13 +235,9 @@ void Elaborator::assign_target(const Target &target, Datum value, bool) {
   }
   switch (e.kind) {
   case ExprKind::name:
-    assign_name(e, e.text, value);
-    return;
   case ExprKind::member:
-    assign_member(e, value);
-    return;
   case ExprKind::index:
-    assign_item(e, value);
+    assign_place(e, value);
     return;
   case ExprKind::tuple:
   case ExprKind::list: {
@@ -338,10 +334,15 @@ void Elaborator::assign_item(const Expr &target, Datum value) {
   Datum base = eval(*target.kids[0]);
   if (base.poison())
     return;
+  if (base.is<TensorRef>() || base.is<VariableDatum *>()) {
+    Datum changed = with_elements(base, target, value);
+    if (!changed.poison())
+      assign_place(*target.kids[0], changed);
+    return;
+  }
   auto *list = base.get<ListData *>();
   if (!list) {
-    error(target.location, fmt::format("elements of {} cannot be assigned; tensors are values: build a new "
-                                       "one with where() or scatter_elements()", describe(base)));
+    error(target.location, fmt::format("{} has no elements to assign to", describe(base)));
     return;
   }
   Datum index = target.kids.size() == 2 ? eval(*target.kids[1]) : Datum{None{}};
@@ -359,6 +360,66 @@ void Elaborator::assign_item(const Expr &target, Datum value) {
     return;
   }
   (*list)->items[size_t(i)] = std::move(value);
+}
+
+void Elaborator::assign_place(const Expr &target, Datum value) {
+  if (target.kind == ExprKind::name)
+    assign_name(target, target.text, std::move(value));
+  else if (target.kind == ExprKind::member)
+    assign_member(target, std::move(value));
+  else if (target.kind == ExprKind::index)
+    assign_item(target, std::move(value));
+  else
+    error(target.location, "only a name, a field or an element can be changed in place");
+}
+
+// x[...] = value as a new tensor: the same subscripts of a tensor of positions say where the value goes.
+Datum Elaborator::with_elements(const Datum &x, const Expr &target, const Datum &value) {
+  const Location &where = target.location;
+  auto id = as_tensor(x, where);
+  if (!id || value.poison())
+    return {Poison{}};
+  TensorType type = type_of(*id);
+  auto values = value.number() || value.is<ListData *>() ? number_tensor(value, type.dtype, where) : as_tensor(value, where);
+  if (!values)
+    return {Poison{}};
+  if (type_of(*values).dtype != type.dtype)
+    return error(where, fmt::format("elements of {} cannot become {}; convert with .to()", type.text(), type_of(*values).text()));
+  auto arg = [&](Datum d) { return Arg{std::move(d), where}; };
+  if (target.kids.size() == 2) {
+    ExprKind kind = target.kids[1]->kind;
+    if (kind != ExprKind::slice && kind != ExprKind::ellipsis && kind != ExprKind::none) {
+      Datum selector = eval(*target.kids[1]);
+      auto *mask = selector.get<TensorRef>();
+      if (mask && is_bool(type_of(mask->id).dtype)) {
+        Datum shape = make_list(std::vector<Datum>(type.shape.begin(), type.shape.end()));
+        Datum whole = call_named("where", {{arg(selector), arg(tensor(*values)), arg(x)}, {}}, where);
+        return whole.poison() ? whole : call_named("broadcast_to", {{arg(whole)}, {{"shape", arg(shape)}}}, where);
+      }
+    }
+  }
+  Dim count = 1;
+  for (const Dim &d : type.shape)
+    count = count * d;
+  Datum all = emit(Op::iota, {}, {{"shape", std::vector<Dim>{count}}, {"axis", Dim(0)}, {"dtype", DType::i64}}, where);
+  auto reshaped = [&](const Datum &d, std::vector<Dim> shape) {
+    return d.poison() ? d : emit(Op::reshape, {d.get<TensorRef>()->id}, {{"shape", std::move(shape)}}, where);
+  };
+  all = reshaped(all, type.shape);
+  Datum places = all.poison() ? all : index_tensor(all.get<TensorRef>()->id, target);
+  if (places.poison())
+    return places;
+  Shape spots = type_of(places.get<TensorRef>()->id).shape;
+  Datum spread = call_named("broadcast_to", {{arg(tensor(*values))}, {{"shape", arg(make_list(std::vector<Datum>(spots.begin(), spots.end())))}}}, where);
+  Dim changed = 1;
+  for (const Dim &d : spots)
+    changed = changed * d;
+  Datum flat = reshaped(tensor(*id), {count}), to = reshaped(places, {changed}), from = reshaped(spread, {changed});
+  if (flat.poison() || to.poison() || from.poison())
+    return {Poison{}};
+  Datum out = emit(Op::scatter_elements, {flat.get<TensorRef>()->id, to.get<TensorRef>()->id, from.get<TensorRef>()->id},
+                   {{"axis", Dim(0)}, {"reduction", std::string("none")}}, where);
+  return reshaped(out, type.shape);
 }
 
 void Elaborator::assign_variable(VariableDatum &variable, const Datum &value, const Location &where) {

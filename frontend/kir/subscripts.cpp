@@ -158,9 +158,17 @@ Datum Elaborator::index_tensor(ValueId x, const Expr &e) {
       auto indices = as_tensor(d, kid.location);
       if (!indices)
         return {Poison{}};
-      if (!is_integer(type_of(*indices).dtype))
-        return error(kid.location, fmt::format("{} cannot select elements; use integers, or where() for masks",
-                                               type_of(*indices).text()));
+      const TensorType &selector = type_of(*indices);
+      if (is_bool(selector.dtype) && e.kids.size() == 2 && (selector.rank() == type.rank() || selector.rank() == 1)) {
+        Args args{{{tensor(x), e.location}, {tensor(*indices), kid.location}}, {}};
+        if (selector.rank() == type.rank())
+          return call_named("masked_select", args, e.location);
+        args.named.push_back({"dim", {{Dim(0)}, kid.location}});
+        return call_named("compress", args, e.location);
+      }
+      if (!is_integer(selector.dtype))
+        return error(kid.location, fmt::format("{} cannot select elements of {}; use integers, or a mask of the same shape",
+                                               selector.text(), type.text()));
       if (!gathers.empty())
         return error(kid.location, "one subscript can be a tensor; use gather_nd() for more");
       gathers.push_back({int(shape.size()), *indices});

@@ -174,8 +174,7 @@ const Tensor *uniform_value(const Module &m, const Function &f, ValueId id) {
 // are alike and none depends on the order of the params.
 Datum Elaborator::init_key(const Location &where) {
   if (!init_)
-    return error(where, "random numbers are drawn from a key: random_bits(key, shape=...); only initial values "
-                        "have one by themselves");
+    return error(where, "init_key() is for initial values; random_key() is for functions");
   Tensor stream(DType::u64, {1});
   stream.set_i64(0, int64_t(stream_of(init_->name, init_->streams++)));
   ConstantId id = module_.add_constant(std::move(stream));
@@ -184,6 +183,16 @@ Datum Elaborator::init_key(const Location &where) {
   if (name.poison() || seed.poison())
     return {Poison{}};
   return emit(Op::concat, {seed.get<TensorRef>()->id, name.get<TensorRef>()->id}, {{"axis", Dim(0)}}, where);
+}
+
+Datum Elaborator::random_key(const Location &where) {
+  if (init_)
+    return init_key(where);
+  Tensor key(DType::u64, {2});
+  key.set_i64(0, random_seed_);
+  key.set_i64(1, random_count_++);
+  ConstantId id = module_.add_constant(std::move(key));
+  return emit(Op::constant, {}, {{"value", id}}, where);
 }
 
 void Elaborator::elaborate_init() {
