@@ -88,5 +88,6 @@ void add_inspect(CLI::App &app, int &exit_code);
 void add_check(CLI::App &app, int &exit_code);
 void add_opt(CLI::App &app, int &exit_code);
 void add_train(CLI::App &app, int &exit_code);
+void add_eval(CLI::App &app, int &exit_code); // and repl
 
 } // namespace kiln

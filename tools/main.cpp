@@ -16,6 +16,7 @@ int main(int argc, char **argv) {
     kiln::add_inspect(app, exit_code);
     kiln::add_check(app, exit_code);
     kiln::add_train(app, exit_code);
+    kiln::add_eval(app, exit_code);
     kiln::add_opt(app, exit_code);
     app.parse(argc, argv);
   } catch (const CLI::ParseError &error) {

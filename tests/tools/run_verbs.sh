@@ -202,6 +202,29 @@ expect 1 'error' "$kiln" run short.kiln --input x=@y.npy
 printf 'export func main(x: f32[2]) -> f32[2] {\n  return nosuch(x)\n}\n' >bad.kir
 expect 1 'bad.kir:2:' "$kiln" compile bad.kir
 expect 1 '"message"' "$kiln" compile bad.kir --json
+
+# eval and repl
+expect 0 '^f32\[3, 4\] \[\[' "$kiln" eval 'rand(3, 2) @ ones(2, 4)'
+expect 0 '^\[1, "a", 2.5\]$' "$kiln" eval '[1, "a", 2.5]'
+expect 0 '^i64\[2\] \[9, 1\]$' "$kiln" eval 'x = arange(2); x[0] = 9; x'
+expect 1 'size of tensor a (2) must match the size of tensor b (3)' "$kiln" eval 'rand(2) + rand(3)'
+expect 1 'did you mean' "$kiln" eval 'ramd(2)'
+expect 1 'error' "$kiln" eval 'x ='
+cat >lines <<'END'
+x = ones(2)
+x.add_(1)
+func twice(a) {
+  return 2 * a
+}
+twice(nothing)
+net = nn.Linear(2, 3)
+net(twice(x)).shape
+for i in range(3) { x += 1 }
+x
+END
+"$kiln" repl <lines >out 2>errors
+[ $? -eq 1 ] && grep -q "unknown name 'nothing'" errors && [ "$(tail -n 2 out)" = "(3)
+f32[2] [5, 5]" ] || { echo "FAIL: repl"; cat out errors; failures=$((failures + 1)); }
 expect 0 'kiln [0-9]' "$kiln" --version
 
 [ "$failures" -eq 0 ] && echo "all passed"
