@@ -21,6 +21,7 @@ namespace {
 
 constexpr int kMaxDepth = 200; // of regions in regions, and of calls
 constexpr size_t kMaxRank = 64;
+constexpr int64_t kMaxElements = int64_t(1) << 48; // bytes and offsets of a tensor never overflow
 
 bool is_sound(const Dim &d) { return d.is_valid() && (!d.is_const() || d.as_const() >= 0); }
 
@@ -32,6 +33,8 @@ std::string type_problem(const TensorType &type) {
   for (const Dim &d : type.shape)
     if (!is_sound(d))
       return fmt::format("has the shape {}: a size is negative or overflows", shape_text(type.shape));
+  if (Dim count = element_count(type.shape); count.is_const() && count.as_const() > kMaxElements)
+    return fmt::format("has the shape {}: at most 2^48 elements are supported", shape_text(type.shape));
   return "";
 }
 

@@ -361,7 +361,8 @@ Status Emitter::check_shape(const TensorType &type) const {
       return Error{"a size of the result is too complicated an expression of the input sizes; fix "
                    "some of them with --dim"};
   }
-  if (!element_count(type.shape).is_valid())
+  Dim count = element_count(type.shape);
+  if (!count.is_valid() || (count.is_const() && count.as_const() > kMaxElements))
     return Error{fmt::format("the result {} is too large", type.text())};
   return Unit{};
 }

@@ -7,6 +7,8 @@
 #include <fmt/format.h>
 
 #include <queue>
+#include <set>
+#include <tuple>
 
 namespace kiln::onnx {
 namespace {
@@ -58,6 +60,10 @@ bool Importer::run(const ModelView &model) {
       diagnostics_.error(at(""), fmt::format("the model is of opset {}; opsets 1 to {} are known", opset.version, kNewestOpset))
           .notes.push_back("export it for one of those, or convert it with onnx.version_converter");
   }
+  std::set<std::tuple<std::string_view, std::string_view, std::string_view>> functions;
+  for (const FunctionView &f : model.functions)
+    if (!functions.emplace(f.domain, f.name, f.overload).second)
+      diagnostics_.error(at(""), fmt::format("the function '{}' is defined twice", operator_name(f.domain, f.name)));
   // What they compute counts as failed, so that everything else that is wrong is told with them.
   report_unsupported(model);
   module_.name = std::string(model.graph.name);
@@ -211,6 +217,20 @@ std::optional<Val> Importer::fixed_input(const ValueInfoView &input, const Tenso
   return std::nullopt;
 }
 
+// An input with an initializer is that constant; old models list all of theirs. What it declares must fit.
+bool Importer::fits_weight(const ValueInfoView &input) {
+  const Val *weight = value_named(input.name);
+  if (!weight || !input.is_tensor || !input.has_shape)
+    return true;
+  Shape shape = weight->text ? text_shape(*weight) : weight->type.shape;
+  bool fits = input.shape.size() == shape.size();
+  for (size_t i = 0; fits && i < shape.size(); ++i)
+    fits = !input.shape[i].value || shape[i] == Dim(*input.shape[i].value);
+  if (!fits)
+    diagnostics_.error(at(""), fmt::format("the input '{}' declares another shape than its initializer, {}", input.name, onnx::describe(*weight)));
+  return fits;
+}
+
 bool Importer::define_inputs(const GraphView &graph) {
   std::unordered_set<std::string_view> constants;
   for (const TensorView &view : graph.initializers)
@@ -220,6 +240,8 @@ bool Importer::define_inputs(const GraphView &graph) {
     if (!constants.contains(input.name))
       inputs.push_back(&input);
   bool ok = define_initializers(graph, {});
+  for (const ValueInfoView &input : graph.inputs)
+    ok &= !constants.contains(input.name) || fits_weight(input);
   ok &= groups_.expand(inputs, options_, diagnostics_, file_);
   std::unordered_map<std::string_view, Val> values;
   std::vector<const ValueInfoView *> arguments;
@@ -305,8 +327,14 @@ bool Importer::define_results(const GraphView &graph) {
       module_.metadata[note_key(true, name)] = kTextNote;
     function.result_names.push_back(std::move(name));
   };
+  std::unordered_set<std::string_view> listed;
   for (const ValueInfoView &output : graph.outputs) {
     const Produced *p = find(output.name);
+    if (!listed.insert(output.name).second) {
+      diagnostics_.error(at(""), fmt::format("the output '{}' is listed twice", output.name));
+      ok = false;
+      continue;
+    }
     if (!p) {
       diagnostics_.error(at(""), fmt::format("nothing computes the output '{}'", output.name));
       ok = false;

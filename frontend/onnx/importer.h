@@ -81,6 +81,7 @@ private:
                         Unsupported &out, std::unordered_set<const FunctionView *> &called);
   void report_unsupported(const ModelView &model);
   std::optional<Val> fixed_input(const ValueInfoView &input, const Tensor &tensor);
+  bool fits_weight(const ValueInfoView &input);
   bool define_inputs(const GraphView &graph);
   bool define_initializers(const GraphView &graph, const std::unordered_set<std::string_view> &skip);
   bool define(std::string_view name, Produced produced);

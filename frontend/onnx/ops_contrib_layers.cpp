@@ -34,6 +34,8 @@ Result<Val> grouped_norm(OnnxNode &n, const Val &x, bool last) {
 
 // [C] or [N, C] so that it broadcasts to x.
 Result<Val> by_channel(OnnxNode &n, const Val &v, bool last) {
+  if (v.rank() != 1 && v.rank() != 2 && v.rank() != 4)
+    return Error{fmt::format("what it adds is {}, which must have one, two or four dims", v.type.text())};
   if (v.rank() == 4 || (v.rank() == 1 && last))
     return v;
   Dim batch = v.rank() == 2 ? v.dim(0) : Dim(1), channels = v.dim(v.rank() - 1);

@@ -207,7 +207,8 @@ Status import_multinomial(OnnxNode &n) {
 // In training mode elements are dropped with the probability `ratio`, and the others grow by 1 / (1 - ratio).
 Status import_dropout(OnnxNode &n) {
   Emitter &e = n.emitter();
-  n.ignore({"ratio", "is_test", "consumed_inputs", "seed"});
+  n.get_float("ratio", 0.5); // without effect, but a number
+  n.ignore({"is_test", "consumed_inputs", "seed"});
   bool training = n.has(2);
   if (training && !element_count(n.shape(2)).is_const(1))
     return Error{fmt::format("its training mode is {}, not one bool", n.in(2).type.text())};

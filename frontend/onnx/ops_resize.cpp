@@ -32,6 +32,8 @@ Result<Dim> scaled_size(const Dim &size, double scale) {
   if (auto known = size.try_const()) {
     // In single precision, as exporters and other runtimes have it: 10 * 0.7f is 7.
     double out = std::floor(double(float(*known) * float(scale)));
+    if (out == 0 && *known > 0)
+      return Error{fmt::format("a scale is {}, which leaves nothing of {}", scale, *known)};
     return out < 9e15 ? Result<Dim>(Dim(int64_t(out))) : Error{"a size of the result is too large"};
   }
   auto ratio = fraction(scale);

@@ -129,7 +129,8 @@ bool is_plain_lstm(OnnxNode &n) {
 
 Status plain_lstm(OnnxNode &n) {
   Emitter &e = n.emitter();
-  n.ignore({"hidden_size", "output_sequence", "activation_alpha", "activation_beta"});
+  n.ignore({"output_sequence", "activation_alpha", "activation_beta"});
+  KILN_RETURN_IF_ERROR(check_hidden_size(n));
   bool batch_first = n.get_flag("layout", false);
   std::string direction = n.get_string("direction", "forward");
   KILN_TRY(x, batch_first ? permute(e, n.in(0), {1, 0, 2}) : Result<Val>(n.in(0)));

@@ -139,6 +139,11 @@ Status import_constant(OnnxNode &n) {
     n.set(0, e.constant(std::move(tensor), n.output_count() ? n.view().outputs[0] : ""));
     return Unit{};
   };
+  int given = 0;
+  for (const AttributeView &a : n.view().attributes)
+    given += a.name.ends_with("value") || a.name.starts_with("value_");
+  if (given > 1)
+    return Error{fmt::format("it has {} values; one is needed", given)};
   if (n.has_attr("value_string")) {
     std::string one[] = {n.get_string("value_string", "")};
     return n.finish(text_constant(e, one, {}));
@@ -192,6 +197,8 @@ Status import_reshape(OnnxNode &n) {
   Shape target;
   bool allow_zero = n.get_flag("allowzero", false);
   if (n.has(1)) {
+    if (n.rank(1) != 1)
+      return Error{fmt::format("its shape is {}, not a row of integers", n.in(1).type.text())};
     KILN_TRY(sizes, run_ints(n, 1, "shape"));
     if (!all_known(sizes))
       return reshape_found(n, std::move(sizes), allow_zero);
@@ -206,8 +213,11 @@ Status import_reshape(OnnxNode &n) {
     return Error{fmt::format("the shape has {} dims; at most {} are supported", target.size(), kMaxRank)};
   std::optional<size_t> rest;
   Dim product = 1;
+  bool has_zero = std::any_of(target.begin(), target.end(), [](const Dim &d) { return d.is_const(0); });
   for (size_t i = 0; i < target.size(); ++i) {
     if (target[i].is_const(-1)) {
+      if (allow_zero && has_zero)
+        return Error{fmt::format("the shape {} leaves a size open beside one that is 0", shape_text(target))};
       if (rest)
         return Error{fmt::format("the shape {} leaves more than one size open", shape_text(target))};
       rest = i;
@@ -282,6 +292,9 @@ Status import_unsqueeze(OnnxNode &n) {
 
 Status import_transpose(OnnxNode &n) {
   std::vector<int64_t> order = n.get_ints("perm");
+  for (int64_t axis : order)
+    if (axis < 0)
+      return Error{fmt::format("perm names the axis {}; axes count from 0 here", axis)};
   if (!n.has_attr("perm"))
     for (int i = n.rank(); i-- > 0;)
       order.push_back(i);

@@ -206,9 +206,19 @@ Result<Val> Cell::gate(const Val &gates, int64_t i) const {
   return slice_axis(e, gates, gates.rank() - 1, hidden * Dim(i), hidden);
 }
 
+Status check_hidden_size(OnnxNode &n) {
+  if (n.rank(2) != 3 || !n.has_attr("hidden_size"))
+    return Unit{};
+  int64_t size = n.get_int("hidden_size", 0);
+  if (auto width = n.in(2).dim(2).try_const(); width && *width != size)
+    return Error{fmt::format("'hidden_size' is {}, but R, {}, is for {}", size, n.in(2).type.text(), *width)};
+  return Unit{};
+}
+
 Status import_recurrent(OnnxNode &n, const RecurrentKind &kind) {
   Emitter &e = n.emitter();
-  n.ignore({"hidden_size", "output_sequence"});
+  n.ignore({"output_sequence"});
+  KILN_RETURN_IF_ERROR(check_hidden_size(n));
   if (n.get_flag("layout", false))
     return Error{"layout=1 (batch first) is not supported with these options"};
   std::string direction = lower(n.get_string("direction", "forward"));

@@ -38,6 +38,8 @@ struct RecurrentKind {
 };
 
 // The whole operator: operands X, W, R, B, sequence_lens, initial states; results Y, Y_h, Y_c.
+// The attribute agrees with the weights.
+Status check_hidden_size(OnnxNode &n);
 Status import_recurrent(OnnxNode &n, const RecurrentKind &kind);
 
 } // namespace kiln::onnx

@@ -49,6 +49,7 @@ inline constexpr int64_t kMaxSymbolicElements = 1 << 10;
 inline constexpr int kMaxDimComplexity = 400; // atoms in one size
 inline constexpr size_t kMaxProductTerms = 512; // of a product of sizes, multiplied out
 inline constexpr int kMaxRank = 16;
+inline constexpr int64_t kMaxElements = int64_t(1) << 48; // of one tensor: bytes and offsets of it never overflow
 
 // Atoms and terms of a Dim, counted recursively; stops counting soon after the limit.
 int complexity(const Dim &d);

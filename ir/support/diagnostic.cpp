@@ -43,6 +43,17 @@ size_t utf8_length(unsigned char lead) {
   return 0;
 }
 
+// What a file calls something may hold anything; a terminal gets no control character of it.
+std::string printable(std::string_view text) {
+  std::string out;
+  for (char c : text)
+    if ((uint8_t(c) < 32 && c != '\n' && c != '\t') || c == 127)
+      out += fmt::format("\\x{:02x}", uint8_t(c));
+    else
+      out += c;
+  return out;
+}
+
 } // namespace
 
 std::string Location::text() const {
@@ -85,8 +96,8 @@ std::string Diagnostics::render() const {
   std::string out;
   for (const Diagnostic &d : list_) {
     std::string where = d.location.text();
-    out += fmt::format("{}{}{}: {}\n", where, where.empty() ? "" : ": ", severity_name(d.severity),
-                       d.message);
+    out += fmt::format("{}{}{}: {}\n", printable(where), where.empty() ? "" : ": ", severity_name(d.severity),
+                       printable(d.message));
     for (const auto &[file, text] : sources_) {
       if (file != d.location.file || d.location.line <= 0)
         continue;
@@ -99,7 +110,7 @@ std::string Diagnostics::render() const {
       out += "^\n";
     }
     for (const std::string &note : d.notes)
-      out += fmt::format("  note: {}\n", note);
+      out += fmt::format("  note: {}\n", printable(note));
   }
   if (errors_ > list_.size())
     out += fmt::format("{} errors in all; the first {} are shown\n", errors_, list_.size());

@@ -10,6 +10,9 @@
 namespace kiln {
 namespace {
 
+// What is larger than each of its operands: a few constants that are joined again and again would fill any memory.
+constexpr int64_t kJoinedBytes = 128 << 20;
+
 // Results of broadcasts, iotas and the like above this many bytes are left to the kernels.
 constexpr int64_t kExpandedBytes = 64 << 10;
 
@@ -66,13 +69,15 @@ bool try_fold(Sweep &s, NodeId id, const PassContext &context) {
       !attrs_are_static(node.attrs))
     return false;
   std::vector<const Tensor *> operands;
-  int64_t operand_bytes = 0;
+  int64_t operand_bytes = 0, largest = 0;
   for (ValueId operand : node.operands) {
     const Tensor *tensor = constant_tensor(s.module(), s.function(), operand);
     if (!tensor)
       return false;
+    if (std::find(operands.begin(), operands.end(), tensor) == operands.end())
+      operand_bytes += int64_t(tensor->bytes().size());
+    largest = std::max(largest, int64_t(tensor->bytes().size()));
     operands.push_back(tensor);
-    operand_bytes += int64_t(tensor->bytes().size());
   }
   std::vector<TensorType> types;
   int64_t bytes = 0, count = 0;
@@ -83,7 +88,7 @@ bool try_fold(Sweep &s, NodeId id, const PassContext &context) {
       return false;
     count += *size / dtype_bytes(types.back().dtype);
   }
-  if (bytes > std::max(context.limits.fold_bytes, operand_bytes))
+  if (bytes > std::max(context.limits.fold_bytes, std::min(operand_bytes, std::max(largest, kJoinedBytes))))
     return false;
   if (bytes > kExpandedBytes && bytes > operand_bytes && def.element)
     return false;

@@ -101,7 +101,7 @@ void add_functions(HostileCases &cases) {
   std::string deep;
   for (int i = 0; i < 3000; ++i)
     deep += function(fmt::format("f{}", i), {"a"}, {"b"}, {i < 2999 ? call(fmt::format("f{}", i + 1), "", "a", "b") : GraphMaker::node_proto("Neg", {"a"}, {"b"})});
-  add("3000_deep", deep, "nest");
+  add("3000_deep", deep, "too deeply");
   add("output_undefined", function("f0", {"a"}, {"nothing"}, {}), "nothing");
   add("input_undefined", function("f0", {"a"}, {"b"}, {GraphMaker::node_proto("Neg", {"nothing"}, {"b"}, {}, "inner")}), "nothing");
   add("twice", function("f0", {"a"}, {"b"}, {GraphMaker::node_proto("Neg", {"a"}, {"b"})}) + function("f0", {"a"}, {"b"}, {GraphMaker::node_proto("Abs", {"a"}, {"b"})}), "f0");

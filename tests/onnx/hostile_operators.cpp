@@ -76,6 +76,15 @@ void add_operator_cases(HostileCases &cases) {
     add("of_nothing", DType::f32, {int64_t(0), int64_t(0)}, usual, {}, true);
     add("of_rank_7", DType::f64, std::vector<TestDim>(7, int64_t(1)), usual, {}, true);
     add("of_unknown_sizes", DType::f32, {"A", "B", "C", "D"}, usual, {}, true);
+    {
+      GraphMaker g;
+      Names names;
+      for (int i = 0; i < usual; ++i)
+        g.input(names.emplace_back(fmt::format("x{}", i)), DType::f32, {2, 3});
+      g.input("x", DType::f32, {2}).node(row.name, names, {}, {}, kBad, row.domain).node("Neg", {"x"}, {"y"}).output("y");
+      cases.push_back({fmt::format("op_{}{}_without_results", row.domain.empty() ? "" : row.domain + "_", row.name),
+                       g.model(17, row.domain.empty() ? "" : NodeModel::opset_import(row.domain)), kBad, true});
+    }
     add("with_strings", DType::i64, {3, 4}, usual, strings_for_all(), true);
   }
 }

@@ -27,7 +27,7 @@ void add_bombs(HostileCases &c) {
     c.push_back(large(NodeModel(fmt::format("size_eye_{}", n)).weight("s", ints({n, n})).node("ConstantOfShape")));
     c.push_back(large(NodeModel(fmt::format("size_resize_{}", n), 13).weight("x", floats({1, 1, 1, 1}, {1})).weight("r", Tensor(kF, {0})).weight("q", Tensor(kF, {0})).weight("s", ints({1, 1, n, n})).node("Resize")));
     c.push_back(large(NodeModel(fmt::format("size_reshape_{}", n)).input("x", kF, {"N"}).weight("s", ints({n, -1})).node("Reshape")));
-    c.push_back(large(NodeModel(fmt::format("size_depth_{}", n)).input("x", kF, {1, n, 1, 1}).node("DepthToSpace", {attr_i("blocksize", 1)})));
+    c.push_back(large(NodeModel(fmt::format("size_depth_{}", n)).input("x", kF, {1, n, 1, 1}).node("DepthToSpace", {attr_i("blocksize", 1)}, "x")));
   }
   for (const char *type : {"RandomNormal", "RandomUniform"})
     c.push_back(large(NodeModel(fmt::format("size_{}", type)).node(type, {attr_ints("shape", {kMega, kMega})})));

@@ -71,6 +71,7 @@ void add_sizes(HostileCases &cases) {
   fields("packed_floats_odd", [](pbf_writer &w) { w.add_int64(1, 1), w.add_int32(2, 1), w.add_bytes(4, "12345"); });
   fields("packed_varints_cut", [](pbf_writer &w) { w.add_int64(1, 1), w.add_int32(2, 7), w.add_bytes(7, "\x80\x80"); });
   fields("packed_dims_cut", [](pbf_writer &w) { w.add_bytes(1, "\x80"), w.add_int32(2, 1); });
+  cases.back().expect = "damaged"; // the file's structure, before anything has a name
   fields("segment", [](pbf_writer &w) { w.add_int64(1, 1), w.add_int32(2, 1), w.add_message(3, std::string("\x08\x01\x10\x05")), w.add_bytes(9, "12"); });
   fields("doubles_too_few", [](pbf_writer &w) { w.add_int64(1, 3), w.add_int32(2, 11), w.add_double(10, 1); });
   {
