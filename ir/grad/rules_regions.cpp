@@ -79,6 +79,16 @@ void if_rule(R r) {
     r.add_to(wrt[k], {&r.b(), results[k]});
 }
 
+// Uses inside a block that no function holds yet, regions of its nodes included.
+void replace_in(Function &f, Block &block, ValueId from, ValueId to) {
+  for (NodeId id : block.nodes) {
+    std::replace(f.node(id).operands.begin(), f.node(id).operands.end(), from, to);
+    for (Block &region : f.node(id).regions)
+      replace_in(f, region, from, to);
+  }
+  std::replace(block.results.begin(), block.results.end(), from, to);
+}
+
 void keep_live(Function &f, Block &block) {
   std::unordered_set<ValueId> live(block.results.begin(), block.results.end());
   std::vector<NodeId> kept;
@@ -129,6 +139,7 @@ private:
   Block block_; // backward
   GraphBuilder inner_;
   ValueMap values_;
+  ValueMap read_; // what save_contractions reads, in place of what it computed
   std::vector<ValueId> starts_, carried_args_, stacks_, slice_args_, slices_;
   std::vector<ValueId> results_; // of the backward scan, once it stands
 };
@@ -189,6 +200,7 @@ bool ScanGradient::hoistable(ValueId sum) const {
 
 // The stack of a value of the backward turn, outside of it.
 ValueId ScanGradient::stacked(ValueId v) {
+  v = mapped(read_, v);
   for (size_t i = 0; i < slice_args_.size(); ++i)
     if (slice_args_[i] == v)
       return stacks_[i];
@@ -232,8 +244,8 @@ void ScanGradient::save_contractions() {
       if (!live)
         continue;
       ValueId arg = slice_argument(saved(v));
-      f_.replace_uses(copy, arg);
-      std::replace(block_.results.begin(), block_.results.end(), copy, arg);
+      replace_in(f_, block_, copy, arg);
+      read_[copy] = arg;
       std::replace(slices_.begin(), slices_.end(), copy, arg);
     }
     keep_live(f_, block_);
@@ -294,6 +306,14 @@ void ScanGradient::run() {
   block_.results = next;
   block_.results.insert(block_.results.end(), slices_.begin(), slices_.end());
   save_contractions();
+  // A stack that is read need not be written again.
+  slices_.erase(std::remove_if(slices_.begin() + std::ptrdiff_t(scanned.size()), slices_.end(),
+                               [&](ValueId v) {
+                                 return std::find(slice_args_.begin(), slice_args_.end(), v) != slice_args_.end();
+                               }),
+                slices_.end());
+  block_.results.resize(next.size());
+  block_.results.insert(block_.results.end(), slices_.begin(), slices_.end());
 
   block_.args = carried_args_;
   block_.args.insert(block_.args.end(), slice_args_.begin(), slice_args_.end());
