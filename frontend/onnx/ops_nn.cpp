@@ -37,6 +37,36 @@ Attr axes_from(int first, int rank) {
   return attr_ints(axes);
 }
 
+// Normalised by its own mean and variance; those it was given move towards them.
+Status import_batch_statistics(OnnxNode &n, double momentum) {
+  Emitter &e = n.emitter();
+  const Val &x = n.in(0);
+  if (x.rank() < 2)
+    return Error{fmt::format("its input is {}, which has no channels", x.type.text())};
+  DType t = n.dtype(3); // of the statistics
+  std::vector<Dim> axes, channels = {1, x.dim(1)};
+  for (int i = 0; i < x.rank(); ++i)
+    if (i != 1)
+      axes.push_back(i);
+  channels.resize(size_t(x.rank()), 1);
+  KILN_TRY(wide, convert(e, x, t));
+  KILN_TRY(mean, n.emit(Op::reduce_mean, {wide}, {{"axes", axes}, {"keepdims", false}}));
+  KILN_TRY(column, reshape(e, mean, channels));
+  KILN_TRY(centered, n.emit(Op::sub, {wide, column}));
+  KILN_TRY(squares, n.emit(Op::square, {centered}));
+  KILN_TRY(variance, n.emit(Op::reduce_mean, {squares}, {{"axes", axes}, {"keepdims", false}}));
+  KILN_TRY(y, n.emit(Op::batch_norm, {x, n.in(1), n.in(2), mean, variance}, {{"epsilon", n.get_float("epsilon", 1e-5)}}));
+  n.set(0, y);
+  const Val *found[] = {&mean, &variance};
+  for (size_t i = 0; i < 2; ++i) {
+    KILN_TRY(old, n.emit(Op::mul, {n.in(3 + i), e.scalar(t, momentum)}));
+    KILN_TRY(fresh, n.emit(Op::mul, {*found[i], e.scalar(t, 1 - momentum)}));
+    KILN_TRY(moved, n.emit(Op::add, {old, fresh}));
+    n.set(1 + i, moved);
+  }
+  return Unit{};
+}
+
 } // namespace
 
 Status import_softmax(OnnxNode &n) { return softmax_like(n, Op::softmax); }
@@ -106,9 +136,10 @@ Status import_gemm(OnnxNode &n) {
 }
 
 Status import_batch_normalization(OnnxNode &n) {
-  n.ignore({"momentum", "is_test", "consumed_inputs"});
+  n.ignore({"is_test", "consumed_inputs"});
+  double momentum = n.get_float("momentum", 0.9);
   if (n.get_flag("training_mode", false))
-    return Error{"training_mode is not supported: export the model for inference"};
+    return import_batch_statistics(n, momentum);
   if (n.opset() < 9 && !n.get_flag("spatial", true))
     return import_position_batch_normalization(n);
   return n.finish(Op::batch_norm, {n.in(0), n.in(1), n.in(2), n.in(3), n.in(4)},

@@ -82,6 +82,7 @@ struct Layer {
   Val x; // [T, B, I]
   std::optional<Val> lengths; // i64[B, 1]
   Dim directions;
+  bool batch_first = false; // the initial states are [B, D, H]
 };
 
 // X W^T + the bias of W, for all steps at once: [T, B, gates * H].
@@ -120,7 +121,12 @@ Result<std::vector<Val>> run_direction(Layer &l, int64_t direction, bool reverse
   TensorType state_type{l.x.dtype(), {cell.batch, cell.hidden}};
   std::vector<Val> operands;
   for (size_t i = 0; i < l.kind.states; ++i) {
-    KILN_TRY(state, l.n.has(5 + i) ? part(e, l.n.in(5 + i), direction)
+    Val initial;
+    if (l.n.has(5 + i)) {
+      KILN_TRY(ordered, permute(e, l.n.in(5 + i), l.batch_first ? std::vector<int64_t>{1, 0, 2} : std::vector<int64_t>{0, 1, 2}));
+      initial = ordered;
+    }
+    KILN_TRY(state, l.n.has(5 + i) ? part(e, initial, direction)
                                    : broadcast_to(e, e.scalar(state_type.dtype, 0), state_type.shape));
     operands.push_back(state);
   }
@@ -219,23 +225,23 @@ Status import_recurrent(OnnxNode &n, const RecurrentKind &kind) {
   Emitter &e = n.emitter();
   n.ignore({"output_sequence"});
   KILN_RETURN_IF_ERROR(check_hidden_size(n));
-  if (n.get_flag("layout", false))
-    return Error{"layout=1 (batch first) is not supported with these options"};
+  bool batch_first = n.get_flag("layout", false);
   std::string direction = lower(n.get_string("direction", "forward"));
   if (direction != "forward" && direction != "reverse" && direction != "bidirectional")
     return Error{fmt::format("the direction is '{}'", direction)};
   int64_t directions = direction == "bidirectional" ? 2 : 1;
   KILN_RETURN_IF_ERROR(check_shapes(n, kind, directions));
   KILN_TRY(activations, activations_of(n, kind, size_t(directions)));
-  Layer layer{n, kind, n.in(0), std::nullopt, directions};
+  KILN_TRY(x, batch_first ? permute(e, n.in(0), {1, 0, 2}) : Result<Val>(n.in(0)));
+  Layer layer{n, kind, x, std::nullopt, directions, batch_first};
   if (n.has(4)) {
     // Sequences that all take every step need no mask.
     auto known = e.dims(n.in(4));
     bool full = known.has_value();
     for (size_t i = 0; full && i < known->size(); ++i)
-      full = (*known)[i] == n.in(0).dim(0);
+      full = (*known)[i] == x.dim(0);
     if (!full) {
-      KILN_TRY(column, reshape(e, n.in(4), {n.in(0).dim(1), 1}));
+      KILN_TRY(column, reshape(e, n.in(4), {x.dim(1), 1}));
       KILN_TRY(lengths, convert(e, column, DType::i64));
       layer.lengths = lengths;
     }
@@ -251,6 +257,10 @@ Status import_recurrent(OnnxNode &n, const RecurrentKind &kind) {
   }
   for (size_t i = 0; i < all.size(); ++i) {
     KILN_TRY(out, joined(e, all[i], i == 0 ? 1 : 0));
+    if (batch_first) { // [T, D, B, H] or [D, B, H]
+      KILN_TRY(moved, permute(e, out, i == 0 ? std::vector<int64_t>{2, 0, 1, 3} : std::vector<int64_t>{1, 0, 2}));
+      out = moved;
+    }
     n.set(i, out);
   }
   return Unit{};

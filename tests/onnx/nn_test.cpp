@@ -93,3 +93,40 @@ TEST_CASE("optimizers") {
   auto adam = run_node("Adam", {rate, step, x, g, zero, zero}, {attr_f("epsilon", 0)}, {"y", "v", "h"}, domain);
   check_near(adam[0], {0.5, 2.5});
 }
+
+TEST_CASE("batch normalisation in training mode uses the batch's own statistics") {
+  GraphMaker g;
+  g.input("x", DType::f32, {2, 1, 2}).weight("s", floats({1}, {2})).weight("b", floats({1}, {1}));
+  g.weight("m", floats({1}, {10})).weight("v", floats({1}, {20}));
+  g.node("BatchNormalization", {"x", "s", "b", "m", "v"}, {"y", "mean", "var"},
+         {attr_i("training_mode", 1), attr_f("momentum", 0.75f), attr_f("epsilon", 0)});
+  g.output("y").output("mean").output("var");
+  Imported m(g.model(15));
+  auto out = m.run({floats({2, 1, 2}, {1, 1, 3, 3})}); // mean 2, variance 1
+  check_near(out[0], {-1, -1, 3, 3});
+  check_near(out[1], {8});
+  check_near(out[2], {15.25});
+}
+
+TEST_CASE("recurrent layers with the batch first") {
+  auto run = [](int64_t layout, const Tensor &x, const Tensor &h) {
+    GraphMaker g;
+    g.input("x", DType::f32, std::vector<TestDim>(x.dims().begin(), x.dims().end()));
+    g.input("h", DType::f32, std::vector<TestDim>(h.dims().begin(), h.dims().end()));
+    g.weight("w", floats({2, 1, 1}, {0.5, -1})).weight("r", floats({2, 1, 1}, {0.25, 0.5}));
+    g.node("RNN", {"x", "w", "r", "", "", "h"}, {"y", "last"},
+           {attr_i("hidden_size", 1), attr_s("direction", "bidirectional"), attr_i("layout", layout)});
+    g.output("y").output("last");
+    return Imported(g.model(14)).run({x, h});
+  };
+  // Two items of three steps; states by direction.
+  auto steps = run(0, floats({3, 2, 1}, {1, 4, 2, 5, 3, 6}), floats({2, 2, 1}, {0.1, 0.2, 0.3, 0.4}));
+  auto items = run(1, floats({2, 3, 1}, {1, 2, 3, 4, 5, 6}), floats({2, 2, 1}, {0.1, 0.3, 0.2, 0.4}));
+  REQUIRE(items[0].dims() == std::vector<int64_t>{2, 3, 2, 1});
+  for (int64_t b = 0; b < 2; ++b)
+    for (int64_t d = 0; d < 2; ++d) {
+      CHECK(items[1].at_f64(b * 2 + d) == steps[1].at_f64(d * 2 + b));
+      for (int64_t t = 0; t < 3; ++t)
+        CHECK(items[0].at_f64((b * 3 + t) * 2 + d) == steps[0].at_f64((t * 2 + d) * 2 + b));
+    }
+}
