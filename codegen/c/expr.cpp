@@ -127,6 +127,8 @@ std::string binary_text(const Expr &e, Helpers &helpers) {
     return fmt::format("({} >= {})", a, b);
   case BinaryOp::pow:
   case BinaryOp::atan2:
+    if (!is_float(d))
+      return helper("pow");
     return fmt::format("{}{}({}, {})", binary_name(e.binary), float_suffix(d), a, b);
   }
   return "";
@@ -311,6 +313,8 @@ std::string helper_text(const std::string &name) {
   if (stem == "div")
     return head + (is_signed_int(d) ? fmt::format("return b == -1 ? ({0})(0 - ({1})a) : ({0})(a / b); }}", t, u)
                                     : fmt::format("return ({})(a / b); }}", t));
+  if (stem == "pow")
+    return head + fmt::format("{0} r = 1; for (; b; b >>= 1, a *= a) r *= b & 1 ? a : 1; return r; }}", t);
   if (stem == "rem")
     return head + (is_signed_int(d) ? fmt::format("return b == -1 ? 0 : ({})(a % b); }}", t) : fmt::format("return ({})(a % b); }}", t));
   std::string outside = is_signed_int(d) ? fmt::format("b < 0 || b >= {}", dtype_bits(d)) : fmt::format("b >= {}", dtype_bits(d));

@@ -308,6 +308,10 @@ bool binary_scalar(BinaryOp op, DType dtype, ScalarValue a, ScalarValue b, Scala
   case BinaryOp::bit_xor:
     r = ua ^ ub;
     break;
+  case BinaryOp::pow:
+    for (r = 1; ub; ub >>= 1, ua *= ua)
+      r *= ub & 1 ? ua : 1;
+    break;
   case BinaryOp::shl:
   case BinaryOp::shr:
     r = shift(op, dtype, a.i, b.i);

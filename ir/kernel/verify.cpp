@@ -257,6 +257,8 @@ private:
       ok = ok && is_integer(d);
       break;
     case BinaryOp::pow:
+      ok = d == DType::f32 || d == DType::f64 || d == DType::u32 || d == DType::u64;
+      break;
     case BinaryOp::atan2:
       ok = d == DType::f32 || d == DType::f64;
       break;

@@ -114,7 +114,7 @@ Expr remainder_scalar(const Attrs &attrs, DType result, Operands x) {
   return kb::select(kb::eq(r, zero), kb::select(std::move(below), like(zero, -0.0), zero), std::move(moved));
 }
 
-// -- pow. Of integers: computed in f64; exact up to 2^53, then saturating.
+// -- pow. Of integers to integers: a product that wraps. To floats: computed in f64, saturating.
 InferResult pow_infer(InferContext &c) {
   KILN_RETURN_IF_ERROR(check_kinds(c, 0, kNumbers));
   KILN_RETURN_IF_ERROR(check_kinds(c, 1, kNumbers));
@@ -122,10 +122,37 @@ InferResult pow_infer(InferContext &c) {
   return std::vector{TensorType{c.operands[0].dtype, std::move(shape)}};
 }
 
+int64_t integer_power(int64_t a, int64_t b, bool signed_a, bool signed_b) {
+  if (signed_b && b < 0) // of 1 / a^-b the whole part
+    return a == 1 ? 1 : signed_a && a == -1 ? (b % 2 ? -1 : 1) : 0;
+  uint64_t power = 1, square = uint64_t(a);
+  for (uint64_t rest = uint64_t(b); rest; rest >>= 1, square *= square)
+    power *= rest & 1 ? square : 1;
+  return int64_t(power);
+}
+
+Tensor integer_powers(const RefContext &c) {
+  Tensor out = make_tensor(c.results[0]);
+  BroadcastReader<int64_t> base(*c.operands[0], out.dims()), exponent(*c.operands[1], out.dims());
+  bool signed_a = is_signed_int(out.dtype()), signed_b = is_signed_int(c.operands[1]->dtype());
+  std::vector<int64_t> a(kChunk), b(kChunk);
+  for (int64_t begin = 0; begin < out.count(); begin += kChunk) {
+    int64_t n = std::min(kChunk, out.count() - begin);
+    base.read(n, a.data());
+    exponent.read(n, b.data());
+    for (size_t i = 0; i < size_t(n); ++i)
+      a[i] = integer_power(a[i], b[i], signed_a, signed_b);
+    narrow(a.data(), begin, n, out);
+  }
+  return out;
+}
+
 Result<std::vector<Tensor>> pow_ref(const RefContext &c) {
+  bool integers = !is_float(c.results[0].dtype);
+  if (integers && !is_float(c.operands[1]->dtype()))
+    return std::vector{integer_powers(c)};
   Tensor out = make_tensor(c.results[0]);
   BroadcastReader<double> base(*c.operands[0], out.dims()), exponent(*c.operands[1], out.dims());
-  bool integers = !is_float(out.dtype()), whole = !is_float(c.operands[1]->dtype());
   std::vector<double> a(kChunk), b(kChunk);
   for (int64_t begin = 0; begin < out.count(); begin += kChunk) {
     int64_t n = std::min(kChunk, out.count() - begin);
@@ -133,23 +160,38 @@ Result<std::vector<Tensor>> pow_ref(const RefContext &c) {
     exponent.read(n, b.data());
     for (size_t i = 0; i < size_t(n); ++i) {
       double p = std::pow(a[i], b[i]);
-      a[i] = !integers ? p : whole ? std::nearbyint(p) : std::trunc(p);
+      a[i] = integers ? std::trunc(p) : p;
     }
     narrow(a.data(), begin, n, out);
   }
   return std::vector{std::move(out)};
 }
 
+Expr integer_power(DType result, const Expr &a, const Expr &b) {
+  bool wide = dtype_bits(a.dtype) == 64 || dtype_bits(b.dtype) == 64;
+  DType dtype = wide ? DType::u64 : DType::u32;
+  Expr p = kb::binary(BinaryOp::pow, kb::convert(dtype, a), kb::convert(dtype, b));
+  p = kb::convert(result, std::move(p));
+  if (!is_signed_int(b.dtype))
+    return p;
+  Expr one = like(p, 1), zero = like(p, 0), inverse = kb::select(kb::eq(a, like(a, 1)), one, zero);
+  if (is_signed_int(a.dtype)) {
+    Expr odd = ne(kb::binary(BinaryOp::bit_and, b, like(b, 1)), like(b, 0));
+    Expr sign = kb::select(std::move(odd), like(p, -1), one);
+    inverse = kb::select(kb::eq(a, like(a, -1)), std::move(sign), std::move(inverse));
+  }
+  return kb::select(kb::lt(b, like(b, 0)), std::move(inverse), std::move(p));
+}
+
 Expr pow_scalar(const Attrs &, DType result, Operands x) {
+  if (!is_float(result) && !is_float(x[1].dtype))
+    return integer_power(result, x[0], x[1]);
   DType dtype = is_float(result) ? x[0].dtype : DType::f64;
   Expr p = kb::binary(BinaryOp::pow, kb::convert(dtype, x[0]), kb::convert(dtype, x[1]));
   if (is_float(result))
     return p;
-  // A float exponent truncates; the factor makes up for a power a few units below a whole number.
-  if (is_float(x[1].dtype))
-    p = kb::unary(UnaryOp::trunc, kb::mul(p, like(p, 1 + 0x1p-46)));
-  else
-    p = kb::unary(UnaryOp::round, std::move(p));
+  // Truncated; the factor makes up for a power a few units below a whole number.
+  p = kb::unary(UnaryOp::trunc, kb::mul(p, like(p, 1 + 0x1p-46)));
   return kb::convert(result, std::move(p));
 }
 
@@ -171,6 +213,12 @@ std::vector<OpSample> pow_samples() {
                       {DType::i32, DType::f32},
                       {DType::u8, DType::u8}})
     out.push_back({{{a, {3, 7}}, {b, {7}}}, {}, is_float(a) ? 0.25 : 0.0, 3});
+  // Past the width, and negative.
+  for (auto [a, b] : {std::pair{DType::i64, DType::i64}, {DType::i32, DType::i64}, {DType::i8, DType::i32},
+                      {DType::i32, DType::i16}})
+    out.push_back({{{a, {3, 67}}, {b, {67}}}, {}, -40, 40});
+  out.push_back({{{DType::u64, {2, 35}}, {DType::u64, {2, 35}}}, {}, 0, 70});
+  out.push_back({{{DType::i64, {5, 9}}, {DType::i32, {9}}}, {}, -2, 2});
   out.push_back({{{DType::f32, {}}, {DType::f32, {5}}}, {}, 0.25, 3});
   return out;
 }
@@ -206,8 +254,9 @@ KILN_BINARY_OP(fmod, "a - b * trunc(a / b): the sign of a. Of integers: an error
                join(nonzero(binary_samples(kNumbers, 0.5, 4)), nonzero(binary_samples(kNumbers))))
 KILN_BINARY_OP(
     pow,
-    "a to the power of b, in a's dtype. Powers of integers are computed in f64 (exact up to "
-    "2^53) and saturate; they are rounded for an integer b, truncated for a float b.",
+    "a to the power of b, in a's dtype. Of integers a product, which wraps; of a negative b the "
+    "whole part of 1 / a^-b, and 0 where a is 0. An integer to a float is computed in f64, truncated "
+    "and saturates.",
     pow_infer, pow_ref, pow_scalar, kExpensive, pow_samples())
 KILN_BINARY_OP(minimum, "The lesser; NaN where either is.", map<kNumbers>,
                (ref<2, kNumbers, kMinimum>), scalar<BinaryOp::min>, kCommutative,

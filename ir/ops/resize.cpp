@@ -129,11 +129,10 @@ T round_fraction(const T &n, const T &d, Rounding rounding, FloorDiv divide) {
 // (Keys 1981). F does arithmetic on double or on expressions.
 template <typename T, typename Number>
 std::vector<T> cubic_weights(const T &t, double a, Number number) {
-  T one = number(1), two = number(2), far = t + one, near = one - t, other = two - t;
-  T c = number(a), c2 = number(a + 2), c3 = number(a + 3), c4 = number(4 * a), c5 = number(5 * a),
-    c8 = number(8 * a);
-  return {((c * far - c5) * far + c8) * far - c4, (c2 * t - c3) * t * t + one,
-          (c2 * near - c3) * near * near + one, ((c * other - c5) * other + c8) * other - c4};
+  T one = number(1), near = one - t, c = number(a), c2 = number(a + 2), c3 = number(a + 3);
+  // The outer ones as products: a (d^3 - 5 d^2 + 8 d - 4) = a (d - 1) (d - 2)^2, whose terms would cancel.
+  return {c * t * near * near, (c2 * t - c3) * t * t + one, (c2 * near - c3) * near * near + one,
+          c * near * t * t};
 }
 
 // One position of x and how much of it goes into the result.
@@ -142,9 +141,28 @@ struct Tap {
   double weight;
 };
 
+// Integers are cut off, so what lies at a whole number must not come out a little below it. Where the
+// coordinates are fractions, the weights of a linear resize are counted in units of 1 / c and the sum,
+// exact in f64, is divided once by `unit`, the product of the dims' c. Otherwise `slack` makes up for a
+// sum that is a few units in the last place short.
+bool counts(const Attrs &attrs, DType dtype, const Coordinate &where) {
+  return !is_float(dtype) && mode_of(attrs) == Mode::linear && where.exact && !where.identity;
+}
+
+struct WholeNumbers {
+  double unit = 1, slack = 1;
+  WholeNumbers(const Attrs &attrs, DType dtype, const Shape &from, const Shape &to) {
+    for (size_t d = 0; d < to.size() && !is_float(dtype); ++d)
+      if (Coordinate where = coordinate(attrs, from, to, d); counts(attrs, dtype, where))
+        unit *= double(where.c);
+      else if (!where.identity)
+        slack = 1 + 0x1p-46;
+  }
+};
+
 int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b != 0 && a < 0); }
 
-std::vector<Tap> taps(const Attrs &attrs, const Coordinate &where, int64_t i) {
+std::vector<Tap> taps(const Attrs &attrs, DType dtype, const Coordinate &where, int64_t i) {
   if (where.identity)
     return {{i, 1}};
   int64_t size = where.from.as_const(), last = size - 1, n = where.a * i + where.b;
@@ -165,6 +183,10 @@ std::vector<Tap> taps(const Attrs &attrs, const Coordinate &where, int64_t i) {
   }
   double below = where.exact ? double(floor_div(n, where.c)) : std::clamp(std::floor(x), -1.0, double(last));
   int64_t base = int64_t(below);
+  if (counts(attrs, dtype, where)) {
+    int64_t rest = n - base * where.c;
+    return {{clamped(base), double(where.c - rest)}, {clamped(base + 1), double(rest)}};
+  }
   double t = where.exact ? double(n - base * where.c) / double(where.c) : x - std::floor(x);
   if (mode == Mode::linear)
     return {{clamped(base), 1 - t}, {clamped(base + 1), t}};
@@ -192,9 +214,10 @@ Result<std::vector<Tensor>> ref_resize(const RefContext &context) {
   for (size_t d = 0; d < to.size(); ++d) {
     Coordinate where = coordinate(context.attrs, from, to, d);
     for (int64_t i = 0; i < out.dims()[d]; ++i)
-      table[d].push_back(taps(context.attrs, where, i));
+      table[d].push_back(taps(context.attrs, x.dtype(), where, i));
   }
   bool copies = mode_of(context.attrs) == Mode::nearest;
+  WholeNumbers whole(context.attrs, x.dtype(), from, to);
   for_each_index(out.dims(), [&](const std::vector<int64_t> &at, int64_t linear) {
     if (copies) {
       int64_t offset = 0;
@@ -210,7 +233,7 @@ Result<std::vector<Tensor>> ref_resize(const RefContext &context) {
         total += tap.weight * self(self, d + 1, offset + tap.position * strides[d]);
       return total;
     };
-    out.set_f64(linear, sum(sum, 0, 0));
+    out.set_f64(linear, sum(sum, 0, 0) / whole.unit * whole.slack);
   });
   return one_tensor(std::move(out));
 }
@@ -240,6 +263,12 @@ public:
     Mode mode = mode_of(context_.attrs());
     if (mode == Mode::nearest)
       return {{clamped(nearest(where, i), where.from), {}}};
+    if (counts(context_.attrs(), context_.result_type(0).dtype, where)) {
+      Dim n = Dim(where.a) * i + Dim(where.b), base = context_.simplified(floordiv(n, where.c));
+      Expr rest = context_.bind(kb::convert(dtype_, kb::index(context_.simplified(mod(n, where.c)))));
+      return {{clamped(base, where.from), kb::sub(kb::number(dtype_, double(where.c)), rest)},
+              {clamped(base + Dim(1), where.from), rest}};
+    }
     auto [base, fraction] = below(where, i);
     Scalar t{context_.bind(std::move(fraction))};
     if (mode == Mode::linear)
@@ -332,7 +361,7 @@ Expr element_resize(LowerContext &context, int, std::span<const Dim> index) {
   const TensorType &x = context.operand_type(0), &result = context.result_type(0);
   DType dtype = compute_dtype(result.dtype);
   bool copies = mode_of(context.attrs()) == Mode::nearest;
-  // Integers as the reference has them: what lies at a whole number must not be cut off below it.
+  // Integers as the reference has them.
   DType accumulator = copies || is_float(dtype) ? dtype : DType::f64;
   Sampler sampler(context, accumulator);
   std::vector<std::vector<ExprTap>> taps;
@@ -352,7 +381,14 @@ Expr element_resize(LowerContext &context, int, std::span<const Dim> index) {
     }
     return total;
   };
-  return kb::convert(dtype, sum(0));
+  Expr value = sum(0);
+  if (WholeNumbers whole(context.attrs(), result.dtype, x.shape, result.shape); !copies) {
+    if (whole.unit != 1)
+      value = kb::div(std::move(value), kb::number(accumulator, whole.unit));
+    if (whole.slack != 1)
+      value = kb::mul(std::move(value), kb::number(accumulator, whole.slack));
+  }
+  return kb::convert(dtype, std::move(value));
 }
 
 OpSample sample(Shape shape, Shape sizes, std::string mode, std::string coordinates, std::string rounding,

@@ -117,14 +117,14 @@ Result<std::vector<Tensor>> ref_scatter_nd(const RefContext &context) {
   size_t depth = size_t(indices.dims().back());
   auto strides = row_major_strides(x.dims());
   int64_t inner = product(std::span(x.dims()).subspan(depth));
-  return scattered(context, [&](int64_t i) -> Result<int64_t> {
-    int64_t to = i % inner;
+  // Of every row, whether or not it holds elements: an index is an input of its own.
+  std::vector<int64_t> rows(size_t(product(std::span(indices.dims()).first(indices.dims().size() - 1))));
+  for (size_t row = 0; row < rows.size(); ++row)
     for (size_t k = 0; k < depth; ++k) {
-      KILN_TRY(index, wrapped_index(indices.at_i64(i / inner * int64_t(depth) + int64_t(k)), x.dims()[k]));
-      to += index * strides[k];
+      KILN_TRY(index, wrapped_index(indices.at_i64(int64_t(row * depth + k)), x.dims()[k]));
+      rows[row] += index * strides[k];
     }
-    return to;
-  });
+  return scattered(context, [&](int64_t i) -> Result<int64_t> { return rows[size_t(i / inner)] + i % inner; });
 }
 
 void lower_copy(LowerContext &context) {
@@ -225,7 +225,8 @@ const OpDef op_scatter_elements{
 const OpDef op_scatter_nd{
     .name = "scatter_nd",
     .doc = "A copy of x where slices are replaced by (or combined with) updates; the last dim of the indices "
-           "holds the positions in the leading dims of x.",
+           "holds the positions in the leading dims of x, which must be in range even of slices without "
+           "elements.",
     .min_operands = 3,
     .max_operands = 3,
     .attrs = {{"reduction", AttrKind::string, Attr(std::string("none"))}},

@@ -106,6 +106,12 @@ private:
           dims.emplace(*symbol, actual[d]);
     }
     rename_sizes(callee, dims);
+    // A size that the function has as a number is that number in it, however the caller writes it.
+    for (size_t i = 0; i < call.operands.size(); ++i) {
+      Shape formal = substituted(callee.type(callee.body.args[i]), dims).shape;
+      if (formal != s.function().type(call.operands[i]).shape)
+        values[callee.body.args[i]] = s.builder()(Op::reshape, {call.operands[i]}, {{"shape", std::move(formal)}});
+    }
     Status status = clone_nodes(s.builder(), callee, callee.body, values, dims);
     if (!status)
       return fail(fmt::format("in the call of '{}': {}", callee.name, status.error().message));

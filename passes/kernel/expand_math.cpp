@@ -22,6 +22,9 @@ void expand(Expr &e, MathBuilder &b) {
     MathValue x{std::move(e.args[0])};
     bool wide = x.e.dtype == DType::f64;
     e = (wide ? math_unary_f64(e.unary, x, b) : math_unary_f32(e.unary, x, b)).e;
+  } else if (!is_float(e.dtype)) {
+    MathValue x{std::move(e.args[0])}, y{std::move(e.args[1])};
+    e = math_pow_integer(x, y, b).e;
   } else {
     DType dtype = e.dtype;
     MathValue x = cast(DType::f64, {std::move(e.args[0])});

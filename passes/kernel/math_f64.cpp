@@ -307,6 +307,18 @@ MathValue math_pow_f64(MathValue x, MathValue y, MathBuilder &b) {
   return choose(one, 1.0, r);
 }
 
+// By repeated squaring, without a branch: a factor is the square or 1, by one bit of y after the other.
+MathValue math_pow_integer(MathValue x, MathValue y, MathBuilder &b) {
+  y = b.bind(y);
+  MathValue square = b.bind(x), power = bits(square, 1);
+  for (int bit = 0; bit < dtype_bits(y.e.dtype); ++bit) {
+    MathValue unset = (y & bits(y, int64_t(uint64_t(1) << bit))) == bits(y, 0);
+    power = b.bind(power * choose(unset, bits(y, 1), square));
+    square = b.bind(square * square);
+  }
+  return power;
+}
+
 MathValue math_atan2_f64(MathValue y, MathValue x, MathBuilder &b) {
   x = b.bind(x);
   y = b.bind(y);
