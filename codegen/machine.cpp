@@ -4,17 +4,36 @@
 
 #if defined(__aarch64__)
 #include <sys/auxv.h>
+#elif defined(__x86_64__)
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace kiln {
 namespace {
 
-MachineDesc extended(const MachineDesc &base, std::string_view feature) {
+// `names`: LLVM's for the feature, where they are others.
+MachineDesc extended(const MachineDesc &base, std::string_view feature, std::string_view names = {}) {
   MachineDesc out = base;
   out.name += "+" + std::string(feature);
-  out.features += (out.features.empty() ? "+" : ",+") + std::string(feature);
+  out.features += (out.features.empty() ? "+" : ",+") + std::string(names.empty() ? feature : names);
   return out;
 }
+
+// Every processor with AMX has the dots of bf16: the feature stands for both.
+MachineDesc with_tiles(const MachineDesc &base) {
+  MachineDesc out = extended(base, "amxint8", "avx512bf16,+amx-tile,+amx-int8");
+  out.has_bf16_dots = true;
+  out.tile_rows = 16;
+  out.tile_row_bytes = 64;
+  out.tile_count = 8;
+  return out;
+}
+
+#if defined(__x86_64__)
+// Linux gives a process its tile registers on request (ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA).
+bool grants_tiles() { return syscall(SYS_arch_prctl, 0x1023, 18) == 0; }
+#endif
 
 bool has_feature([[maybe_unused]] std::string_view name) {
 #if defined(__x86_64__)
@@ -25,6 +44,9 @@ bool has_feature([[maybe_unused]] std::string_view name) {
          : name == "avxvnni"    ? __builtin_cpu_supports("avxvnni")
          : name == "avx512vnni" ? __builtin_cpu_supports("avx512vnni")
          : name == "avx512bf16" ? __builtin_cpu_supports("avx512bf16")
+         : name == "amxint8"
+             ? __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("amx-tile") &&
+                   __builtin_cpu_supports("amx-int8") && grants_tiles()
                                 : false;
 #elif defined(__aarch64__)
   return name == "aarch64"   ? true
@@ -83,7 +105,7 @@ std::vector<MachineDesc> cpu_machines() {
   dotprod.byte_dots = ByteDots::signed_;
   MachineDesc i8mm = extended(dotprod, "i8mm");
   i8mm.byte_dots = ByteDots::mixed;
-  return {v2, v3, avxvnni, v4, vnni, bf16, arm, dotprod, i8mm};
+  return {v2, v3, avxvnni, v4, vnni, bf16, with_tiles(vnni), arm, dotprod, i8mm};
 }
 
 bool is_x86(const MachineDesc &machine) { return machine.triple.starts_with("x86_64"); }

@@ -33,6 +33,8 @@ struct MachineDesc {
   bool has_broadcast_operand = false; // memory broadcasts fold into arithmetic
   ByteDots byte_dots = ByteDots::none;
   bool has_bf16_dots = false; // vdpbf16ps
+  // Matrix registers that multiply bytes (ir/kernel/tile_product.h); no rows: there are none.
+  int tile_rows = 0, tile_row_bytes = 0, tile_count = 0;
   int64_t l1_bytes = 32 << 10;
   int64_t l2_bytes = 1 << 20;
   int fma_latency = 4, fma_per_cycle = 2; // how many independent accumulators hide latency

@@ -65,7 +65,8 @@ constexpr uint32_t bit(uint32_t n) {
 // Linux gives a process its tile registers on request (ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA),
 // and only code that uses them should ask, since they grow every signal frame.
 bool is_granted(const char *feature) {
-  return std::strcmp(feature, "amx") != 0 || syscall(SYS_arch_prctl, 0x1023, 18) == 0;
+  bool is_tiles = std::strncmp(feature, "amx", 3) == 0;
+  return !is_tiles || syscall(SYS_arch_prctl, 0x1023, 18) == 0;
 }
 
 Machine ask_machine() {
@@ -96,6 +97,8 @@ Machine ask_machine() {
   machine.feature("avx512fp16", saves_zmm && has(seven.d, bit(23)));
   machine.feature("amx", // AMX-BF16, AMX-TILE, AMX-INT8
                   saves_tiles && has(seven.d, bit(22) | bit(24) | bit(25)));
+  machine.feature("amxint8", // AMX-TILE, AMX-INT8, with AVX512-BF16
+                  saves_tiles && saves_zmm && has(seven.d, bit(24) | bit(25)) && has(seven_one.a, bit(5)));
   return machine;
 }
 
@@ -150,7 +153,7 @@ int32_t target_rank(const char *target) {
     int32_t feature = find(machine.features, machine.feature_count, at, size);
     if (feature < 0 || !is_granted(machine.features[feature].text))
       return -1;
-    ++rank;
+    rank += std::strcmp(machine.features[feature].text, "amxint8") == 0 ? 2 : 1; // includes another
   }
   return rank;
 }

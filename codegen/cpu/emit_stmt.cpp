@@ -18,10 +18,11 @@ constexpr int64_t kExpansionLimit = 1 << 15;
 } // namespace
 
 void KernelEmitter::emit_body(const std::vector<Stmt> &body) {
-  for (const Stmt &s : body) {
-    if (!error_.empty())
-      return;
-    emit_stmt(s);
+  for (size_t i = 0; i < body.size() && error_.empty();) {
+    size_t done = emit_tiles(body, i);
+    if (done == 0)
+      emit_stmt(body[i]);
+    i += std::max<size_t>(done, 1);
   }
 }
 

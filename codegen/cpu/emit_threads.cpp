@@ -235,6 +235,7 @@ llvm::Function *KernelEmitter::emit_work(const Stmt &s, const std::vector<Bindin
   llvm::Value *last = work->getArg(unsigned(params.size() - 1));
   emit_range(s, s.body, first, last);
   b_.CreateRetVoid();
+  share_configuration(*work);
   return work;
 }
 

@@ -124,6 +124,7 @@ Result<llvm::Function *> KernelEmitter::emit(const std::string &name) {
     scratch_ = load_field(b_, b_.getPtrTy(), frame_, offsetof(KilnFrame, scratch));
   emit_body(kernel_.body);
   b_.CreateRetVoid();
+  share_configuration(*function);
   if (!error_.empty())
     return Error{error_};
   return function;

@@ -13,6 +13,7 @@
 #include "codegen/cpu/facts.h"
 #include "codegen/machine.h"
 #include "ir/kernel/scratch.h"
+#include "ir/kernel/tile_product.h"
 
 #include <llvm/IR/IRBuilder.h>
 #include <llvm/IR/Module.h>
@@ -153,6 +154,18 @@ private:
   void emit_prefetch(const Stmt &s);
   void emit_assert(const Stmt &s);
 
+  // emit_tiles.cpp
+  struct TileRegion {
+    Symbol sums;
+    int64_t tiles = 0, height = 0, columns = 0; // of rows, their rows; columns
+    std::vector<int64_t> depths;
+  };
+  bool collect_products(const Stmt &s, TileRegion &region) const;
+  size_t emit_tiles(const std::vector<Stmt> &body, size_t at);
+  void emit_product(const TileProduct &product);
+  llvm::Constant *tile_configuration(const TileRegion &region);
+  void share_configuration(llvm::Function &function);
+
   // emit_threads.cpp
   void emit_threads(const Stmt &s);
   void emit_range(const Stmt &threads, const std::vector<Stmt> &body, llvm::Value *first,
@@ -177,6 +190,7 @@ private:
   DimRanges ranges_;
   std::map<CacheKey, llvm::Value *> cache_;
   std::vector<CacheKey> cached_; // in order of insertion
+  const TileRegion *region_ = nullptr; // that is being emitted
   int threads_loops_ = 0;
   int64_t expansions_ = 0;
   std::string error_;

@@ -1,10 +1,17 @@
 // Finds the nests that accumulate (matrix products, convolutions, windows, sums over outer axes)
 // and puts register tiles in their place. What has no tile form is left to vectorise.
+#include "ir/kernel/dot.h"
+#include "ir/kernel/tile_product.h"
 #include "passes/kernel/schedule.h"
 #include "passes/kernel/tile_nest.h"
 
+#include <algorithm>
+
 namespace kiln {
 namespace {
+
+constexpr int64_t kMostOtherSums = 4; // of the rows that are too few for a product
+
 
 class Tiler {
 public:
@@ -70,12 +77,46 @@ private:
     auto nest = find_tile_nest(s, machine_, ranges_);
     if (!nest)
       return false;
+    if (auto products = try_products(*nest)) {
+      s = std::move(*products);
+      return true;
+    }
     TileShape shape = choose_tile_shape(*nest, machine_, choice_);
     auto tiled = emit_tile_nest(*nest, shape, kernel_, ranges_, names_);
     if (!tiled)
       return false;
     s = std::move(*tiled);
     return true;
+  }
+
+  // On machines with matrix registers: nests of dots of bytes whose rows are contiguous.
+  std::optional<Stmt> try_products(TileNest nest) {
+    if (machine_.tile_rows == 0 || nest.dot_width != 4 || !nest.row || nest.accumulators != 1 ||
+        !nest.packed.empty() || nest.lanes != machine_.tile_row_bytes / 4 || nest.block > nest.lanes)
+      return std::nullopt;
+    auto rows = trip_count(nest.loops[*nest.row]).try_const();
+    if (rows && *rows - nest.border_lo - nest.border_hi < kLeastProductRows)
+      return std::nullopt;
+    nest.as_products = true;
+    TileShape shape = choose_tile_shape(nest, machine_, choice_);
+    auto tiled = emit_tile_nest(nest, shape, kernel_, ranges_, names_);
+    std::unordered_map<Symbol, int64_t> sizes;
+    if (!tiled || !all_products(*tiled, sizes))
+      return std::nullopt;
+    return tiled;
+  }
+
+  // Whether every tile of several rows is made of products: as anything else it would not fit in registers.
+  static bool all_products(const Stmt &s, std::unordered_map<Symbol, int64_t> &sizes) {
+    if (s.is(Stmt::Kind::alloc))
+      sizes[s.name] = s.size;
+    if (s.is(Stmt::Kind::store) && dot_width(s.value) > 0 && sizes[s.name] > kMostOtherSums)
+      return false;
+    if (tile_product(s))
+      return true;
+    auto holds = [&](const Stmt &inner) { return all_products(inner, sizes); };
+    return std::all_of(s.body.begin(), s.body.end(), holds) &&
+           std::all_of(s.other.begin(), s.other.end(), holds);
   }
 
   Kernel &kernel_;

@@ -11,10 +11,12 @@
 //       let a: f32x16 = broadcast(a[...], 16)
 //       for c in 0..4 unroll { acc[4*r + c] = fma(a, col[c], acc[4*r + c]) } } } }
 #include "ir/kernel/dot.h"
+#include "ir/kernel/tile_product.h"
 #include "passes/kernel/tile_depth.h"
 #include "passes/kernel/tile_prefetch.h"
 
 #include <algorithm>
+#include <functional>
 
 namespace kiln {
 namespace {
@@ -438,9 +440,51 @@ private:
     return sorted;
   }
 
+  // The rows of a product of tiles are contiguous along its steps: that reduction becomes the innermost.
+  bool row_steps_innermost(std::vector<Stmt> &loops, const std::vector<Stmt> &body) const {
+    for (size_t i = loops.size(); i-- > 0;) {
+      auto trips = trip_count(loops[i]).try_const();
+      bool contiguous = trips && *trips >= kLeastProductDepth, bounds = false;
+      visit_exprs(body, [&](const Expr &e) {
+        if (!e.is(Expr::Kind::load) || e.lanes != nest_.dot_width || e.index.depends_on(context_.var))
+          return;
+        auto step = e.index.coefficient_of(loops[i].name);
+        contiguous = contiguous && step && step->is_const(nest_.dot_width);
+      });
+      for (const Stmt &other : loops)
+        bounds |= other.begin.depends_on(loops[i].name) || other.end.depends_on(loops[i].name);
+      if (!contiguous || bounds)
+        continue;
+      std::rotate(loops.begin() + long(i), loops.begin() + long(i) + 1, loops.end());
+      return true;
+    }
+    return false;
+  }
+
+  // The steps in products of nearly equal depth.
+  void products(const Stmt &loop, const std::function<std::vector<Stmt>(const Dim &)> &shifted,
+                std::vector<Stmt> &out) {
+    int64_t trips = trip_count(loop).as_const(), count = (trips - 1) / shape_.product_depth + 1;
+    int64_t large = (trips + count - 1) / count, large_count = trips - (large - 1) * count;
+    Dim at = loop.begin;
+    for (auto [depth, n] : {std::pair(large, large_count), std::pair(large - 1, count - large_count)}) {
+      if (n == 0)
+        continue;
+      Symbol k = names_.fresh(loop.name.text()), ku = names_.fresh(std::string(loop.name.text()) + "u");
+      Dim end = at + Dim(n * depth);
+      out.push_back(kb::loop(k, at, end, LoopKind::serial,
+                             wrap(kb::loop(ku, 0, depth, LoopKind::unroll,
+                                           shifted(Dim::symbol(k) + Dim::symbol(ku)))),
+                             depth));
+      at = end;
+    }
+  }
+
   bool reduction(const Stmt &loop, std::vector<Stmt> &out) {
     std::vector<Stmt> body;
     std::vector<Stmt> loops = ordered_reductions(loop, body);
+    if (shape_.product_depth > 0 && !row_steps_innermost(loops, body))
+      return false;
     size_t mark = reductions_.size();
     reductions_.insert(reductions_.end(), loops.begin(), loops.end());
     std::vector<Stmt> inner;
@@ -479,6 +523,10 @@ private:
       substitute(copy, loop.name, by);
       return copy;
     };
+    if (shape_.product_depth > 0) {
+      products(loop, shifted, out);
+      return true;
+    }
     if (short_loop) {
       Stmt whole = loop;
       whole.begin = 0;

@@ -391,6 +391,7 @@ std::optional<TileNest> find_tile_nest(const Stmt &outermost, const MachineDesc 
   if (!facts.well_formed || facts.bounds.empty() || facts.stores.empty())
     return std::nullopt;
   nest.accumulators = std::max(1, facts.accumulators);
+  nest.dot_width = facts.dot_width;
   nest.splits_operands = facts.dot_width == 4 && machine.byte_dots == ByteDots::pairs;
 
   for (VectorForm form : {VectorForm::contiguous, VectorForm::packed, VectorForm::strided_loads,

@@ -25,6 +25,8 @@ struct TileNest {
   bool has_scalar_operand = false; // a load in the reduction is the same in every column
   bool reuses_rows = false;        // a vector load in the reduction is the same in every row
   int accumulators = 1;
+  int dot_width = 0;            // products that a lane of a dot takes; 0 where there is none
+  bool as_products = false;     // to be written as products of tiles (ir/kernel/tile_product.h)
   bool splits_operands = false; // of dots, into two registers each
   // Operands that lie across the vector loop, copied so that they lie along it: x[n*K + k] to p[k*W
   // + n].
@@ -59,6 +61,7 @@ struct TileShape {
   int64_t packed_width = 0;   // columns of a copied operand
   int64_t depth = 0;          // steps of the outermost reduction in a piece; 0: all
   int64_t unroll = 4;         // steps of the innermost reduction in a round
+  int64_t product_depth = 0;  // steps in a product of tiles at most; 0: no products of tiles
   int64_t prefetch_steps = 0; // how many steps ahead a packed operand is asked for; 0: never
   bool prefetch_next = false; // the next column group's part of it, into the second level
 };

@@ -105,6 +105,22 @@ void add_even(std::vector<TilePiece> &out, const Dim &first, int64_t n, int64_t 
         {first + Dim(cut.large * cut.large_count), cut.small_count, cut.large - 1, false, false});
 }
 
+// Matrix registers multiply as many rows at once as they have: tiles of nearly equal height, and two of
+// them in a piece, which share the columns.
+void add_pairs(std::vector<TilePiece> &out, const Dim &first, int64_t n, int64_t height) {
+  Cut cut = even_cut(n, height);
+  Dim at = first;
+  auto add = [&](int64_t count, int64_t size) {
+    if (count > 0 && size > 0)
+      out.push_back({at, count, size, false, false});
+    at += Dim(count * size);
+  };
+  add(cut.large_count / 2, 2 * cut.large);
+  add(cut.large_count % 2, cut.large);
+  add(cut.small_count / 2, 2 * (cut.large - 1));
+  add(cut.small_count % 2, cut.large - 1);
+}
+
 // Whole tiles, then tiles of half the size, a quarter, ... for what is left.
 void add_symbolic(std::vector<TilePiece> &out, const Dim &n, int64_t size) {
   Dim tiles = floordiv(n, size), rest = mod(n, size), first = tiles * Dim(size);
@@ -165,21 +181,33 @@ TileShape choose_tile_shape(const TileNest &nest, const MachineDesc &machine,
         }
       }
   };
-  consider(choice);
-  if (best == 1e300)
-    consider({});
+  if (nest.as_products) { // two tiles by two, or by as many as there are for one
+    bool two = guess_rows > machine.tile_rows;
+    int64_t sums = machine.tile_count / 2;
+    best_rows = two ? 2 * machine.tile_rows : machine.tile_rows;
+    best_columns = std::min(guess_columns, two ? sums / 2 : sums);
+    shape.product_depth = machine.tile_row_bytes / nest.dot_width;
+    shape.prefetch_steps = 0;
+    shape.prefetch_next = false;
+  } else {
+    consider(choice);
+    if (best == 1e300)
+      consider({});
+  }
   // One row in one group of columns is nothing to share out: two groups, if each keeps the multipliers busy.
   bool alone = true;
   for (size_t i = 0; i < nest.loops.size(); ++i)
     alone &= i == nest.vector || (nest.panel && i == *nest.panel) ||
              trip_count(nest.loops[i]).is_const(1);
-  if (alone && nest.panel && !choice.vectors && best_columns == guess_columns &&
+  if (alone && !nest.as_products && nest.panel && !choice.vectors && best_columns == guess_columns &&
       best_columns * shape.vectors_per_column >= 2 * machine.fma_latency)
     best_columns = (best_columns + 1) / 2;
 
   if (nest.border_lo > 0)
     shape.rows.push_back({0, nest.border_lo, 1, false, true});
-  if (n_rows.is_const())
+  if (n_rows.is_const() && nest.as_products)
+    add_pairs(shape.rows, nest.border_lo, n_rows.as_const(), machine.tile_rows);
+  else if (n_rows.is_const())
     add_even(shape.rows, nest.border_lo, n_rows.as_const(), best_rows);
   else
     add_symbolic(shape.rows, n_rows, best_rows);
@@ -233,7 +261,8 @@ TileShape choose_tile_shape(const TileNest &nest, const MachineDesc &machine,
     if (partial)
       shape.columns.push_back({whole, n_columns - whole, 1, true, false});
   }
-  shape.depth = choose_depth(nest, shape, machine, choice.depth);
+  if (!nest.as_products)
+    shape.depth = choose_depth(nest, shape, machine, choice.depth);
   return shape;
 }
 

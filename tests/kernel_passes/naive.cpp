@@ -97,6 +97,32 @@ Kernel quantised_matmul(Dim m, Dim n, int64_t k, Symbols dims) {
   return out;
 }
 
+Kernel quantised_conv(const QuantisedConv &c) {
+  Kernel out = start("quantised_conv", {});
+  int64_t groups = c.block / 4;
+  buffer(out, "x", DType::u8, c.channels * c.h * c.w, Access::in);
+  buffer(out, "w", DType::i8, c.outputs * c.window * c.window * c.channels, Access::in, true);
+  buffer(out, "y", DType::i32, c.outputs * c.out_h() * c.out_w(), Access::out);
+  Dim channel = s("ko") * Dim(4) + s("ki");
+  Dim row = s("oh") * Dim(c.stride) + s("kh"), column = s("ow") * Dim(c.stride) + s("kw");
+  Dim at_x = ((s("kb") * Dim(c.h) + row) * Dim(c.w) + column) * Dim(c.block) + channel;
+  Dim window = (s("no") * Dim(c.window) + s("kh")) * Dim(c.window) + s("kw");
+  Dim at_w = (window * Dim(c.channels / 4) + s("kb") * Dim(groups) + s("ko")) * Dim(64) +
+             s("ni") * Dim(4) + s("ki");
+  Expr term = mul(convert(DType::i32, ld("x", DType::u8, at_x)),
+                  convert(DType::i32, ld("w", DType::i8, at_w)));
+  std::vector<Stmt> sum{red("ko", groups, {red("ki", 4, {accumulate("acc", term)})})};
+  sum = {red("kb", c.channels / c.block,
+             {red("kh", c.window, {red("kw", c.window, std::move(sum))})})};
+  Dim at_y = ((s("no") * Dim(c.out_h()) + s("oh")) * Dim(c.out_w()) + s("ow")) * Dim(16) + s("ni");
+  std::vector<Stmt> body{reg("acc", DType::i32), st("acc", 0, constant(DType::i32, 0)), sum[0],
+                         st("y", at_y, ld("acc", DType::i32, 0))};
+  out.body = {par("no", c.outputs / 16,
+                  {par("oh", c.out_h(), {par("ow", c.out_w(), {par("ni", 16, body)})})})};
+  out.flops = Dim(2 * c.window * c.window * c.channels * c.outputs * c.out_h() * c.out_w());
+  return out;
+}
+
 // As quantised_matmul(), with pairs of bf16.
 Kernel paired_matmul(Dim m, Dim n, int64_t k, Symbols dims) {
   Kernel out = start("paired_matmul", std::move(dims));

@@ -12,6 +12,14 @@ using Symbols = std::vector<Symbol>;
 Kernel matmul(Dim m, Dim n, Dim k, bool panels, DType dtype = DType::f32, Symbols dims = {});
 // c[m, n] = sum a[m, k] * b[k, n], u8 by i8 in i32; b in panels of 16 columns by 4 rows, k % 4 == 0.
 Kernel quantised_matmul(Dim m, Dim n, int64_t k, Symbols dims = {});
+// A convolution of u8 by i8 in i32 without padding, x and y in [C/block][H][W][block], w in
+// [O/16][KH][KW][C/4][16][4]. One block of all channels: channels last. channels % block == 0, outputs % 16 == 0.
+struct QuantisedConv {
+  int64_t channels = 16, outputs = 16, h = 8, w = 8, window = 3, stride = 1, block = 16;
+  int64_t out_h() const { return (h - window) / stride + 1; }
+  int64_t out_w() const { return (w - window) / stride + 1; }
+};
+Kernel quantised_conv(const QuantisedConv &c);
 Kernel paired_matmul(Dim m, Dim n, int64_t k, Symbols dims = {}); // of bf16
 Kernel quantised_depthwise(int64_t channels, int64_t h, int64_t w, int64_t width);
 // c[b, m, n] = sum a[b, m, k] * t[b, n, k]

@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 
 #include "ir/kernel/dot.h"
+#include "ir/kernel/tile_product.h"
 #include "passes/kernel/rewrite.h"
 #include "passes/kernel/schedule.h"
 #include "tests/kernel_passes/naive.h"
@@ -92,6 +93,38 @@ TEST_CASE("matmul of quantised operands") {
     INFO(machine.name);
     CHECK(dots > 0);
   }
+}
+// Products of tiles in a scheduled kernel.
+int tile_products(const std::vector<Stmt> &body) {
+  int count = 0;
+  visit_stmts(body, [&](const Stmt &s) { count += tile_product(s).has_value(); });
+  return count;
+}
+TEST_CASE("quantised products on matrix registers") {
+  using Conv = naive::QuantisedConv;
+  MachineDesc machine = *find_machine("x86-64-v4+avx512vnni+amxint8");
+  auto products = [&](Kernel k) {
+    schedule(k, machine);
+    return tile_products(k.body);
+  };
+  for (auto [m, n, k] : {std::tuple(4, 16, 16), {37, 70, 100}, {64, 64, 64}, {33, 16, 68}}) {
+    check(naive::quantised_matmul(m, n, k));
+    CHECK(products(naive::quantised_matmul(m, n, k)) > 0);
+  }
+  for (int64_t m : {1, 35, 47})
+    check(naive::quantised_matmul(dim("M"), 48, 40, {sym("M")}), {m});
+  CHECK(products(naive::quantised_matmul(dim("M"), 48, 40, {sym("M")})) > 0);
+  for (const Conv &c : {Conv{32, 32, 7, 22, 3, 1, 16}, Conv{48, 16, 6, 9, 1, 1, 48},
+                        Conv{20, 48, 7, 9, 3, 2, 20}}) {
+    check(naive::quantised_conv(c));
+    CHECK(products(naive::quantised_conv(c)) > 0);
+  }
+  // A few rows are left to vectors, and so are machines without such registers.
+  CHECK(products(naive::quantised_matmul(3, 48, 64)) == 0);
+  CHECK(products(naive::quantised_matmul(64, 48, 12)) == 0);
+  Kernel vectors = naive::quantised_matmul(64, 64, 64);
+  schedule(vectors, *find_machine("x86-64-v4+avx512vnni"));
+  CHECK(tile_products(vectors.body) == 0);
 }
 TEST_CASE("depthwise windows of quantised operands") {
   for (int64_t width : {2, 3, 4})

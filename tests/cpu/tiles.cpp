@@ -1,0 +1,163 @@
+// Generated code for AMX, run with the instructions emulated where the processor lacks them: the same bits as the
+// kernel interpreter's for matrix products and convolutions that do and do not fill their tiles.
+#define CATCH_CONFIG_MAIN
+#include <catch2/catch.hpp>
+
+#include "ir/kernel/interpret.h"
+#include "ir/kernel/tile_product.h"
+#include "passes/kernel/rewrite.h"
+#include "passes/kernel/schedule.h"
+#include "tests/cpu/harness.h"
+#include "tests/emulate/amx.h"
+#include "tests/kernel_passes/naive.h"
+#include "tests/kernel_passes/run.h"
+
+#include <random>
+
+namespace kiln::test {
+namespace {
+
+constexpr const char *kBase = "x86-64-v4+avx512vnni+avx512bf16", *kTiles = "x86-64-v4+avx512vnni+amxint8";
+
+// All values of both operands, and sums that are not there yet.
+std::vector<std::vector<std::byte>> operands(const Kernel &kernel, const std::vector<int64_t> &dims) {
+  std::mt19937 random(11);
+  auto out = naive::random_buffers(kernel, dims);
+  for (auto &bytes : out)
+    for (std::byte &b : bytes)
+      b = std::byte(random());
+  return out;
+}
+
+Bytes expected(const Kernel &kernel, const std::vector<int64_t> &dims) {
+  auto buffers = operands(kernel, dims);
+  std::vector<std::span<std::byte>> views(buffers.begin(), buffers.end());
+  auto trap = interpret_kernel(kernel, views, dims, {});
+  REQUIRE(trap.ok());
+  const auto *at = reinterpret_cast<const uint8_t *>(buffers.back().data());
+  return Bytes(at, at + buffers.back().size());
+}
+
+Bytes computed(Kernel kernel, const std::vector<int64_t> &dims, int opt_level, bool threads = true) {
+  MachineDesc machine = *find_machine(kTiles);
+  Run run;
+  run.dims = dims;
+  for (const auto &buffer : operands(kernel, dims)) {
+    const auto *at = reinterpret_cast<const uint8_t *>(buffer.data());
+    run.args.emplace_back(at, at + buffer.size());
+  }
+  ScheduleOptions schedule_options;
+  schedule_options.parallelise = threads;
+  schedule(kernel, machine, schedule_options);
+  int products = 0;
+  visit_stmts(kernel.body, [&](const Stmt &s) { products += tile_product(s).has_value(); });
+  CHECK(products > 0);
+  cpu::CpuOptions options;
+  options.opt_level = opt_level;
+  Program program = make_program({kernel});
+  auto assembly = cpu::emit_assembly(program, program.kernels, machine, options);
+  REQUIRE(assembly.ok());
+  CHECK(assembly->find("tdpbusd") != std::string::npos);
+  Run done = execute(compile(program, machine, options), run);
+  CHECK(done.code == 0);
+  return done.args.back();
+}
+
+bool can_run() {
+  if (!runs_here(*find_machine(kBase))) {
+    WARN("this processor lacks AVX-512 VNNI or BF16: nothing is run");
+    return false;
+  }
+  enable_amx();
+  return true;
+}
+
+void check(const Kernel &kernel, const std::vector<int64_t> &dims = {}) {
+  Bytes want = expected(kernel, dims);
+  for (int opt_level : {2, 0})
+    for (bool threads : {true, false}) {
+      INFO(kernel.name << " -O" << opt_level << (threads ? "" : ", one thread"));
+      CHECK(computed(kernel, dims, opt_level, threads) == want);
+    }
+}
+
+TEST_CASE("matrix products of bytes") {
+  if (!can_run())
+    return;
+  for (auto [m, n, k] : {std::tuple(16, 16, 64), {32, 32, 64}, {64, 64, 128}, {4, 16, 16}, {5, 64, 20},
+                         {17, 48, 64}, {37, 70, 100}, {49, 33, 132}, {64, 16, 68}, {33, 100, 1028}}) {
+    INFO(m << " x " << n << " x " << k);
+    check(naive::quantised_matmul(m, n, k));
+  }
+}
+
+TEST_CASE("matrix products of bytes with any number of rows") {
+  if (!can_run())
+    return;
+  Kernel kernel = naive::quantised_matmul(Dim::symbol("M"), 80, 76, {Symbol("M")});
+  for (int64_t m : {0, 1, 15, 32, 47, 66}) {
+    INFO(m << " rows");
+    check(kernel, {m});
+  }
+}
+
+TEST_CASE("convolutions of bytes") {
+  if (!can_run())
+    return;
+  using Conv = naive::QuantisedConv;
+  check(naive::quantised_conv(Conv{32, 32, 7, 22, 3, 1, 16}));  // blocks: products of 16 bytes
+  check(naive::quantised_conv(Conv{128, 48, 5, 9, 3, 1, 128})); // channels last
+  check(naive::quantised_conv(Conv{20, 48, 7, 21, 3, 2, 20}));
+  check(naive::quantised_conv(Conv{96, 32, 6, 7, 1, 1, 96}));
+}
+
+// Sums that do not begin with zeros, and codes that are the columns.
+TEST_CASE("products that add to what is there, signed by unsigned") {
+  if (!can_run())
+    return;
+  Kernel kernel = parse_kernels(R"(kernel k(a: i8[1024] in, b: u8[2048] in, c: i32[512] inout) dims() {
+  alloc sums: i32x16[32] reg
+  for r in 0..16 unroll {
+    for p in 0..2 unroll {
+      sums[p + 2*r; x16] = c[16*p + 32*r; x16]
+    }
+  }
+  for k in 0..16 unroll {
+    alloc col: u8x64[2] reg
+    for p in 0..2 unroll {
+      col[p; x64] = b[64*k + 1024*p; x64]
+    }
+    for r in 0..16 unroll {
+      let row: i8x4 = a[4*k + 64*r; x4]
+      for p in 0..2 unroll {
+        sums[p + 2*r; x16] = fma(col[p; x64], row, sums[p + 2*r; x16])
+      }
+    }
+  }
+  for r in 0..16 unroll {
+    for p in 0..2 unroll {
+      c[16*p + 32*r; x16] = sums[p + 2*r; x16]
+    }
+  }
+}
+)").value()[0];
+  Status status = verify_kernel(kernel);
+  REQUIRE((status.ok() ? "" : status.error().message) == "");
+  MachineDesc machine = *find_machine(kTiles);
+  Run run;
+  for (const auto &buffer : operands(kernel, {})) {
+    const auto *at = reinterpret_cast<const uint8_t *>(buffer.data());
+    run.args.emplace_back(at, at + buffer.size());
+  }
+  Program program = make_program({kernel});
+  auto assembly = cpu::emit_assembly(program, program.kernels, machine);
+  REQUIRE(assembly.ok());
+  CHECK(assembly->find("tdpbsud") != std::string::npos);
+  // One configuration for the function, released once.
+  CHECK(assembly->find("ldtilecfg") == assembly->rfind("ldtilecfg"));
+  CHECK(assembly->find("tilerelease") == assembly->rfind("tilerelease"));
+  CHECK(execute(compile(program, machine), run).args.back() == expected(kernel, {}));
+}
+
+} // namespace
+} // namespace kiln::test
