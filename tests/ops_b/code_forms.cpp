@@ -156,6 +156,8 @@ TEST_CASE("an index out of range traps in code and fails in ref") {
     Tensor x = tensor(DType::f32, {3}, {1, 2, 3});
     Tensor indices = tensor(DType::i64, {2}, {0, bad}), updates = tensor(DType::f32, {2}, {5, 6});
     Attrs axis = {{"axis", Dim(0)}};
+    Tensor empty = tensor(DType::f32, {3, 0}, {}), rows = tensor(DType::i64, {2, 1}, {0, bad}), none = tensor(DType::f32, {2, 0}, {});
+    check_against_ref(Op::scatter_nd, {empty.type(), rows.type(), none.type()}, {}, {empty, rows, none});
     check_against_ref(Op::gather, {x.type(), indices.type()}, axis, {x, indices});
     check_against_ref(Op::gather_elements, {x.type(), indices.type()}, axis, {x, indices});
     check_against_ref(Op::scatter_elements, {x.type(), indices.type(), updates.type()}, axis, {x, indices, updates});

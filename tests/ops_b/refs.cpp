@@ -99,6 +99,9 @@ TEST_CASE("gather, scatter, cumsum, trilu") {
     REQUIRE(!out.ok());
     CHECK(out.error().message.find("out of range for size 3") != std::string::npos);
   }
+  // Slices without elements have indices too.
+  auto empty = run_ref(Op::scatter_nd, {tensor(DType::f32, {1, 0}, {}), ints({2, 1}, {-1, 1}), tensor(DType::f32, {2, 0}, {})}, {});
+  CHECK(!empty.ok());
 }
 
 TEST_CASE("sort and topk: ties keep their order, NaN is the largest") {
