@@ -3,6 +3,7 @@
 #include "ir/kernel/dot.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace kiln {
 namespace {
@@ -13,6 +14,8 @@ constexpr int64_t kMaxPackedSteps = 32768;
 // Lines of a contiguous operand that lie in the same sets of a cache are copied if enough rows read
 // them. Others are read where they lie, however far apart.
 constexpr int64_t kAliasBytes = 4096;
+// The second level's sets come round after this many bytes. Steps that share less of them use all sets.
+constexpr int64_t kSetSpan = 65536, kLeastSharedStep = 1024;
 constexpr int64_t kMinRowsForAliases = 48, kMinRowsForHalfAliases = 384;
 constexpr int64_t kMinFarSteps = 64;
 constexpr int64_t kMinRowsForPacking = 4;
@@ -353,7 +356,7 @@ bool choose_loops(TileNest &nest, size_t vector_at, const BodyFacts &facts,
 }
 
 // Contiguous operands whose lines share cache sets, as packed ones.
-void pack_aliased_lines(TileNest &nest, const BodyFacts &facts) {
+void pack_aliased_lines(TileNest &nest, const BodyFacts &facts, const MachineDesc &machine) {
   if (!nest.row || nest.panel || !nest.has_scalar_operand || !nest.reuses_rows)
     return;
   auto rows = trip_count(nest.loops[*nest.row]).try_const();
@@ -371,7 +374,10 @@ void pack_aliased_lines(TileNest &nest, const BodyFacts &facts) {
     int64_t bytes = step->try_const().value_or(0) * int64_t(dtype_bytes(e.dtype));
     bool aliases = bytes % kAliasBytes == 0,
          half = bytes % (kAliasBytes / 2) == 0 && *rows >= kMinRowsForHalfAliases;
-    if (bytes <= 0 || !(aliases || half))
+    // A column group lies in those sets of the second level that its steps reach.
+    bool far = std::gcd(bytes, kSetSpan) >= kLeastSharedStep &&
+               trip_count(*along).as_const() > machine.l2_bytes / std::gcd(bytes, kSetSpan);
+    if (bytes <= 0 || !(aliases || half || (far && *rows >= kMinRowsForHalfAliases)))
       return;
     packed.packed_along = *along;
     packed.packed.push_back(e);
@@ -402,7 +408,7 @@ std::optional<TileNest> find_tile_nest(const Stmt &outermost, const MachineDesc 
       if (suits_as_vector(nest, i, facts, form))
         if (choose_loops(nest, i, facts, machine, ranges)) {
           if (form == VectorForm::contiguous)
-            pack_aliased_lines(nest, facts);
+            pack_aliased_lines(nest, facts, machine);
           return nest;
         }
   }
