@@ -280,11 +280,11 @@ private:
   // vp[j][d], unless they lie like that already.
   void copy_values(const Dim &begin, const Dim &size) {
     Symbol vp = l_.fresh("vp");
-    bool dense = false;
+    bool dense = false, transposed = values_dot_.attrs.get_bool("transpose_b");
     auto stmts = l_.in_scope(Symbol(), [&] {
       l_.loop("j", 0, size, LoopKind::parallel, [&](const Dim &j) {
         l_.loop("d", 0, value_size_, LoopKind::parallel, [&](const Dim &d) {
-          auto at = operand_at(values_dot_, 1, batch_, begin + j, d);
+          auto at = operand_at(values_dot_, 1, batch_, transposed ? d : begin + j, transposed ? begin + j : d);
           Expr value = l_.pull(values_dot_.operands[1], at);
           dense = lies_densely(value, j, d);
           Dim offset = l_.simplified(j * Dim(value_size_) + d);
@@ -298,7 +298,9 @@ private:
     for (Stmt &s : stmts)
       l_.emit(std::move(s));
     l_.local_operands_.push_back({out_, 1, [=, this](std::span<const Dim> index) {
-      Dim offset = (index[index.size() - 2] - begin) * Dim(value_size_) + index.back();
+      Dim key = index[index.size() - (transposed ? 1 : 2)] - begin,
+          d = index[index.size() - (transposed ? 2 : 1)];
+      Dim offset = key * Dim(value_size_) + d;
       return kb::load(vp, dtype_, l_.simplified(offset));
     }});
   }
@@ -431,8 +433,10 @@ private:
     l_.emit(kb::store(acc, 0, number(0)));
     l_.ranges_.set(var, {Dim(0), seen});
     Dim j = begin + Dim::symbol(var);
+    bool transposed = values_dot_.attrs.get_bool("transpose_b");
     auto body = l_.in_scope(var, [&] {
-      Expr term = kb::mul(operand(0, i, j), operand(1, j, d));
+      Expr value = operand(1, transposed ? d : j, transposed ? j : d);
+      Expr term = kb::mul(operand(0, i, j), std::move(value));
       l_.emit(kb::store(acc, 0, kb::add(kb::load(acc, dtype_, 0), std::move(term))));
     });
     l_.emit(kb::loop(var, 0, seen, LoopKind::reduce, std::move(body)));
