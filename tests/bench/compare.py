@@ -2,7 +2,7 @@
 """Kiln beside ONNX Runtime and OpenVINO on folders of models: answers, latency, start, compile time, memory, sizes.
 
     python3 compare.py FOLDER... [--kiln PATH] [--threads 1,2] [--seconds 3] [--only NAME,...] [--target T]
-                       [--markdown FILE] [--json FILE]
+                       [--held FOLDER] [--markdown FILE] [--json FILE]
 
 A model is NAME.onnx with NAME.npz beside it, which holds `in:NAME` for each input and `out:NAME` for each output
 (models.py makes such a folder). Every engine is a process of its own. They take turns in slices of some 50 ms, so that
@@ -11,8 +11,9 @@ slice, and the ratio of a model is the one to the faster peer. Above 1 Kiln is f
 is left out of it and named. A peer's times include the call from Python, 10 to 20 us. Peak memory is the highest of a
 run's process, the part of Python and of the imported library taken off for the peers.
 
-`--target x86-64-v3` compiles for AVX2 and holds OpenVINO to it as well. ONNX Runtime has no such switch, so it is shown
-and not counted there.
+`--target x86-64-v3` compiles for AVX2. `--held FOLDER` takes peers that are held to AVX2 from there (hold_avx2.py makes
+them). Without it OpenVINO is held by its own switch, which its matrix products ignore, and ONNX Runtime, which has none, is
+shown and not counted.
 Exit status 1 where Kiln fails or an answer is off by more than 1e-3 of the output's largest magnitude (int8 models,
 named *_q...: by more than 5 % in more than 1 % of the values).
 """
@@ -121,7 +122,9 @@ def measure(path, threads, options, work):
     row["error"] = max(distance(np.load(f"{work}/out{i}.npy"), want, name) for i, want in enumerate(outputs.values()))
     engines = {"kiln": Engine([options.kiln, "bench", package, *feed, "--threads", str(threads), "--slices"])}
     row["missing"] = {}
-    held = {"ONEDNN_MAX_CPU_ISA": "AVX2"} if options.target == "x86-64-v3" else {}
+    held = {"ONEDNN_MAX_CPU_ISA": "AVX2"} if options.target == "x86-64-v3" or options.held else {}
+    if options.held:
+        held |= {"PYTHONPATH": os.path.abspath(options.held), "LD_PRELOAD": os.path.abspath(f"{options.held}/hold.so")}
     for peer in options.peers.split(","):
         try:
             engines[peer] = Engine([sys.executable, f"{HERE}/peer.py", peer, path, str(threads)], held)
@@ -138,7 +141,7 @@ def measure(path, threads, options, work):
         row[f"{engine}_start_ms"] = e.begin["load_ms"] + e.begin["first_ms"]
         row.setdefault(f"{engine}_mib", e.peak_mib())
         e.close()
-    counted = [p for p in engines if p != "kiln" and not (held and p == "ort")]
+    counted = [p for p in engines if p != "kiln" and not (held and not options.held and p == "ort")]
     ratios = [statistics.median(a / b for a, b in zip(engines[p].medians, engines["kiln"].medians)) for p in counted]
     if ratios:
         row["ratio"] = min(ratios)
@@ -176,14 +179,15 @@ def markdown(rows, heading):
     return "\n".join(out) + "\n"
 
 
-def peaks(kiln, path, threads, work):
-    """Multiply-adds that `threads` threads reach together, as the profile measures them."""
+def peaks(kiln, path, threads, work, flags):
+    """Multiply-adds that `threads` threads reach together, as the profile measures them with the target's vectors."""
     inputs, _ = stored(path)
     feed = []
     for i, (key, value) in enumerate(inputs.items()):
         np.save(f"{work}/peak{i}.npy", value)
         feed += ["--input", f"{key}=@{work}/peak{i}.npy"]
-    done = subprocess.run([kiln, "bench", path, *feed, "--threads", str(threads), "--profile", "--json", "--seconds", "0.5"],
+    subprocess.run([kiln, "compile", path, "-o", f"{work}/peak.kiln", *flags], capture_output=True)
+    done = subprocess.run([kiln, "bench", f"{work}/peak.kiln", *feed, "--threads", str(threads), "--profile", "--json", "--seconds", "0.5"],
                           capture_output=True, text=True)
     return json.loads(done.stdout)["limits"]["fma_gflops"] if done.returncode == 0 else 0.0
 
@@ -197,6 +201,7 @@ def main():
     parser.add_argument("--slice", type=float, default=0.05)
     parser.add_argument("--only", default="")
     parser.add_argument("--target", default="")
+    parser.add_argument("--held", metavar="FOLDER", default="")
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--compile-arg", action="append", default=[])
     parser.add_argument("--markdown", metavar="FILE")
@@ -205,6 +210,8 @@ def main():
     paths = [p for folder in options.folders for p in sorted(glob.glob(folder + "/*.onnx")) if os.path.exists(p[:-5] + ".npz")]
     if options.only:
         paths = [p for p in paths if os.path.basename(p)[:-5] in options.only.split(",")]
+    if options.held and not os.path.exists(f"{options.held}/hold.so"):
+        sys.exit(f"{options.held} holds no peers: make them with hold_avx2.py")
     if not paths:
         sys.exit("no NAME.onnx with a NAME.npz beside it there")
     rows, failed = [], []
@@ -225,7 +232,7 @@ def main():
                   f"{number(r, 'ratio', '6.2f'):>6} {number(r, 'ratio_min', '6.2f'):>6} {r['error']:8.1e} {r['kiln_start_ms']:6.1f}ms "
                   f"{r['compile_s']:5.2f}s {r['compile_mib']:4.0f}MiB {r['kiln_mib']:5.0f}MiB", flush=True)
     with tempfile.TemporaryDirectory() as work:
-        limits = {t: peaks(options.kiln, paths[0], t, work) for t in map(int, options.threads.split(","))}
+        limits = {t: peaks(options.kiln, paths[0], t, work, ["--target", options.target] if options.target else []) for t in map(int, options.threads.split(","))}
     heading = "Multiply-add peak of this machine: " + ", ".join(f"{g:.0f} GFLOP/s on {t} thread(s)" for t, g in limits.items()) + "."
     heading += f" Target {options.target or 'host'}; times are medians of interleaved slices."
     text = markdown(rows, heading)
