@@ -7,9 +7,11 @@
 
 #include <CLI/CLI.hpp>
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -61,6 +63,8 @@ std::optional<std::vector<int64_t>> parse_shape(std::string_view text);
 Tensor random_tensor(const std::string &name, DType dtype, std::vector<int64_t> dims, uint64_t seed = 0);
 // A few values and the shape, for people.
 std::string tensor_text(const Tensor &tensor, int64_t limit = 1000);
+// The first `limit` elements in brackets by their dims; `element` writes the one at a position in memory.
+std::string nested_text(std::span<const int64_t> dims, int64_t limit, const std::function<std::string(int64_t)> &element);
 
 // A model compiled in memory for this machine, as a package that a Session opens.
 struct PackageBytes {

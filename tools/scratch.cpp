@@ -78,8 +78,8 @@ bool Scratch::complete(std::string_view text) {
   return open <= 0;
 }
 
-bool Scratch::run(const Program &program, const std::string &last, bool show, std::string &shown,
-                  Diagnostics &diagnostics) const {
+bool Scratch::elaborate(const Program &program, const std::string &last, bool show, Module &module, std::string &plain,
+                        Diagnostics &diagnostics) const {
   // The new line stands on its own line, with nothing before it, so that columns are what was typed.
   std::string text = "import init, linalg, loss, metrics, nn, optim\n";
   for (const std::string &s : program.top)
@@ -88,11 +88,16 @@ bool Scratch::run(const Program &program, const std::string &last, bool show, st
   for (const std::string &s : program.body)
     text += s + "\n";
   text += show ? "return display(\n" + last + "\n)\n}\n" : last + "\n}\n";
-  Module module;
   KirOptions options;
-  std::vector<std::string> plain;
-  options.display = [&](std::string value) { plain.push_back(std::move(value)); };
-  if (!load_kir("input", text, options, module, diagnostics))
+  options.display = [&](const std::string &value) { plain += value + "\n"; };
+  return load_kir("input", text, options, module, diagnostics);
+}
+
+bool Scratch::run(const Program &program, const std::string &last, bool show, std::string &shown,
+                  Diagnostics &diagnostics) const {
+  Module module;
+  std::string plain;
+  if (!elaborate(program, last, show, module, plain, diagnostics))
     return false;
   if (verify(module, diagnostics); diagnostics.has_errors())
     return false;
@@ -115,8 +120,7 @@ bool Scratch::run(const Program &program, const std::string &last, bool show, st
   auto results = interpret(module, *module.find_function("main"), {}, *variables);
   if (!results)
     return fail(results.error());
-  for (const std::string &value : plain)
-    shown += value + "\n";
+  shown += plain;
   for (const Tensor &value : *results)
     shown += tensor_text(value) + "\n";
   return true;
@@ -126,8 +130,9 @@ bool Scratch::makes_module(const Program &program, const std::string &statement,
   Program tried = program;
   tried.top.push_back(statement);
   Diagnostics diagnostics;
+  Module module;
   std::string kind;
-  return run(tried, "kind(" + name + ")", true, kind, diagnostics) && kind == "\"module\"\n";
+  return elaborate(tried, "kind(" + name + ")", true, module, kind, diagnostics) && kind == "\"module\"\n";
 }
 
 bool Scratch::add(std::string_view text, std::string &shown, Diagnostics &diagnostics) {

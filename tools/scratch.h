@@ -3,6 +3,7 @@
 // random numbers are those of the same lines in a file.
 #pragma once
 
+#include "ir/graph.h"
 #include "ir/support/diagnostic.h"
 
 #include <cstdint>
@@ -27,6 +28,9 @@ private:
   struct Program {
     std::vector<std::string> top, body; // functions, imports, modules; statements
   };
+  // The program's graph; what is known without running it is appended to `plain`, a line each.
+  bool elaborate(const Program &program, const std::string &last, bool show, Module &module, std::string &plain,
+                 Diagnostics &diagnostics) const;
   bool run(const Program &program, const std::string &last, bool show, std::string &shown, Diagnostics &diagnostics) const;
   bool makes_module(const Program &program, const std::string &statement, const std::string &name) const;
 

@@ -152,10 +152,14 @@ Tensor random_tensor(const std::string &name, DType dtype, std::vector<int64_t> 
   return out;
 }
 
-std::string tensor_text(const Tensor &tensor, int64_t limit) {
-  std::string out = tensor.type().text() + " ";
-  int64_t shown = std::min(limit, tensor.count());
-  const auto &dims = tensor.dims();
+std::string nested_text(std::span<const int64_t> dims, int64_t limit, const std::function<std::string(int64_t)> &element) {
+  int64_t count = 1;
+  for (int64_t d : dims)
+    count *= d;
+  if (count == 0)
+    return "[]";
+  std::string out;
+  int64_t shown = std::min(limit, count);
   for (int64_t i = 0; i < shown; ++i) {
     int64_t inner = 1;
     std::string open;
@@ -166,21 +170,23 @@ std::string tensor_text(const Tensor &tensor, int64_t limit) {
     }
     if (i > 0)
       out += open.empty() ? ", " : std::string(open.size(), ']') + ",\n ";
-    out += open;
-    if (holds_floats(tensor.dtype()))
-      out += fmt::format("{:.6g}", tensor.at_f64(i));
-    else if (is_bool(tensor.dtype()))
-      out += tensor.at_i64(i) ? "true" : "false";
-    else if (tensor.dtype() == DType::u64)
-      out += fmt::format("{}", uint64_t(tensor.at_i64(i)));
-    else
-      out += fmt::format("{}", tensor.at_i64(i));
+    out += open + element(i);
   }
-  if (shown < tensor.count())
-    out += fmt::format(", ... {} more", tensor.count() - shown);
-  else if (tensor.count() == 0)
-    out += "[]";
-  return out + (tensor.count() == 0 ? "" : std::string(dims.size(), ']'));
+  if (shown < count)
+    out += fmt::format(", ... {} more", count - shown);
+  return out + std::string(dims.size(), ']');
+}
+
+std::string tensor_text(const Tensor &tensor, int64_t limit) {
+  return tensor.type().text() + " " + nested_text(tensor.dims(), limit, [&](int64_t i) -> std::string {
+           if (holds_floats(tensor.dtype()))
+             return fmt::format("{:.6g}", tensor.at_f64(i));
+           if (is_bool(tensor.dtype()))
+             return tensor.at_i64(i) ? "true" : "false";
+           if (tensor.dtype() == DType::u64)
+             return fmt::format("{}", uint64_t(tensor.at_i64(i)));
+           return fmt::format("{}", tensor.at_i64(i));
+         });
 }
 
 } // namespace kiln

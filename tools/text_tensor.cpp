@@ -1,6 +1,7 @@
 #include "tools/text_tensor.h"
 
 #include "frontend/onnx/text.h"
+#include "tools/cli.h"
 
 #include <fmt/format.h>
 
@@ -10,7 +11,7 @@
 namespace kiln {
 namespace {
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   std::string out = "\"";
   for (char c : text) {
     if (c == '"' || c == '\\')
@@ -53,23 +54,8 @@ std::optional<Tensor> with_text_width(const Tensor &text, int64_t width) {
 std::string text_tensor_text(const Tensor &text, int64_t limit) {
   std::vector<int64_t> shape(text.dims().begin(), text.dims().end() - 1);
   std::vector<std::string> strings = strings_of_text(text);
-  std::string out = "text" + shape_text(Shape(shape.begin(), shape.end())) + " ";
-  int64_t shown = std::min(limit, int64_t(strings.size()));
-  for (int64_t i = 0; i < shown; ++i) {
-    int64_t inner = 1;
-    std::string open;
-    for (size_t d = shape.size(); d-- > 0;) {
-      inner *= shape[d];
-      if (i % inner == 0)
-        open += '[';
-    }
-    if (i > 0)
-      out += open.empty() ? ", " : std::string(open.size(), ']') + ",\n ";
-    out += open + quoted(strings[size_t(i)]);
-  }
-  if (shown < int64_t(strings.size()))
-    return out + fmt::format(", ... {} more", int64_t(strings.size()) - shown);
-  return out + (strings.empty() ? "[]" : std::string(shape.size(), ']'));
+  return "text" + shape_text(Shape(shape.begin(), shape.end())) + " " +
+         nested_text(shape, limit, [&](int64_t i) { return in_quotes(strings[size_t(i)]); });
 }
 
 } // namespace kiln

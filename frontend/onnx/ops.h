@@ -3,6 +3,7 @@
 
 #include "frontend/onnx/node.h"
 
+#include <span>
 #include <string_view>
 
 namespace kiln::onnx {
@@ -21,6 +22,7 @@ struct OnnxOp {
 };
 
 const OnnxOp *find_onnx_op(std::string_view domain, std::string_view name);
+std::span<const OnnxOp> onnx_ops(); // all of them
 
 // One row of onnx_ops.def is one handler, in one of the ops_*.cpp.
 #define KILN_ONNX(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);

@@ -131,9 +131,8 @@ Status plain_lstm(OnnxNode &n) {
   Emitter &e = n.emitter();
   n.ignore({"output_sequence", "activation_alpha", "activation_beta"});
   KILN_RETURN_IF_ERROR(check_hidden_size(n));
-  bool batch_first = n.get_flag("layout", false);
   std::string direction = n.get_string("direction", "forward");
-  KILN_TRY(x, batch_first ? permute(e, n.in(0), {1, 0, 2}) : Result<Val>(n.in(0)));
+  KILN_TRY(x, moved_batch(n, n.in(0)));
   Dim directions = n.in(1).dim(0), batch = x.dim(1), hidden = n.in(2).dim(2);
   std::vector<Val> operands = {x, n.in(1), n.in(2)};
   auto zeros = [&](Shape shape) { return broadcast_to(e, e.scalar(x.dtype(), 0), shape); };
@@ -145,20 +144,14 @@ Status plain_lstm(OnnxNode &n) {
     operands.push_back(bias);
   }
   for (size_t i = 5; states && i < 7; ++i) {
-    KILN_TRY(state, !n.has(i)                          ? zeros({directions, batch, hidden})
-                    : batch_first && n.rank(i) == 3 ? permute(e, n.in(i), {1, 0, 2})
-                                                      : Result<Val>(n.in(i)));
+    KILN_TRY(state, n.has(i) ? moved_batch(n, n.in(i)) : zeros({directions, batch, hidden}));
     operands.push_back(state);
   }
   KILN_TRY(results, e.emit_all(Op::lstm, operands, {{"direction", direction}}));
-  if (batch_first) {
-    KILN_TRY(y, permute(e, results[0], {2, 0, 1, 3}));
-    KILN_TRY(h, permute(e, results[1], {1, 0, 2}));
-    KILN_TRY(c, permute(e, results[2], {1, 0, 2}));
-    results = {y, h, c};
+  for (size_t i = 0; i < 3; ++i) {
+    KILN_TRY(result, moved_batch(n, results[i]));
+    n.set(i, result);
   }
-  for (size_t i = 0; i < 3; ++i)
-    n.set(i, results[i]);
   return Unit{};
 }
 

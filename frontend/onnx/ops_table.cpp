@@ -79,6 +79,8 @@ constexpr OnnxOp kOps[] = {
 
 } // namespace
 
+std::span<const OnnxOp> onnx_ops() { return kOps; }
+
 const OnnxOp *find_onnx_op(std::string_view domain, std::string_view name) {
   static const auto *index = [] {
     auto *map = new std::unordered_multimap<std::string_view, const OnnxOp *>;

@@ -82,7 +82,6 @@ struct Layer {
   Val x; // [T, B, I]
   std::optional<Val> lengths; // i64[B, 1]
   Dim directions;
-  bool batch_first = false; // the initial states are [B, D, H]
 };
 
 // X W^T + the bias of W, for all steps at once: [T, B, gates * H].
@@ -123,7 +122,7 @@ Result<std::vector<Val>> run_direction(Layer &l, int64_t direction, bool reverse
   for (size_t i = 0; i < l.kind.states; ++i) {
     Val initial;
     if (l.n.has(5 + i)) {
-      KILN_TRY(ordered, permute(e, l.n.in(5 + i), l.batch_first ? std::vector<int64_t>{1, 0, 2} : std::vector<int64_t>{0, 1, 2}));
+      KILN_TRY(ordered, moved_batch(l.n, l.n.in(5 + i)));
       initial = ordered;
     }
     KILN_TRY(state, l.n.has(5 + i) ? part(e, initial, direction)
@@ -221,19 +220,25 @@ Status check_hidden_size(OnnxNode &n) {
   return Unit{};
 }
 
+Result<Val> moved_batch(OnnxNode &n, const Val &x) {
+  size_t rank = x.type.rank();
+  if (!n.get_flag("layout", false) || (rank != 3 && rank != 4))
+    return x;
+  return permute(n.emitter(), x, rank == 4 ? std::vector<int64_t>{2, 0, 1, 3} : std::vector<int64_t>{1, 0, 2});
+}
+
 Status import_recurrent(OnnxNode &n, const RecurrentKind &kind) {
   Emitter &e = n.emitter();
   n.ignore({"output_sequence"});
   KILN_RETURN_IF_ERROR(check_hidden_size(n));
-  bool batch_first = n.get_flag("layout", false);
   std::string direction = lower(n.get_string("direction", "forward"));
   if (direction != "forward" && direction != "reverse" && direction != "bidirectional")
     return Error{fmt::format("the direction is '{}'", direction)};
   int64_t directions = direction == "bidirectional" ? 2 : 1;
   KILN_RETURN_IF_ERROR(check_shapes(n, kind, directions));
   KILN_TRY(activations, activations_of(n, kind, size_t(directions)));
-  KILN_TRY(x, batch_first ? permute(e, n.in(0), {1, 0, 2}) : Result<Val>(n.in(0)));
-  Layer layer{n, kind, x, std::nullopt, directions, batch_first};
+  KILN_TRY(x, moved_batch(n, n.in(0)));
+  Layer layer{n, kind, x, std::nullopt, directions};
   if (n.has(4)) {
     // Sequences that all take every step need no mask.
     auto known = e.dims(n.in(4));
@@ -257,11 +262,8 @@ Status import_recurrent(OnnxNode &n, const RecurrentKind &kind) {
   }
   for (size_t i = 0; i < all.size(); ++i) {
     KILN_TRY(out, joined(e, all[i], i == 0 ? 1 : 0));
-    if (batch_first) { // [T, D, B, H] or [D, B, H]
-      KILN_TRY(moved, permute(e, out, i == 0 ? std::vector<int64_t>{2, 0, 1, 3} : std::vector<int64_t>{1, 0, 2}));
-      out = moved;
-    }
-    n.set(i, out);
+    KILN_TRY(moved, moved_batch(n, out));
+    n.set(i, moved);
   }
   return Unit{};
 }

@@ -37,6 +37,10 @@ struct RecurrentKind {
   Step step;
 };
 
+// Where the node keeps the batch first (layout = 1): its X [B, T, I] and states [B, D, H] with the batch second and
+// back, and results [T, D, B, H] as [B, T, D, H]. Otherwise x.
+Result<Val> moved_batch(OnnxNode &n, const Val &x);
+
 // The whole operator: operands X, W, R, B, sequence_lens, initial states; results Y, Y_h, Y_c.
 // The attribute agrees with the weights.
 Status check_hidden_size(OnnxNode &n);

@@ -11,9 +11,9 @@
 //       let a: f32x16 = broadcast(a[...], 16)
 //       for c in 0..4 unroll { acc[4*r + c] = fma(a, col[c], acc[4*r + c]) } } } }
 #include "ir/kernel/dot.h"
-#include "ir/kernel/tile_product.h"
 #include "passes/kernel/tile_depth.h"
 #include "passes/kernel/tile_prefetch.h"
+#include "passes/kernel/tile_reductions.h"
 
 #include <algorithm>
 #include <functional>
@@ -382,108 +382,10 @@ private:
 
   // --- reductions -------------------------------------------------------------------------------
 
-  static bool is_innermost(const Stmt &loop) {
-    return std::none_of(loop.body.begin(), loop.body.end(),
-                        [](const Stmt &s) { return s.is(Stmt::Kind::loop); });
-  }
-
-  // How far the vector operand moves with a loop; nothing if that is not known.
-  std::optional<int64_t> operand_stride(const std::vector<Stmt> &body, Symbol loop) const {
-    std::optional<int64_t> widest;
-    bool known = true;
-    visit_exprs(body, [&](const Expr &e) {
-      if (!e.is(Expr::Kind::load) || !e.index.depends_on(context_.var))
-        return;
-      auto step = e.index.coefficient_of(loop);
-      if (!step || !step->is_const())
-        known = false;
-      else
-        widest = std::max(widest.value_or(0), std::abs(step->as_const()));
-    });
-    return known ? widest : std::nullopt;
-  }
-
-  // A perfect nest of reductions in the order in which the vector operand lies in memory.
-  std::vector<Stmt> ordered_reductions(const Stmt &loop, std::vector<Stmt> &body) const {
-    std::vector<Stmt> loops;
-    const Stmt *at = &loop;
-    while (true) {
-      Stmt head = *at;
-      head.body.clear();
-      loops.push_back(std::move(head));
-      bool deeper = at->loop == LoopKind::reduce && at->body.size() == 1 &&
-                    is_loop(at->body[0], LoopKind::reduce);
-      if (!deeper)
-        break;
-      at = &at->body[0];
-    }
-    body = at->body;
-    bool sortable = true;
-    std::vector<std::pair<int64_t, size_t>> keys;
-    for (size_t i = 0; i < loops.size(); ++i) {
-      auto stride = operand_stride(body, loops[i].name);
-      sortable = sortable && stride;
-      keys.emplace_back(-stride.value_or(0), i);
-    }
-    std::sort(keys.begin(), keys.end()); // the larger stride first; as they were where equal
-    std::vector<Stmt> sorted;
-    for (auto &[key, i] : keys) {
-      // What bounds a loop stays around it.
-      for (const Stmt &other : loops)
-        if (loops[i].begin.depends_on(other.name) || loops[i].end.depends_on(other.name))
-          sortable = sortable && std::any_of(sorted.begin(), sorted.end(),
-                                             [&](const Stmt &s) { return s.name == other.name; });
-      sorted.push_back(loops[i]);
-    }
-    if (!sortable)
-      return loops;
-    return sorted;
-  }
-
-  // The rows of a product of tiles are contiguous along its steps: that reduction becomes the innermost.
-  bool row_steps_innermost(std::vector<Stmt> &loops, const std::vector<Stmt> &body) const {
-    for (size_t i = loops.size(); i-- > 0;) {
-      auto trips = trip_count(loops[i]).try_const();
-      bool contiguous = trips && *trips >= kLeastProductDepth, bounds = false;
-      visit_exprs(body, [&](const Expr &e) {
-        if (!e.is(Expr::Kind::load) || e.lanes != nest_.dot_width || e.index.depends_on(context_.var))
-          return;
-        auto step = e.index.coefficient_of(loops[i].name);
-        contiguous = contiguous && step && step->is_const(nest_.dot_width);
-      });
-      for (const Stmt &other : loops)
-        bounds |= other.begin.depends_on(loops[i].name) || other.end.depends_on(loops[i].name);
-      if (!contiguous || bounds)
-        continue;
-      std::rotate(loops.begin() + long(i), loops.begin() + long(i) + 1, loops.end());
-      return true;
-    }
-    return false;
-  }
-
-  // The steps in products of nearly equal depth.
-  void products(const Stmt &loop, const std::function<std::vector<Stmt>(const Dim &)> &shifted,
-                std::vector<Stmt> &out) {
-    int64_t trips = trip_count(loop).as_const(), count = (trips - 1) / shape_.product_depth + 1;
-    int64_t large = (trips + count - 1) / count, large_count = trips - (large - 1) * count;
-    Dim at = loop.begin;
-    for (auto [depth, n] : {std::pair(large, large_count), std::pair(large - 1, count - large_count)}) {
-      if (n == 0)
-        continue;
-      Symbol k = names_.fresh(loop.name.text()), ku = names_.fresh(std::string(loop.name.text()) + "u");
-      Dim end = at + Dim(n * depth);
-      out.push_back(kb::loop(k, at, end, LoopKind::serial,
-                             wrap(kb::loop(ku, 0, depth, LoopKind::unroll,
-                                           shifted(Dim::symbol(k) + Dim::symbol(ku)))),
-                             depth));
-      at = end;
-    }
-  }
-
   bool reduction(const Stmt &loop, std::vector<Stmt> &out) {
     std::vector<Stmt> body;
-    std::vector<Stmt> loops = ordered_reductions(loop, body);
-    if (shape_.product_depth > 0 && !row_steps_innermost(loops, body))
+    std::vector<Stmt> loops = ordered_reductions(loop, context_.var, body);
+    if (shape_.product_depth > 0 && !row_steps_innermost(loops, body, nest_.dot_width, context_.var))
       return false;
     size_t mark = reductions_.size();
     reductions_.insert(reductions_.end(), loops.begin(), loops.end());
@@ -524,7 +426,7 @@ private:
       return copy;
     };
     if (shape_.product_depth > 0) {
-      products(loop, shifted, out);
+      append(out, products_of_tiles(loop, shape_.product_depth, shifted, names_));
       return true;
     }
     if (short_loop) {

@@ -1,7 +1,7 @@
 #include "tests/fuzz/graph_check.h"
 
 #include "ir/ops/op.h"
-#include "tests/fuzz/random.h"
+#include "tests/random.h"
 
 #include <fmt/format.h>
 
@@ -43,7 +43,7 @@ Result<std::vector<Tensor>> reference(const GraphCase &graph, const EvaluateOpti
 // Each member of the ensemble moves every result by its tolerance: all up, all down, or at random.
 // With `inexact`, what is exact moves by its last bits too, as sums inside of an op do.
 Result<std::vector<Tensor>> perturbed(const GraphCase &graph, int member, bool inexact) {
-  Random random{uint64_t(member) * 7919 + 5};
+  test::Random random{uint64_t(member) * 7919 + 5};
   EvaluateOptions options;
   auto move_last_bits = [&](Tensor &t) {
     double unit = t.dtype() == DType::f32 ? 0x1p-22 : t.dtype() == DType::f64 ? 0x1p-50 : 0;

@@ -8,12 +8,14 @@
 #pragma once
 
 #include "ir/interpret.h"
-#include "tests/fuzz/random.h"
+#include "tests/random.h"
 
 #include <string>
 #include <vector>
 
 namespace kiln::fuzz {
+
+using test::Random;
 
 struct GraphStyle {
   std::vector<Op> ops;    // drawn from these; all of the table where empty

@@ -24,19 +24,9 @@ struct Folder {
 };
 
 std::string external(const std::string &location, const std::string &offset, const std::string &length) {
-  std::string out;
-  pbf_writer w(out);
-  w.add_int64(1, 2), w.add_int32(2, 1), w.add_string(8, "w");
-  for (auto [key, value] : {std::pair("location", location), {"offset", offset}, {"length", length}}) {
-    if (value.empty())
-      continue;
-    std::string entry;
-    pbf_writer e(entry);
-    e.add_string(1, key), e.add_string(2, value);
-    w.add_message(13, entry);
-  }
-  w.add_int32(14, 1);
-  return out;
+  std::vector<std::pair<std::string, std::string>> entries = {{"location", location}, {"offset", offset}, {"length", length}};
+  std::erase_if(entries, [](const auto &entry) { return entry.second.empty(); });
+  return external_tensor(entries);
 }
 
 } // namespace

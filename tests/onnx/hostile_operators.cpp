@@ -3,46 +3,14 @@
 // operators; all others name the node.
 #include "tests/onnx/hostile_cases.h"
 
+#include "frontend/onnx/ops.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
 
 namespace kiln::test {
 namespace {
-
-struct TableRow {
-  std::string name;
-  int least, most;
-  std::string domain;
-};
-
-std::vector<TableRow> table() {
-  return {
-#define KILN_ONNX(name, least, most, handler) {#name, least, most, ""},
-#define KILN_ONNX_MOVES(name, least, most, handler) {#name, least, most, ""},
-#define KILN_ONNX_TEXT(name, least, most, handler) {#name, least, most, ""},
-#define KILN_ONNX_ML_TEXT(name, least, most, handler) {#name, least, most, "ai.onnx.ml"},
-#define KILN_ONNX_ANY(name, least, most, handler) {#name, least, most, ""},
-#define KILN_ONNX_ML(name, least, most, handler) {#name, least, most, "ai.onnx.ml"},
-#define KILN_ONNX_TRAIN(name, least, most, handler) {#name, least, most, "ai.onnx.preview.training"},
-#define KILN_ONNX_PREVIEW(name, least, most, handler) {#name, least, most, "ai.onnx.preview"},
-#define KILN_ONNX_MS(name, least, most, handler) {#name, least, most, "com.microsoft"},
-#define KILN_ONNX_UNARY(name, op) {#name, 1, 1, ""},
-#define KILN_ONNX_BINARY(name, op) {#name, 2, 2, ""},
-#include "frontend/onnx/onnx_ops.def"
-#undef KILN_ONNX
-#undef KILN_ONNX_MOVES
-#undef KILN_ONNX_TEXT
-#undef KILN_ONNX_ML_TEXT
-#undef KILN_ONNX_ANY
-#undef KILN_ONNX_ML
-#undef KILN_ONNX_TRAIN
-#undef KILN_ONNX_PREVIEW
-#undef KILN_ONNX_MS
-#undef KILN_ONNX_UNARY
-#undef KILN_ONNX_BINARY
-  };
-}
 
 std::vector<std::string> strings_for_all() {
   std::vector<std::string> out;
@@ -57,21 +25,22 @@ std::vector<std::string> strings_for_all() {
 } // namespace
 
 void add_operator_cases(HostileCases &cases) {
-  for (const TableRow &row : table()) {
-    int usual = std::max(row.least, row.most < 0 ? std::max(row.least, 2) : std::min(row.most, std::max(row.least, 1)));
+  for (const onnx::OnnxOp &op : onnx::onnx_ops()) {
+    std::string name(op.name), domain(op.domain), prefix = domain.empty() ? "" : domain + "_";
+    int usual = std::max(op.min_inputs, op.max_inputs < 0 ? std::max(op.min_inputs, 2) : std::min(op.max_inputs, std::max(op.min_inputs, 1)));
     auto add = [&](const std::string &what, DType dtype, const std::vector<TestDim> &dims, int count,
                    const std::vector<std::string> &attributes, bool may_compile) {
-      NodeModel model(fmt::format("op_{}{}_{}", row.domain.empty() ? "" : row.domain + "_", row.name, what));
+      NodeModel model(fmt::format("op_{}{}_{}", prefix, name, what));
       for (int i = 0; i < count; ++i)
         model.input(fmt::format("x{}", i), dtype, dims);
-      HostileCase made = model.node(row.name, attributes, kBad, row.domain);
+      HostileCase made = model.node(name, attributes, kBad, domain);
       made.may_compile = may_compile;
       cases.push_back(std::move(made));
     };
-    if (row.least > 0)
+    if (op.min_inputs > 0)
       add("without_operands", DType::f32, {2}, 0, {}, false);
-    if (row.most >= 0)
-      add("with_too_many", DType::f32, {2}, row.most + 1, {}, false);
+    if (op.max_inputs >= 0)
+      add("with_too_many", DType::f32, {2}, op.max_inputs + 1, {}, false);
     add("of_bools", DType::bool_, {}, usual, {}, true);
     add("of_nothing", DType::f32, {int64_t(0), int64_t(0)}, usual, {}, true);
     add("of_rank_7", DType::f64, std::vector<TestDim>(7, int64_t(1)), usual, {}, true);
@@ -81,9 +50,9 @@ void add_operator_cases(HostileCases &cases) {
       Names names;
       for (int i = 0; i < usual; ++i)
         g.input(names.emplace_back(fmt::format("x{}", i)), DType::f32, {2, 3});
-      g.input("x", DType::f32, {2}).node(row.name, names, {}, {}, kBad, row.domain).node("Neg", {"x"}, {"y"}).output("y");
-      cases.push_back({fmt::format("op_{}{}_without_results", row.domain.empty() ? "" : row.domain + "_", row.name),
-                       g.model(17, row.domain.empty() ? "" : NodeModel::opset_import(row.domain)), kBad, true});
+      g.input("x", DType::f32, {2}).node(name, names, {}, {}, kBad, domain).node("Neg", {"x"}, {"y"}).output("y");
+      cases.push_back({fmt::format("op_{}{}_without_results", prefix, name),
+                       g.model(17, domain.empty() ? "" : NodeModel::opset_import(domain)), kBad, true});
     }
     add("with_strings", DType::i64, {3, 4}, usual, strings_for_all(), true);
   }

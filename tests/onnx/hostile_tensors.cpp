@@ -18,23 +18,6 @@ std::string with_weight(const std::string &proto, const std::string &type = "Neg
   return g.model();
 }
 
-// A tensor of two floats that lies in another file.
-std::string external(const std::vector<std::pair<std::string, std::string>> &entries, std::vector<int64_t> dims = {2}) {
-  std::string out;
-  pbf_writer w(out);
-  for (int64_t d : dims)
-    w.add_int64(1, d);
-  w.add_int32(2, 1), w.add_string(8, "w");
-  for (const auto &[key, value] : entries) {
-    std::string entry;
-    pbf_writer e(entry);
-    e.add_string(1, key), e.add_string(2, value);
-    w.add_message(13, entry);
-  }
-  w.add_int32(14, 1);
-  return out;
-}
-
 void write(const fs::path &path, const std::string &bytes) { std::ofstream(path, std::ios::binary) << bytes; }
 
 void add_sizes(HostileCases &cases) {
@@ -97,7 +80,7 @@ void add_external(HostileCases &cases) {
   using Entries = std::vector<std::pair<std::string, std::string>>;
   auto add = [&](const std::string &name, const Entries &entries, std::function<void(const fs::path &)> files = nullptr,
                  std::vector<int64_t> dims = {2}) {
-    cases.push_back({"external_" + name, with_weight(external(entries, std::move(dims))), "'w'", false, std::move(files)});
+    cases.push_back({"external_" + name, with_weight(external_tensor(entries, std::move(dims))), "'w'", false, std::move(files)});
   };
   auto data = [](size_t size) { return [size](const fs::path &folder) { write(folder / "w.bin", std::string(size, 'a')); }; };
   add("no_location", {});

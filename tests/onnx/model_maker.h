@@ -7,6 +7,7 @@
 
 #include <initializer_list>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -91,6 +92,23 @@ inline std::string attr_tensor(const std::string &name, const std::string &tenso
 }
 inline std::string attr_graph(const std::string &name, const std::string &graph) {
   return attr_bytes(name, 6, 5, graph);
+}
+
+// An f32 tensor `w` that lies in another file.
+inline std::string external_tensor(const std::vector<std::pair<std::string, std::string>> &entries, std::vector<int64_t> dims = {2}) {
+  std::string out;
+  pbf_writer w(out);
+  for (int64_t d : dims)
+    w.add_int64(1, d);
+  w.add_int32(2, 1), w.add_string(8, "w");
+  for (const auto &[key, value] : entries) {
+    std::string entry;
+    pbf_writer e(entry);
+    e.add_string(1, key), e.add_string(2, value);
+    w.add_message(13, entry);
+  }
+  w.add_int32(14, 1);
+  return out;
 }
 
 // -- tensors

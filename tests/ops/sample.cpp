@@ -3,24 +3,13 @@
 #include "ir/interpret.h"
 #include "ir/kernel/interpret.h"
 #include "passes/lower/lower.h"
+#include "tests/random.h"
 
 #include <cmath>
 #include <fmt/format.h>
 
 namespace kiln::test {
 namespace {
-
-// splitmix64: enough for inputs.
-struct Random {
-  uint64_t state;
-  uint64_t next() {
-    uint64_t z = state += 0x9E3779B97F4A7C15ull;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
-    return z ^ (z >> 31);
-  }
-  double uniform() { return double(next() >> 11) * 0x1p-53; }
-};
 
 double epsilon(DType dtype) {
   switch (dtype) {

@@ -1,4 +1,4 @@
-// The random numbers of the fuzzers: splitmix64, the same on every machine.
+// The random numbers of the tests: splitmix64, the same on every machine.
 #pragma once
 
 #include <cstdint>
@@ -6,7 +6,7 @@
 #include <iterator>
 #include <vector>
 
-namespace kiln::fuzz {
+namespace kiln::test {
 
 struct Random {
   uint64_t state;
@@ -29,4 +29,4 @@ struct Random {
   int64_t one_of(std::initializer_list<int64_t> list) { return list.begin()[below(int64_t(list.size()))]; }
 };
 
-} // namespace kiln::fuzz
+} // namespace kiln::test
