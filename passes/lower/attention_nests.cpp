@@ -92,8 +92,13 @@ private:
     if (in_spans_)
       shares = std::max(shares, (queries + kShareRows - 1) / kShareRows);
     share_rows_ = (queries + shares - 1) / shares;
-    int64_t blocks = (share_rows_ + most - 1) / most;
-    rows_ = (share_rows_ + blocks - 1) / blocks;
+    // The last block computes rows again where blocks do not add up: another size where it saves 2 %.
+    auto upwards = [&](int64_t by) { return (share_rows_ + by - 1) / by; };
+    int64_t blocks = upwards(most);
+    for (int64_t b = upwards(most + most / 4); b <= upwards(most - most / 4); ++b)
+      if (50 * b * upwards(b) < 49 * blocks * upwards(blocks))
+        blocks = b;
+    rows_ = upwards(blocks);
     if (in_spans_) // of whole blocks
       share_rows_ = std::min(rows_ * blocks, queries);
   }

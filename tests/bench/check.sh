@@ -36,7 +36,7 @@ int main(void) {
 P
   cc -shared -fPIC "$here/hold_avx2.c" -o "$work/hold.so" && cc "$work/ask.c" -o "$work/ask" || exit 1
   plain=$("$work/ask")
-  "$python" -c 'import sys; sys.path.insert(0, sys.argv[1]); import hold_avx2; assert hold_avx2.patch(sys.argv[2]) == 2' "$here" "$work/ask" || exit 1
+  "$python" -B -c 'import sys; sys.path.insert(0, sys.argv[1]); import hold_avx2; assert hold_avx2.patch(sys.argv[2]) == 2' "$here" "$work/ask" || exit 1
   held=$(LD_PRELOAD=$work/hold.so "$work/ask") || exit 1
   [ "$held" = "0 ${plain#* }" ] || { echo "a held program finds $held, a plain one $plain"; exit 1; }
 fi
