@@ -129,9 +129,12 @@ Cut choose_cut(const Kernel &kernel, const std::vector<const Stmt *> &loops, dou
     Cut cut{first, 0, false, 1};
     for (size_t last = first; last < loops.size() && cut.shares < kMany; ++last) {
       ++cut.count;
-      cut.symbolic |= !(loops[last]->end - loops[last]->begin).is_const();
-      cut.shares *= std::max<int64_t>(1, known_trips(*loops[last]));
-      // A symbolic loop may run once (a batch): the loops in it are cut as well.
+      // A symbolic size may be 1 (a batch), but two of them (images and their rows) hardly ever are.
+      Dim trips = loops[last]->end - loops[last]->begin;
+      bool often = trips.symbols().size() + size_t(cut.symbolic && !trips.is_const()) > 1;
+      cut.shares *= often ? kMany : std::max<int64_t>(1, known_trips(*loops[last]));
+      cut.symbolic |= !trips.is_const();
+      // The loops in it are cut as well.
       if (cut.symbolic && cut.shares < kFew && last + 1 < loops.size())
         continue;
       double sum = 0;

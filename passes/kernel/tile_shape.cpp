@@ -253,11 +253,7 @@ TileShape choose_tile_shape(const TileNest &nest, const MachineDesc &machine,
       whole = nest.panel ? n_columns - Dim(1) : floordiv(trip_count(vector), nest.lanes);
     if (nest.panel && partial)
       whole = max(whole, Dim(0));
-    Dim tiles = floordiv(whole, best_columns);
-    shape.columns.push_back({0, tiles, best_columns, false, false});
-    if (best_columns > 1)
-      shape.columns.push_back(
-          {tiles * Dim(best_columns), mod(whole, best_columns), 1, false, false});
+    add_symbolic(shape.columns, whole, best_columns);
     if (partial)
       shape.columns.push_back({whole, n_columns - whole, 1, true, false});
   }

@@ -2,9 +2,10 @@
 //
 // Where every size is a number, buffers are placed largest first at the lowest offset that is free
 // during their life (greedy by size; Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net
-// Inference", 2020). Where sizes are symbolic, buffers share slots in order of definition: a slot is as
-// large as the largest that uses it, and slots lie one after the other, so that all offsets are
-// expressions that plan() evaluates before the first run.
+// Inference", 2020). Where sizes are symbolic, buffers share slots, chosen by what sizes usually are: a slot
+// is as large as the largest that uses it, whatever the sizes of a run, and slots lie one after the other, so
+// that all offsets are expressions that plan() evaluates before the first run.
+#include "passes/graph/typical.h"
 #include "passes/lower/plan_builder.h"
 
 #include "runtime/entry_abi.h"
@@ -56,61 +57,56 @@ void place_static(Plan &plan, std::vector<int> &arena) {
   plan.arena_size = total;
 }
 
-void place_symbolic(Plan &plan, std::vector<int> &arena) {
+// Which of some buffers a slot is made for depends on the sizes of a run; one that is never the largest does
+// not count.
+void grow(std::vector<Dim> &sizes, const Dim &size) {
+  DimRanges any; // dims may be 0
+  for (const Dim &s : sizes)
+    if (known_nonnegative(s - size, any))
+      return;
+  std::erase_if(sizes, [&](const Dim &s) { return known_nonnegative(size - s, any); });
+  sizes.push_back(size);
+}
+
+void place_symbolic(Plan &plan, std::vector<int> &arena, const TypicalSizes &typical) {
   struct Slot {
-    Dim size;
+    std::vector<Dim> sizes;
     std::vector<int> users;
   };
-  std::stable_sort(arena.begin(), arena.end(), [&](int a, int b) {
-    return plan.buffers[size_t(a)].first_step < plan.buffers[size_t(b)].first_step;
-  });
-  DimRanges ranges;
-  for (Symbol s : plan.dims)
-    ranges.set(s, {Dim(1), std::nullopt});
-  std::vector<Slot> slots;
+  std::vector<int64_t> usual(plan.buffers.size());
+  for (int b : arena)
+    usual[size_t(b)] = typical.of(plan.buffers[size_t(b)].size);
+  std::stable_sort(arena.begin(), arena.end(), [&](int a, int b) { return usual[size_t(a)] > usual[size_t(b)]; });
+  std::vector<Slot> slots; // the largest first
   for (int b : arena) {
     const PlanBuffer &buffer = plan.buffers[size_t(b)];
-    Dim size = padded(buffer.size);
-    Slot *chosen = nullptr;
-    int best = -1;
-    for (Slot &slot : slots) {
-      bool is_free = std::none_of(slot.users.begin(), slot.users.end(),
-                               [&](int u) { return overlaps(plan.buffers[size_t(u)], buffer); });
-      if (!is_free)
-        continue;
-      // Best a slot of the same size, then one that is large enough, then one that can grow.
-      int rank = slot.size == size                               ? 3
-                 : known_nonnegative(slot.size - size, ranges) ? 2
-                 : known_nonnegative(size - slot.size, ranges) ? 1
-                                                               : 0;
-      if (rank > best) {
-        best = rank;
-        chosen = &slot;
-      }
+    auto is_free = [&](const Slot &slot) {
+      return std::none_of(slot.users.begin(), slot.users.end(),
+                          [&](int u) { return overlaps(plan.buffers[size_t(u)], buffer); });
+    };
+    auto slot = std::find_if(slots.rbegin(), slots.rend(), is_free);
+    if (slot == slots.rend()) {
+      slots.emplace_back();
+      slot = slots.rbegin();
     }
-    if (best <= 0) {
-      slots.push_back({size, {}});
-      chosen = &slots.back();
-    } else if (best < 3) {
-      // Dims are taken to be 1 at least for the choice, and may be 0.
-      chosen->size = known_nonnegative(chosen->size - size, DimRanges())   ? chosen->size
-                     : known_nonnegative(size - chosen->size, DimRanges()) ? size
-                                                                                  : max(chosen->size, size);
-    }
-    chosen->users.push_back(b);
+    grow(slot->sizes, padded(buffer.size));
+    slot->users.push_back(b);
   }
   Dim offset = 0;
   for (const Slot &slot : slots) {
     for (int u : slot.users)
       plan.buffers[size_t(u)].offset = offset;
-    offset += slot.size;
+    Dim size = slot.sizes[0];
+    for (const Dim &s : slot.sizes)
+      size = max(size, s);
+    offset += size;
   }
   plan.arena_size = offset;
 }
 
 } // namespace
 
-void plan_memory(Plan &plan, const std::vector<int> &parents) {
+void plan_memory(Plan &plan, const std::vector<int> &parents, const Module &module) {
   std::vector<int> arena;
   bool fixed = true;
   for (size_t b = 0; b < plan.buffers.size(); ++b) {
@@ -126,7 +122,7 @@ void plan_memory(Plan &plan, const std::vector<int> &parents) {
   if (fixed)
     place_static(plan, arena);
   else
-    place_symbolic(plan, arena);
+    place_symbolic(plan, arena, TypicalSizes(module));
 }
 
 } // namespace kiln

@@ -153,7 +153,7 @@ bool PlanBuilder::build(Plan &plan) {
     return false;
   for (size_t i = 0; i < function_.body.results.size(); ++i)
     deliver(function_.body.results[i], int(function_.body.args.size() + i), plan.steps, function_.location);
-  plan_memory(plan, parent_);
+  plan_memory(plan, parent_, program_.module());
   for (size_t b = 0; b < plan.buffers.size(); ++b)
     if (int p = parent_[b]; p >= 0) {
       PlanBuffer &buffer = plan.buffers[b];

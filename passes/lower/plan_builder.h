@@ -95,7 +95,7 @@ private:
 bool merge_forms(std::vector<Plan> &plans, Diagnostics &diagnostics);
 
 // Places the arena buffers of a plan that are no views (parent -1): offsets and arena_size.
-void plan_memory(Plan &plan, const std::vector<int> &parents);
+void plan_memory(Plan &plan, const std::vector<int> &parents, const Module &module);
 
 // Where a slice begins in its operand, in elements, if it is one piece of it.
 std::optional<Dim> piece_begin(const Function &function, const Node &slice);

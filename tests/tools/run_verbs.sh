@@ -134,6 +134,11 @@ expect 0 'input  x: f32\[N, 3\]' "$kiln" inspect relu.kiln
 expect 0 ' relu$' "$kiln" inspect relu.kir --ops
 expect 0 'MFLOP' "$kiln" inspect relu.kiln --ops
 expect 0 'main: arena' "$kiln" inspect relu.kir --memory
+# Buffers that are not alive together share memory whichever of them is larger in a run.
+printf '%s\n' 'export func main(x: f32[N, 8], y: f32[M, 8], w: f32[8, 8]) -> (f32[N, 8], f32[M, 8]) {' \
+  '  a: f32[N, 8] = dot(x, w)' '  b: f32[N, 8] = dot(a, w)' '  c: f32[M, 8] = dot(y, w)' '  d: f32[M, 8] = dot(c, w)' \
+  '  return b, d' '}' > two.kir
+expect 0 'main: arena max(64.*M.*, 64.*N.*) bytes' "$kiln" inspect two.kir --memory
 expect 0 'manifest' "$kiln" inspect relu.kiln --size
 expect 0 'x86-64\|aarch64' "$kiln" inspect relu.kiln --code
 expect 0 'n0 -> n1' "$kiln" inspect relu.kir --graph dot
