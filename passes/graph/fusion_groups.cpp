@@ -13,6 +13,24 @@ namespace {
 constexpr size_t kMaxMembers = 96;  // of a group: bounds the size of a kernel
 constexpr size_t kMaxVisited = 512; // units searched for a cycle before a group is given up
 
+// Rows of a product that follow each other at a step of so many bytes, or a multiple, share a few sets of the
+// caches, and so many of them do not stay there until the next rows need the same lines. One transposed copy of
+// them is dearer than what it saves where it feeds fewer columns.
+constexpr int64_t kSharedSets = 4096, kMostShared = 256, kLeastColumns = 128;
+
+// Whether operand 0 of a dot, a transposed matrix, is read with that step.
+bool rows_share_sets(const Function &f, const Node &dot, const Node &permute) {
+  const TensorType &read = f.type(permute.operands[0]);
+  const auto &dims = permute.attrs.get_dims("dims");
+  size_t rank = dims.size();
+  if (rank < 2 || !dims[rank - 1].is_const(int64_t(rank) - 2) || !dims[rank - 2].is_const(int64_t(rank) - 1))
+    return false;
+  auto rows = read.shape[rank - 1].try_const(), steps = read.shape[rank - 2].try_const(),
+       columns = f.type(dot.results[0]).shape.back().try_const();
+  return rows && steps && columns && *columns >= kLeastColumns && *steps > kMostShared &&
+         *rows * int64_t(dtype_bytes(read.dtype)) % kSharedSets == 0;
+}
+
 } // namespace
 
 bool has_ordered_effect(const Function &function, const Node &node) {
@@ -248,6 +266,9 @@ void BlockFuser::absorb_views(std::set<int> &members, const std::set<int> &reade
       for (int p = def(operand);
            p >= 0 && is_view(node(p)) && is_free(p) && !members.contains(p);) {
         if (!used_only_in(p, members))
+          break;
+        if (node(reader).op == Op::dot && operand == node(reader).operands[0] && node(p).op == Op::permute &&
+            rows_share_sets(function_, node(reader), node(p)))
           break;
         int from = def(node(p).operands[0]);
         if (from >= 0 && members.contains(from)) // computed again at another index

@@ -18,6 +18,7 @@ constexpr int64_t kAliasBytes = 4096;
 constexpr int64_t kSetSpan = 65536, kLeastSharedStep = 1024;
 constexpr int64_t kMinRowsForAliases = 48, kMinRowsForHalfAliases = 384;
 constexpr int64_t kMinFarSteps = 64;
+constexpr int64_t kGroupVectors = 4; // of columns, about
 constexpr int64_t kMinRowsForPacking = 4;
 constexpr int64_t kMinStridedTrips = 8;
 constexpr int64_t kMinDotTrips = 16;
@@ -377,6 +378,9 @@ void pack_aliased_lines(TileNest &nest, const BodyFacts &facts, const MachineDes
     // A column group lies in those sets of the second level that its steps reach.
     bool far = std::gcd(bytes, kSetSpan) >= kLeastSharedStep &&
                trip_count(*along).as_const() > machine.l2_bytes / std::gcd(bytes, kSetSpan);
+    // One that is longer than the second level is read in pieces, of copies.
+    far = far || trip_count(*along).as_const() * kGroupVectors * nest.lanes * int64_t(dtype_bytes(e.dtype)) >
+                     machine.l2_bytes * 3 / 8;
     if (bytes <= 0 || !(aliases || half || (far && *rows >= kMinRowsForHalfAliases)))
       return;
     packed.packed_along = *along;

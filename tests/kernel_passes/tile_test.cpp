@@ -122,8 +122,10 @@ TEST_CASE("lines that share cache sets are copied where many rows read them") {
 TEST_CASE("columns that do not stay in the sets their steps reach are copied") {
   MachineDesc machine = *find_machine("x86-64-v4");
   machine.l2_bytes = 64 << 10;
-  // 1 KiB apart, a quarter of the sets; fewer steps than those hold; rows too few; lines in all sets.
-  for (auto [m, n, k, copies] : {std::tuple(400, 256, 96, 1), {400, 256, 64, 0}, {48, 256, 96, 0}, {400, 264, 96, 0}}) {
+  // 1 KiB apart, a quarter of the sets; fewer steps than those hold; rows too few; lines in all sets; more of them
+  // than the level holds.
+  for (auto [m, n, k, copies] :
+       {std::tuple(400, 256, 96, 1), {400, 256, 64, 0}, {48, 256, 96, 0}, {400, 264, 96, 0}, {400, 264, 128, 1}}) {
     Kernel kernel = naive::matmul(m, n, k, false);
     schedule(kernel, machine);
     CHECK(count_allocs(kernel, "packed") == copies);
