@@ -7,7 +7,7 @@ import lit.formats
 config.name = "kiln"
 config.test_format = lit.formats.ShTest(execute_external=False)
 config.suffixes = [".kir"]
-config.excludes = ["Inputs", "eval"]
+config.excludes = ["Inputs", "eval", "imports"]
 config.test_source_root = os.path.dirname(__file__)
 bin_dir = lit_config.params.get("bin", os.path.join(config.test_source_root, "..", "build", "bin"))
 config.test_exec_root = os.path.join(bin_dir, "..", "tests", "lit")

@@ -91,7 +91,9 @@ int open_session(const ModelOptions &model, const SessionOptions &options, OptLe
     if (int code = report(diagnostics, model.json); code != kFine || !fine)
       return kBadInput;
   }
-  auto session = package ? Session::open(model.path, options) : Session::open(opened.package.bytes, options);
+  SessionOptions fresh = options;
+  fresh.initialise = true;
+  auto session = package ? Session::open(model.path, options) : Session::open(opened.package.bytes, fresh);
   if (!session)
     return report(session.error(), model.json);
   opened.session.emplace(std::move(*session));

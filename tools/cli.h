@@ -25,6 +25,7 @@ struct ModelOptions {
   std::string path;
   std::vector<std::string> dims;   // N=4 or N=1..64
   std::vector<std::string> shapes; // x=1x3x224x224
+  std::vector<std::string> imports; // base=FILE
   std::vector<std::string> states; // auto, auto:256, past.0.k=present.0.k, past.0.k=present.0.k:256
   std::string weights;
   std::string compress_weights = "f32"; // or bf16, f16, i8

@@ -165,6 +165,23 @@ std::optional<std::string> read_beside(const std::string &path, std::string_view
   return std::string(reinterpret_cast<const char *>((*file)->bytes().data()), (*file)->size());
 }
 
+// The file of `import "base.onnx" as base`: one beside the program or below, or what --import base=FILE says.
+bool import_model(const ModelOptions &options, const ModelRequest &request, Module &module, Diagnostics &diagnostics) {
+  OnnxOptions onnx;
+  onnx.placed = request.shapes;
+  onnx.results = request.results;
+  onnx.weights = request.weights;
+  for (const std::string &text : options.imports)
+    if (text.starts_with(request.name + "="))
+      return import_onnx(text.substr(request.name.size() + 1), onnx, module, diagnostics);
+  std::string folder = options.path == "-" ? "." : std::filesystem::path(options.path).parent_path().string();
+  if (folder.empty())
+    folder = ".";
+  if (auto file = MappedFile::open_beneath(folder, request.file); !file)
+    return fail(diagnostics, request.file, file.error());
+  return import_onnx(folder + "/" + request.file, onnx, module, diagnostics);
+}
+
 bool load_kir_file(const ModelOptions &options, const DimChoices &dims, Module &module, Diagnostics &diagnostics) {
   std::string text;
   std::string name = options.path == "-" ? "<stdin>" : options.path;
@@ -179,11 +196,23 @@ bool load_kir_file(const ModelOptions &options, const DimChoices &dims, Module &
   KirOptions kir;
   kir.dims = dims.fixed;
   kir.read_import = [&](std::string_view import) { return read_beside(options.path, import); };
+  std::set<std::string> imported;
+  kir.import_model = [&](const ModelRequest &request, Module &part, Diagnostics &found) {
+    imported.insert(request.name);
+    return import_model(options, request, part, found);
+  };
   std::string weights = options.weights.empty() && options.path != "-" ? weights_beside(options.path) : options.weights;
   if (!weights.empty() && !load_weights(weights, kir, module, diagnostics))
     return false;
   kir.strict_weights = !options.weights.empty();
-  return load_kir(name, text, kir, module, diagnostics);
+  bool fine = load_kir(name, text, kir, module, diagnostics);
+  for (const std::string &given : options.imports)
+    if (std::string alias = given.substr(0, given.find('=')); !imported.contains(alias) || alias.size() == given.size()) {
+      diagnostics.error({Symbol(name), 0, 0, {}}, fmt::format("--import {}: nothing is imported as '{}'; write --import NAME=FILE for a program's "
+                                                              "`import \"...\" as NAME`", given, alias));
+      fine = false;
+    }
+  return fine;
 }
 
 } // namespace
@@ -199,6 +228,7 @@ void ModelOptions::add_to(CLI::App &app, bool with_path) {
   app.add_option("--state", states, "PAST=PRESENT: an input and an output become state that stays in place; PAST=PRESENT:256 says how "
                                     "much it holds; auto or auto:256 finds the pairs by name")
       ->allow_extra_args(false);
+  app.add_option("--import", imports, "NAME=FILE: the file of a .kir model's `import \"...\" as NAME`")->allow_extra_args(false);
   app.add_option("--weights", weights, ".npz or .safetensors with the values of a .kir model's parameters");
   app.add_option("--compress-weights", compress_weights, "keep constant weights as bf16, f16 or i8 (default: f32, as they are)")
       ->check(CLI::IsMember({"f32", "bf16", "f16", "i8"}));

@@ -61,6 +61,8 @@ struct Session::State {
   KilnModule *module = nullptr;
   KilnPool *pool = nullptr;
   uint32_t entry = 0;
+  bool initialise = false;
+  uint64_t seed = 0;
   KilnEntryInfo info{};
   std::unique_ptr<void, FreeDeleter> memory;
   size_t memory_bytes = 0;
@@ -128,6 +130,8 @@ Result<Session> Session::start(Session session, const SessionOptions &options) {
     s.entry = uint32_t(index);
   }
   api().entry_info(s.module, s.entry, &s.info);
+  s.initialise = options.initialise;
+  s.seed = options.seed;
   if (options.threads > 1 && api().pool_create(uint32_t(options.threads), &s.pool, &error) != KILN_OK)
     return error_of(error);
   return session;
@@ -300,6 +304,34 @@ Status Session::bind(std::vector<std::pair<std::string, Tensor>> inputs) {
   return make_context(dims);
 }
 
+// First values of the variables, where the model computes them from a seed: training begins with the same.
+Status Session::initialise() {
+  State &s = *state_;
+  int32_t init = s.initialise ? api().find_entry(s.module, "init") : -1;
+  void *variables = api().context_variables(s.context);
+  KilnEntryInfo info{};
+  KilnValueInfo seed{};
+  if (init < 0 || uint32_t(init) == s.entry || !variables || api().entry_info(s.module, uint32_t(init), &info) != KILN_OK ||
+      info.input_count != 1 || info.output_count != 0 || api().input_info(s.module, uint32_t(init), 0, &seed) != KILN_OK ||
+      seed.dtype != uint32_t(DType::u64) || seed.rank != 0)
+    return Unit{};
+  KilnError error{};
+  KilnContextOptions options{};
+  options.variables = variables;
+  size_t bytes = 0;
+  if (api().context_size(s.module, uint32_t(init), &options, &bytes, &error) != KILN_OK)
+    return error_of(error);
+  std::unique_ptr<void, FreeDeleter> memory(std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096));
+  if (!memory)
+    return Error{fmt::format("no memory for a context of {} bytes", bytes)};
+  KilnContext *context = nullptr;
+  KilnTensor bound{&s.seed, sizeof s.seed, seed.dtype, 0, nullptr};
+  if (api().context_init(s.module, uint32_t(init), &options, memory.get(), bytes, &context, &error) != KILN_OK ||
+      api().bind_input(context, 0, &bound, &error) != KILN_OK || api().run(context, &error) != KILN_OK)
+    return error_of(error);
+  return Unit{};
+}
+
 Status Session::make_context(const std::vector<int64_t> &dims) {
   State &s = *state_;
   std::vector<const Tensor *> by_index;
@@ -323,6 +355,7 @@ Status Session::make_context(const std::vector<int64_t> &dims) {
     return Error{fmt::format("no memory for a context of {} bytes", s.memory_bytes)};
   if (api().context_init(s.module, s.entry, &options, s.memory.get(), rounded, &s.context, &error) != KILN_OK)
     return error_of(error);
+  KILN_RETURN_IF_ERROR(initialise());
   for (uint32_t i = 0; i < by_index.size(); ++i) {
     const Tensor &t = *by_index[i];
     KilnTensor bound{const_cast<std::byte *>(t.bytes().data()), t.bytes().size(), uint32_t(t.dtype()),

@@ -18,6 +18,9 @@ struct SessionOptions {
   std::string entry;  // empty: the first
   std::string target; // empty: the best code for this machine
   int threads = 1;
+  // The variables get their first values from the entry `init`, where there is one. A package has values of its own.
+  bool initialise = false;
+  uint64_t seed = 0;
 };
 
 // What a kernel has to do in a launch, for the bound shapes; 0 where nobody knows.
@@ -78,6 +81,7 @@ public:
 private:
   Session();
   Status take_codes(std::vector<std::pair<std::string, Tensor>> &given) const;
+  Status initialise();
   Status make_context(const std::vector<int64_t> &dims);
   static Result<Session> start(Session session, const SessionOptions &options);
   struct State;

@@ -128,12 +128,18 @@ Result<std::vector<Tensor>> arguments(const Function &function, const std::vecto
 
 Result<std::vector<Tensor>> interpret_entry(const Module &module, const std::string &entry,
                                             const std::vector<std::pair<std::string, Tensor>> &given,
-                                            LayerCheck *layers) {
+                                            uint64_t seed, LayerCheck *layers) {
   const Function *function = entry_of(module, entry);
   if (!function)
     return Error{fmt::format("no exported function '{}'", entry)};
   KILN_TRY(inputs, arguments(*function, given));
   KILN_TRY(variables, initial_variables(module));
+  if (const Function *init = module.find_function("init"); init && init != function && init->body.args.size() == 1 &&
+                                                           init->body.results.empty() &&
+                                                           init->type(init->body.args[0]) == TensorType{DType::u64, {}}) {
+    std::vector<Tensor> seeds{Tensor::scalar_i64(DType::u64, int64_t(seed))};
+    KILN_RETURN_IF_ERROR(interpret(module, *init, seeds, variables));
+  }
   EvaluateOptions options;
   if (layers) {
     std::unordered_map<int64_t, bool> wanted;
@@ -196,7 +202,7 @@ int check_model(const CheckVerb &verb) {
   layers.tolerance.relative = verb.tolerance;
   if (verb.layers) {
     find_written(opened.compiled.program, *layers.plan, layers);
-    if (auto values = interpret_entry(opened.module, verb.session.entry, *inputs, &layers); !values)
+    if (auto values = interpret_entry(opened.module, verb.session.entry, *inputs, verb.session.seed, &layers); !values)
       return fail(values.error());
     opened.session->set_kernel_hook(LayerCheck::hook, &layers);
   }
@@ -204,7 +210,7 @@ int check_model(const CheckVerb &verb) {
   Module original;
   if (!load_model(verb.model, original, diagnostics))
     return report(diagnostics, verb.model.json);
-  auto expected = interpret_entry(original, verb.session.entry, *inputs, nullptr);
+  auto expected = interpret_entry(original, verb.session.entry, *inputs, verb.session.seed, nullptr);
   if (!expected)
     return fail(expected.error());
   if (auto status = opened.session->bind(std::move(*inputs)); !status)
@@ -242,6 +248,7 @@ void add_check(CLI::App &app, int &exit_code) {
       ->allow_extra_args(false);
   sub->add_option("--entry", verb->session.entry, "which exported function (default: the first)");
   sub->add_option("--threads", verb->session.threads, "threads to run on")->check(CLI::Range(1, 1024));
+  sub->add_option("--seed", verb->session.seed, "of the first values of params that have no others (default: 0)");
   sub->add_option("-O", verb->level, "0, 1 or 2");
   sub->add_flag("--layers", verb->layers, "every kernel's results, the worst first");
   sub->add_option("--tolerance", verb->tolerance, "of a value's largest magnitude (default 1e-3)")->check(CLI::NonNegativeNumber);

@@ -110,7 +110,7 @@ enum class StmtKind : uint8_t {
   assert_,    // value, message (may be null)
   func,       // a function or method
   model,
-  import,     // names
+  import,     // names; or the file `text` as names[0]
   dim,        // names[0] = value .. message (null: no upper bound)
   size,       // size names[0] <= value = message
   capacity,   // capacity names[0] = value

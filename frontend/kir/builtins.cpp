@@ -193,16 +193,19 @@ Datum zip(Elaborator &e, const Args &args, const Location &where) {
   return e.make_list(std::move(out));
 }
 
+template <bool extend>
 Datum append(Elaborator &e, const Args &args, const Location &where) {
   auto *list = args.positional.size() == 2 ? args.positional[0].value.get<ListData *>() : nullptr;
-  if (!list)
-    return usage_error(e, where, "list.append(x)");
+  auto *more = list && extend ? args.positional[1].value.get<ListData *>() : nullptr;
+  if (!list || (extend && !more))
+    return usage_error(e, where, extend ? "list.extend(other_list)" : "list.append(x)");
   if ((*list)->region_depth != e.region_depth())
     return e.error(where, "a list made outside cannot grow within an if, while or for over tensors",
                    {"carry a tensor through the loop, or use scan()"});
-  if ((*list)->items.size() >= e.list_limit())
+  std::vector<Datum> items = more ? (*more)->items : std::vector<Datum>{args.positional[1].value};
+  if ((*list)->items.size() + items.size() > e.list_limit())
     return e.error(where, "the list grows too long");
-  (*list)->items.push_back(args.positional[1].value);
+  (*list)->items.insert((*list)->items.end(), items.begin(), items.end());
   return {None{}};
 }
 
@@ -361,7 +364,8 @@ constexpr std::array kBuiltins = {
     Builtin{"max", "max(a, b, ...), max(tensor, axis)", max_of},
     Builtin{"enumerate", "enumerate(list): (index, element) pairs", enumerate},
     Builtin{"zip", "zip(a, b): pairs", zip},
-    Builtin{"list_append", "list.append(x)", append},
+    Builtin{"list_append", "list.append(x)", append<false>},
+    Builtin{"list_extend", "list.extend(other_list)", append<true>},
     Builtin{"kind", "kind(x): \"tensor\", \"int\", \"float\", \"list\", ...", kind_of},
     Builtin{"is_known", "is_known(size): whether a size is a number at compile time", is_known},
     Builtin{"error", "error(\"message\"): a compile-time error at the caller", fail},
@@ -372,6 +376,8 @@ constexpr std::array kBuiltins = {
     Builtin{"parameters", "parameters(module): its params, each once", parameters_builtin},
     Builtin{"states", "states(module): its states, each once", states_builtin},
     Builtin{"field", "field(module, \"name\"): the field of a name that is computed", field},
+    Builtin{"freeze", "freeze(module), freeze(module, \"conv1.*\"): params that are not trained", freeze_builtin},
+    Builtin{"unfreeze", "unfreeze(module, \"fc.*\"): params that are trained after all", unfreeze_builtin},
     Builtin{"train", "train(net, x, ...): net(x, ...) in training mode", train},
     Builtin{"is_training", "is_training(): whether this runs within train()", is_training},
     Builtin{"init_shape", "in initialisers: the shape wanted", init_shape},

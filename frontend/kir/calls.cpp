@@ -183,6 +183,8 @@ Datum Elaborator::call(const Datum &callee, const Args &args, const Location &wh
     return call_named("to", with, where);
   }
   if (auto *object = callee.get<Object *>()) {
+    if ((*object)->imported)
+      return call_imported(*(*object)->imported, args, where);
     for (const auto &method : (*object)->decl->methods)
       if (method->name == "forward")
         return call_function({method.get(), (*object)->library, *object}, args, where);

@@ -71,7 +71,9 @@ struct Datum {
   }
 };
 
-// A module: an instance of a model.
+struct ImportedModel;
+
+// A module: an instance of a model, or a model file that was imported.
 struct Object {
   const ModelDecl *decl;
   const Library *library;
@@ -79,6 +81,7 @@ struct Object {
   std::string variadic; // the field of a *parameter: its modules are named by their index alone
   std::string path;     // "net.conv1", once it has a name
   bool named = false;
+  const ImportedModel *imported = nullptr;
 
   Datum *find(std::string_view name) {
     for (auto &[key, value] : fields)
@@ -96,6 +99,17 @@ struct VariableDatum {
   const Library *library;
   Location location;
   VariableId id; // once it has a name
+  bool frozen = false; // not among the parameters of its module
+  ConstantId value{};  // of a weight of an imported model; read as a constant while frozen
+};
+
+// `import "base.onnx" as base`: the file is read again for each call, with the sizes of the arguments.
+struct ImportedModel {
+  std::string name, file;
+  ModelDecl decl; // has no body; for messages
+  std::vector<std::string> inputs;
+  std::map<std::string, VariableDatum *, std::less<>> weights;
+  Object *object = nullptr;
 };
 
 struct Library {

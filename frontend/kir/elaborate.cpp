@@ -95,6 +95,10 @@ void Elaborator::run_top(Library &library, const Stmt &s) {
   case StmtKind::model:
     return;
   case StmtKind::import:
+    if (!s.text.empty()) {
+      library.globals[s.names[0]] = import_model(s, library);
+      return;
+    }
     for (const std::string &name : s.names)
       if (const Library *imported = load_library(name, s.location))
         library.globals[name] = {imported};
@@ -312,6 +316,7 @@ bool Elaborator::run(std::string_view file_name, std::string_view text) {
   // Entries have ids before anything runs, so that @name can be resolved everywhere.
   find_entries();
   declare(*main_);
+  name_imported();
   for (size_t i = 0; i < entry_decls_.size(); ++i)
     elaborate_function(FunctionId(i));
   elaborate_init();

@@ -76,6 +76,7 @@ public:
   bool in_function(const Location &where);
   GraphBuilder &builder() { return fn_->builder; } // within a function
   bool training = false; // within train(f, ...): see is_training()
+  bool inside() const { return fn_ != nullptr; } // of a function
   int region_depth() const { return fn_ ? fn_->region_depth : 0; }
   size_t list_limit() const { return size_t(1) << 20; }
 
@@ -215,6 +216,13 @@ private:
   std::optional<Shape> eval_dims(const Expr &e);
   void bind_symbols(const Expr &e);
 
+  // imports.cpp
+  Datum import_model(const Stmt &s, const Library &library);
+  Datum call_imported(const ImportedModel &model, const Args &args, const Location &where);
+  std::optional<std::vector<ValueId>> place_imported(const ImportedModel &model, Module &part, std::span<const ValueId> arguments,
+                                                     const Location &where);
+  void name_imported();
+
   // variables.cpp
   ValueId read(VariableDatum &variable, const Location &where);
   ValueId read(VariableId id, const Location &where);
@@ -233,6 +241,7 @@ private:
   std::deque<ListData> lists_;
   std::deque<Object> objects_;
   std::deque<VariableDatum> variable_data_;
+  std::deque<ImportedModel> imported_;
   std::vector<VariableDatum *> registered_; // by VariableId
   std::map<std::string, FunctionId, std::less<>> entry_ids_;
   std::vector<const FuncDecl *> entry_decls_; // by FunctionId; null for init
@@ -278,6 +287,8 @@ Datum grad_builtin(Elaborator &, const Args &, const Location &);
 Datum vjp_builtin(Elaborator &, const Args &, const Location &);
 Datum jvp_builtin(Elaborator &, const Args &, const Location &);
 Datum parameters_builtin(Elaborator &, const Args &, const Location &);
+Datum freeze_builtin(Elaborator &, const Args &, const Location &);
+Datum unfreeze_builtin(Elaborator &, const Args &, const Location &);
 Datum states_builtin(Elaborator &, const Args &, const Location &);
 
 // The closest of `known` to `name`, if it is close: for "did you mean".

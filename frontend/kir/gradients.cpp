@@ -7,32 +7,112 @@
 #include "ir/grad/grad.h"
 
 #include <algorithm>
+#include <utility>
 
 #include <fmt/format.h>
 
 namespace kiln::kir {
 namespace {
 
-void collect(const Datum &d, VariableKind kind, std::vector<Datum> &out) {
+// "conv1.*" and the like: * stands for anything.
+bool matches(std::string_view pattern, std::string_view name) {
+  size_t star = std::string_view::npos, mark = 0, p = 0, n = 0;
+  while (n < name.size()) {
+    if (p < pattern.size() && pattern[p] == '*') {
+      star = p++;
+      mark = n;
+    } else if (p < pattern.size() && pattern[p] == name[n]) {
+      ++p, ++n;
+    } else if (star != std::string_view::npos) {
+      p = star + 1;
+      n = ++mark;
+    } else {
+      return false;
+    }
+  }
+  return pattern.find_first_not_of('*', p) == std::string_view::npos;
+}
+
+struct Wanted {
+  VariableKind kind = VariableKind::param;
+  bool frozen_too = false;
+  std::vector<std::string> patterns; // of the names within the module; none: all
+
+  bool takes(const VariableDatum &v, std::string_view name) const {
+    if (v.kind != kind || (v.frozen && !frozen_too))
+      return false;
+    return patterns.empty() ||
+           std::any_of(patterns.begin(), patterns.end(), [&](const std::string &p) { return matches(p, name); });
+  }
+};
+
+void collect(const Datum &d, const Wanted &wanted, const std::string &name, std::vector<Datum> &out) {
+  auto within = [&](const std::string &field) { return name.empty() ? field : name + "." + field; };
   if (auto *variable = d.get<VariableDatum *>()) {
     bool seen = std::any_of(out.begin(), out.end(), [&](const Datum &o) { return *o.get<VariableDatum *>() == *variable; });
-    if ((*variable)->kind == kind && !seen)
+    if (!seen && wanted.takes(**variable, name))
       out.push_back(d);
   } else if (auto *list = d.get<ListData *>()) {
-    for (const Datum &item : (*list)->items)
-      collect(item, kind, out);
+    for (size_t i = 0; i < (*list)->items.size(); ++i)
+      collect((*list)->items[i], wanted, within(std::to_string(i)), out);
   } else if (auto *object = d.get<Object *>()) {
-    for (const auto &[name, field] : (*object)->fields)
-      collect(field, kind, out);
+    for (const auto &[field, value] : (*object)->fields)
+      collect(value, wanted, field == (*object)->variadic ? name : within(field), out);
   }
 }
 
+void collect(const Datum &d, VariableKind kind, std::vector<Datum> &out) { collect(d, Wanted{kind, false, {}}, "", out); }
+
+// A module, and patterns of names after it.
+bool read_wanted(const Args &args, Wanted &wanted) {
+  if (args.positional.empty() || !args.named.empty())
+    return false;
+  for (size_t i = 1; i < args.positional.size(); ++i) {
+    auto *pattern = args.positional[i].value.get<std::string>();
+    if (!pattern)
+      return false;
+    wanted.patterns.push_back(*pattern);
+  }
+  return true;
+}
+
+Datum no_match(Elaborator &e, const Args &args, Wanted wanted, const Location &where) {
+  std::vector<std::string> asked = std::exchange(wanted.patterns, {});
+  std::vector<Datum> all;
+  collect(args.positional[0].value, wanted, "", all);
+  std::string list;
+  for (const std::string &p : asked)
+    list += (list.empty() ? "'" : ", '") + p + "'";
+  return e.error(where, fmt::format("no param of {} has a name like {}", e.describe(args.positional[0].value), list),
+                 {fmt::format("it has {} params; names are those within the module, such as \"fc.weight\", and * stands for anything",
+                              all.size())});
+}
+
 Datum variables_of(Elaborator &e, const Args &args, const Location &where, VariableKind kind, const char *usage) {
-  if (args.positional.size() != 1 || !args.named.empty())
+  Wanted wanted{kind, false, {}};
+  if (!read_wanted(args, wanted))
     return e.error(where, fmt::format("this is called as {}", usage));
   std::vector<Datum> out;
-  collect(args.positional[0].value, kind, out);
+  collect(args.positional[0].value, wanted, "", out);
+  if (out.empty() && !wanted.patterns.empty())
+    return no_match(e, args, wanted, where);
   return e.make_list(std::move(out));
+}
+
+// freeze(base), freeze(base, "conv1.*"): these are no longer among the parameters that gradients and optimizers take.
+Datum set_frozen(Elaborator &e, const Args &args, const Location &where, bool frozen) {
+  Wanted wanted{VariableKind::param, true, {}};
+  if (!read_wanted(args, wanted))
+    return e.error(where, fmt::format("this is called as {0}(module) or {0}(module, \"conv1.*\", ...)", frozen ? "freeze" : "unfreeze"));
+  if (e.inside())
+    return e.error(where, "params are frozen outside of functions, beside the modules that have them");
+  std::vector<Datum> out;
+  collect(args.positional[0].value, wanted, "", out);
+  if (out.empty())
+    return no_match(e, args, wanted, where);
+  for (const Datum &d : out)
+    (*d.get<VariableDatum *>())->frozen = frozen;
+  return {None{}};
 }
 
 // Tensors in the order in which they are nested: a module counts as the list of its params.
@@ -98,11 +178,14 @@ Datum finish(Elaborator &e, const Datum &like, const Result<std::vector<ValueId>
 } // namespace
 
 Datum parameters_builtin(Elaborator &e, const Args &args, const Location &where) {
-  return variables_of(e, args, where, VariableKind::param, "parameters(module)");
+  return variables_of(e, args, where, VariableKind::param, "parameters(module) or parameters(module, \"conv1.*\", ...)");
 }
 
+Datum freeze_builtin(Elaborator &e, const Args &args, const Location &where) { return set_frozen(e, args, where, true); }
+Datum unfreeze_builtin(Elaborator &e, const Args &args, const Location &where) { return set_frozen(e, args, where, false); }
+
 Datum states_builtin(Elaborator &e, const Args &args, const Location &where) {
-  return variables_of(e, args, where, VariableKind::state, "states(module)");
+  return variables_of(e, args, where, VariableKind::state, "states(module) or states(module, \"bn1.*\", ...)");
 }
 
 Datum grad_builtin(Elaborator &e, const Args &args, const Location &where) {

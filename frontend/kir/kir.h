@@ -7,10 +7,20 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace kiln {
+
+// `import "base.onnx" as base`: what is read of a model file.
+struct ModelRequest {
+  std::string name, file;              // "base", "base.onnx"
+  std::map<std::string, Shape> shapes; // of the inputs, where the program gives other sizes than the file
+  std::vector<std::string> results;    // values within the model that are wanted instead of its outputs
+  std::set<std::string> *weights;      // filled with the names of its weights, which are constants of that name
+};
 
 struct KirOptions {
   // Symbolic dims that become numbers everywhere: {"N", 64}.
@@ -23,6 +33,8 @@ struct KirOptions {
   bool strict_weights = true;
   // Text of `import name` where no library of that name is built in; nothing if there is no such file.
   std::function<std::optional<std::string>(std::string_view)> read_import;
+  // Reads a model file into an empty module, as one exported function.
+  std::function<bool(const ModelRequest &, Module &, Diagnostics &)> import_model;
   // Makes display(x) a function: a tensor, or a list of tensors, is what it gives; anything else goes here, as text.
   std::function<void(std::string)> display;
 };

@@ -155,7 +155,7 @@ std::unique_ptr<Stmt> Parser::statement(bool top) {
   bool computed_name = (word("param") || word("state")) && peek(1).is("(");
   if (declares("param") || declares("state") || computed_name) {
     s = variable();
-  } else if (declares("import")) {
+  } else if (declares("import") || (word("import") && peek(1).kind == TokenKind::string)) {
     s = import_statement();
   } else if (declares("dim") && top) {
     s = dim_statement();
@@ -342,6 +342,14 @@ std::unique_ptr<Stmt> Parser::for_statement() {
 std::unique_ptr<Stmt> Parser::import_statement() {
   auto s = make_stmt(StmtKind::import);
   advance();
+  if (peek().kind == TokenKind::string) { // import "base.onnx" as base
+    s->text = advance().text;
+    if (peek().kind != TokenKind::name || peek().text != "as")
+      fail("a model file is imported under a name: `import \"base.onnx\" as base`");
+    advance();
+    s->names.push_back(expect_name("the name of the imported model"));
+    return s;
+  }
   do
     s->names.push_back(dotted_name("a library's name"));
   while (take(","));

@@ -133,6 +133,10 @@ Flow Elaborator::run_statement(const Stmt &s) {
     check_assert(s);
     return Flow::next;
   case StmtKind::import:
+    if (!s.text.empty()) {
+      error(s.location, "a model file is imported at the top of a file");
+      return Flow::error;
+    }
     for (const std::string &name : s.names)
       if (const Library *library = load_library(name, s.location))
         frame_->locals[name] = {library};

@@ -12,6 +12,11 @@
 namespace kiln::kir {
 
 ValueId Elaborator::read(VariableDatum &variable, const Location &where) {
+  if (variable.frozen && variable.value.valid()) {
+    auto node = emit_node(Op::constant, {}, {{"value", variable.value}}, {}, where);
+    KILN_CHECK(node.ok(), "a constant can be read");
+    return fn_->function.node(*node).results[0];
+  }
   if (!variable.id.valid()) {
     // A layer made inside a function: it has parameters, but nothing keeps them.
     error(where, "this param has no name: make its module at the top level (`net = ...`) or as a field of a model");
@@ -43,7 +48,7 @@ void Elaborator::register_variable(const std::string &name, VariableDatum &varia
       return;
     }
   variable.id = VariableId(module_.variables.size());
-  module_.variables.push_back({name, variable.kind, variable.type, ConstantId(), variable.location});
+  module_.variables.push_back({name, variable.kind, variable.type, variable.value, variable.location});
   registered_.push_back(&variable);
 }
 
@@ -52,13 +57,14 @@ void Elaborator::name_objects(const std::string &path, Datum &value) {
   if (deeper.too_deep())
     return;
   if (auto *variable = value.get<VariableDatum *>()) {
-    register_variable(path, **variable);
+    if (!(*variable)->value.valid()) // an imported model's have the names of its file
+      register_variable(path, **variable);
   } else if (auto *list = value.get<ListData *>()) {
     for (size_t i = 0; i < (*list)->items.size(); ++i)
       if (!(*list)->items[i].is<VariableDatum *>())
         name_objects(path + "." + std::to_string(i), (*list)->items[i]);
   } else if (auto *object = value.get<Object *>()) {
-    if ((*object)->named)
+    if ((*object)->named || (*object)->imported)
       return;
     (*object)->named = true;
     (*object)->path = path;

@@ -49,6 +49,25 @@ bool DimTable::bind(Symbol name, int64_t value, const ValueInfoView &input) {
   return false;
 }
 
+// The sizes of an argument take the place of declared ones: a model of one image serves for many.
+std::optional<Shape> DimTable::placed_shape(const ValueInfoView &input, Shape declared, const Shape &sizes) {
+  if (input.has_shape && sizes.size() != declared.size()) {
+    error(fmt::format("the input '{}' has {} dims ({}), not {}", input.name, declared.size(), shape_text(declared), sizes.size()));
+    return std::nullopt;
+  }
+  for (size_t i = 0; i < declared.size(); ++i) {
+    auto symbol = declared[i].try_symbol();
+    if (!symbol)
+      continue;
+    auto [it, fresh] = values_.emplace(*symbol, sizes[i]);
+    if (!fresh && it->second != sizes[i]) {
+      error(fmt::format("the size {} of the model would be both {} and {}", symbol->text(), it->second.text(), sizes[i].text()));
+      return std::nullopt;
+    }
+  }
+  return sizes;
+}
+
 std::optional<Shape> DimTable::shape_of(const ValueInfoView &input) {
   auto given = options_.shapes.find(std::string(input.name));
   Shape declared;
@@ -60,6 +79,8 @@ std::optional<Shape> DimTable::shape_of(const ValueInfoView &input) {
       error(fmt::format("the input '{}' has a negative size: {}", input.name, shape_text(declared)));
       return std::nullopt;
     }
+  if (auto placed = options_.placed.find(std::string(input.name)); placed != options_.placed.end())
+    return placed_shape(input, std::move(declared), placed->second);
   if (given == options_.shapes.end()) {
     if (input.has_shape)
       return declared;

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -32,6 +33,10 @@ struct OnnxOptions {
   // Inputs that are constants of the compiled model, not arguments: a shape, axes, a scale that the
   // model takes as an input but that must be known to compile it.
   std::map<std::string, Tensor> constants;
+  // For a model that becomes a part of another program.
+  std::map<std::string, Shape> placed; // input -> the sizes that it has there, instead of those it declares
+  std::vector<std::string> results;    // names of any values within, instead of the outputs; what they do not need is left out
+  std::set<std::string> *weights = nullptr; // filled with the names of the initializers
 };
 
 // False where there were errors. The module keeps the mapped file alive.

@@ -77,7 +77,9 @@ bool Importer::run(const ModelView &model) {
   function.location = at("");
   emitter_.emplace(module_, function);
   scopes_.emplace_back();
-  if (!define_inputs(model.graph) || !import_nodes(model.graph.nodes) || !define_results(model.graph))
+  bool whole = options_.results.empty();
+  if (!define_inputs(model.graph) || !import_nodes(whole ? model.graph.nodes : needed_nodes(model.graph)) ||
+      !(whole ? define_results(model.graph) : define_chosen_results(model.graph)))
     KILN_CHECK(diagnostics_.error_count() > errors, "a failed import says why");
   merge_constraints();
   for (const auto &[name, file] : files_.all())
@@ -195,6 +197,8 @@ bool Importer::define_initializers(const GraphView &graph,
     Val value = emitter_->constant(*std::move(tensor), view.name);
     value.text = text;
     ok &= define(view.name, {value, nullptr, ""});
+    if (options_.weights)
+      options_.weights->insert(std::string(view.name));
   }
   return ok;
 }

@@ -27,6 +27,7 @@ public:
 
 private:
   std::optional<Shape> shape_of(const ValueInfoView &input);
+  std::optional<Shape> placed_shape(const ValueInfoView &input, Shape declared, const Shape &sizes);
   Dim dim_of(std::string_view input, size_t i, const DimView &view);
   Symbol symbol_for(std::string_view param);
   bool bind(Symbol name, int64_t value, const ValueInfoView &input);
@@ -99,6 +100,8 @@ private:
   void merge_constraints();
   void note_group(bool is_output, std::string_view name, bool is_optional, const Val &value);
   bool define_results(const GraphView &graph);
+  bool define_chosen_results(const GraphView &graph);
+  std::vector<NodeView> needed_nodes(const GraphView &graph);
   std::string node_name(const NodeView &node, size_t index) const;
   Location at(std::string_view node) const;
 
