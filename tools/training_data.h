@@ -1,24 +1,38 @@
-// The data of `kiln train`: files by input name, brought into the form that the model's inputs have.
+// The data of `kiln train`: what --data and its companions say, as datasets in the form that an entry's inputs have.
 #pragma once
 
-#include "frontend/data/loader.h"
 #include "tools/trainer.h"
+
+#include <map>
 
 namespace kiln {
 
-// "x=@images.npy", "x=@all.npz", "y=@labels-idx1-ubyte.gz": an array whose axis 0 counts examples.
-Result<std::pair<std::string, Tensor>> read_data(const std::string &text);
-
-// Arrays as an entry's inputs want them, one for each: integers become floats where a float is wanted (bytes are divided by
-// 255, as images are), then (x - mean) / std where `normalise` says so; examples are reshaped where the number of their
-// elements fits.
-struct Normalise {
-  std::string name;
-  double mean = 0, std = 1;
+struct DataOptions {
+  std::vector<std::string> data, validation; // sources, as in data::try_open
+  std::string split;                         // "0.2" or "last:0.2"
+  std::vector<std::string> normalise;        // "x=0.1307,0.3081", "x=auto"
+  std::vector<std::string> augment;          // "x=flip,crop:4"
+  uint64_t seed = 0;
 };
-Result<Normalise> parse_normalise(const std::string &text); // "x=0.1307,0.3081"
-Result<std::vector<std::pair<std::string, Tensor>>> fit_data(std::vector<std::pair<std::string, Tensor>> arrays,
-                                                             const std::vector<TrainEntry::Input> &inputs,
-                                                             const std::vector<Normalise> &normalise);
+
+struct TrainData {
+  data::DatasetPtr train, validation; // as they come; validation may be null
+  struct Input {
+    std::vector<double> mean, std;
+    bool flip = false;
+    int64_t crop = 0;
+  };
+  std::map<std::string, Input> inputs; // what is done to them
+  std::vector<std::string> named;      // fields that the sources name by hand, which an entry must have
+};
+Result<TrainData> open_data(const DataOptions &options);
+
+// The fields as the entry's inputs want them. Fields that it has no input for are an error where they were named by hand.
+// `augment`: also what is for training alone.
+Result<data::DatasetPtr> fit_data(const data::DatasetPtr &dataset, const TrainData &data, const EntryShape &entry, bool augment);
+
+// The largest values of an entry's symbols: the batch, and lengths that follow from the data.
+Result<std::vector<int64_t>> entry_dims(const EntryShape &entry, const std::vector<const data::Dataset *> &datasets, int64_t batch,
+                                        const std::vector<int64_t> &buckets);
 
 } // namespace kiln
