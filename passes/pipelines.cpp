@@ -36,6 +36,8 @@ bool run_graph_pipeline(Module &module, PassManager &manager, OptLevel level) {
     return false;
   if (level == OptLevel::o2 && !run("winograd")) // 3x3 convolutions have the form that is fastest for their size
     return false;
+  if (!run("hoist")) // nothing dear is computed twice by a loop
+    return false;
   if (!run("fuse")) // every node that is not structural is one kernel (or a reshape, which is none)
     return false;
   if (!run("layout")) // every value has a layout; where two kernels disagree stands a relayout

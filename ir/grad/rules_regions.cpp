@@ -128,6 +128,7 @@ private:
   ValueId stacked(ValueId v);
   std::optional<Val> hoisted(ValueId sum);
   bool hoistable(ValueId sum) const;
+  ValueId sum_of(ValueId v) const;
   void save_contractions();
 
   R r_;
@@ -231,24 +232,43 @@ std::optional<Val> ScanGradient::hoisted(ValueId sum) {
   return permute(rows(lefts), {1, 0}).op(Op::dot, {rows(rights)});
 }
 
-// Contractions of the forward turn that the gradient needs are read, not computed again.
+// What a contraction's result is added to before anything else reads it, so that the sum leaves registers once.
+ValueId ScanGradient::sum_of(ValueId v) const {
+  while (true) {
+    const Node *reader = nullptr;
+    size_t readers = size_t(std::count(body_.results.begin(), body_.results.end(), v));
+    for (NodeId id : body_.nodes) {
+      const Node &node = f_.node(id);
+      std::vector<ValueId> read = captures(f_, node);
+      read.insert(read.end(), node.operands.begin(), node.operands.end());
+      if (std::find(read.begin(), read.end(), v) != read.end())
+        ++readers, reader = &node;
+    }
+    if (readers != 1 || !reader || reader->op != Op::add || f_.type(reader->results[0]) != f_.type(v))
+      return v;
+    v = reader->results[0];
+  }
+}
+
+// Contractions of the forward turn that the gradient needs, with what is added to them, are read, not computed again.
 void ScanGradient::save_contractions() {
   keep_live(f_, block_);
   for (size_t i = body_.nodes.size(); i-- > 0;) {
     const Node forward = f_.node(body_.nodes[i]);
     if (!op_def(forward.op).has(kContraction) && forward.regions.empty())
       continue;
-    for (ValueId v : forward.results) {
-      ValueId copy = mapped(values_, v);
-      bool live = std::any_of(block_.nodes.begin(), block_.nodes.end(), [&](NodeId id) { return id == f_.value(copy).def; });
-      if (!live)
-        continue;
-      ValueId arg = slice_argument(saved(v));
-      replace_in(f_, block_, copy, arg);
-      read_[copy] = arg;
-      std::replace(slices_.begin(), slices_.end(), copy, arg);
-    }
-    keep_live(f_, block_);
+    for (ValueId result : forward.results)
+      for (ValueId v : {sum_of(result), result}) {
+        ValueId copy = mapped(values_, v);
+        bool live = std::any_of(block_.nodes.begin(), block_.nodes.end(), [&](NodeId id) { return id == f_.value(copy).def; });
+        if (!live)
+          continue;
+        ValueId arg = slice_argument(saved(v));
+        replace_in(f_, block_, copy, arg);
+        read_[copy] = arg;
+        std::replace(slices_.begin(), slices_.end(), copy, arg);
+        keep_live(f_, block_);
+      }
   }
 }
 

@@ -17,6 +17,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 namespace kiln {
 namespace {
@@ -99,6 +100,7 @@ private:
   void merge_heads();
   void permute_in_place(const Node &permute);
   size_t adapt_operands(size_t position);
+  size_t pack_captured(size_t position);
   void restore_results();
 
   bool wants_blocks(ValueId v, bool &everyone_planar) const;
@@ -344,8 +346,31 @@ ValueId BlockLayout::packed_constant(ValueId v, const Layout &layout, size_t &po
   return it->second;
 }
 
+// Matrices that every turn of a loop multiplies by are packed before it.
+size_t BlockLayout::pack_captured(size_t position) {
+  NodeId loop = block_.nodes[position];
+  for (size_t r = 0; r < function_.node(loop).regions.size(); ++r) {
+    const std::vector<NodeId> nodes = function_.node(loop).regions[r].nodes;
+    std::set<ValueId> inside(function_.node(loop).regions[r].args.begin(), function_.node(loop).regions[r].args.end());
+    for (NodeId id : nodes)
+      inside.insert(function_.node(id).results.begin(), function_.node(id).results.end());
+    for (NodeId id : nodes) {
+      const KernelWants wants = kernel_wants(function_, id, channels_, pairs_);
+      for (size_t i = 0; i < wants.operands.size(); ++i) {
+        ValueId v = function_.node(id).operands[i];
+        const Node *def = function_.def(v);
+        if (wants.operands[i] == Want::weights && !inside.contains(v) && !(def && def->op == Op::constant))
+          function_.node(id).operands[i] = in_layout(v, wants.packed[i], position);
+      }
+    }
+  }
+  return position;
+}
+
 size_t BlockLayout::adapt_operands(size_t position) {
   NodeId id = block_.nodes[position];
+  if (function_.node(id).op == Op::scan || function_.node(id).op == Op::while_)
+    position = pack_captured(position);
   auto found = wants_.find(id);
   if (found == wants_.end())
     return position;

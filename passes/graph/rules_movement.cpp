@@ -96,6 +96,57 @@ ValueId concat_one(Match &m) {
   return m.b(Op::concat, parts, m.node().attrs);
 }
 
+ValueId concat_concat(Match &m) {
+  const Dim axis = m.node().attrs.get_dim("axis");
+  std::vector<ValueId> parts;
+  for (ValueId v : m.node().operands) {
+    const Node *inner = m.has_one_use(v) ? m.def(v, Op::concat) : nullptr;
+    if (inner && inner->attrs.get_dim("axis") == axis)
+      parts.insert(parts.end(), inner->operands.begin(), inner->operands.end());
+    else
+      parts.push_back(v);
+  }
+  return parts.size() > m.operand_count() ? m.b(Op::concat, parts, m.node().attrs) : ValueId();
+}
+
+// A pad with zeros that only its sum reads.
+const Node *padded_part(Match &m, ValueId v) {
+  const Node *pad = m.has_one_use(v) ? m.def(v, Op::pad) : nullptr;
+  if (!pad || pad->attrs.get_string("mode") != "constant" || pad->attrs.get_float("value") != 0)
+    return nullptr;
+  for (const char *side : {"lo", "hi"})
+    for (const Dim &d : pad->attrs.get_dims(side))
+      if (!d.is_const() || d.as_const() < 0)
+        return nullptr;
+  return pad;
+}
+
+// The gradients of the parts of a split are laid side by side, not added.
+ValueId add_of_pads(Match &m) {
+  const Node *x = padded_part(m, m.operand(0)), *y = padded_part(m, m.operand(1));
+  if (!x || !y || m.shape(m.operand(0)) != m.shape(m.operand(1)))
+    return {};
+  std::optional<size_t> axis;
+  for (size_t d = 0; d < m.type().shape.size(); ++d) {
+    if (x->attrs.get_dims("lo")[d] == y->attrs.get_dims("lo")[d] && x->attrs.get_dims("hi")[d] == y->attrs.get_dims("hi")[d])
+      continue;
+    if (axis)
+      return {};
+    axis = d;
+  }
+  if (!axis)
+    return {};
+  if (x->attrs.get_dims("lo")[*axis].as_const() > y->attrs.get_dims("lo")[*axis].as_const())
+    std::swap(x, y);
+  ValueId first = x->operands[0], second = y->operands[0];
+  if (!(x->attrs.get_dims("lo")[*axis] + m.shape(first)[*axis] == y->attrs.get_dims("lo")[*axis]))
+    return {};
+  Attrs attrs = x->attrs;
+  attrs.set("hi", y->attrs.get_dims("hi"));
+  ValueId joined = m.b(Op::concat, {first, second}, {{"axis", Dim(int64_t(*axis))}});
+  return m.b(Op::pad, {joined}, attrs);
+}
+
 // reduce over dims of size 1 only
 ValueId reduce_nothing(Match &m) {
   const Shape &shape = m.shape(m.operand(0));
@@ -134,6 +185,8 @@ const Rule kRules[] = {
     {Op::slice, "x[:] = x", whole_slice},
     {Op::pad, "pad(x, 0) = x", pad_nothing},
     {Op::concat, "concat(x) = x", concat_one},
+    {Op::concat, "concat(concat(x, y), z) = concat(x, y, z)", concat_concat},
+    {Op::add, "pad(x) + pad(y) = pad(concat(x, y)) where y begins at the end of x", add_of_pads},
     {Op::reduce_sum, "reduce over dims of size 1 = reshape", reduce_nothing},
     {Op::reduce_mean, "reduce over dims of size 1 = reshape", reduce_nothing},
     {Op::reduce_max, "reduce over dims of size 1 = reshape", reduce_nothing},

@@ -21,6 +21,8 @@
 namespace kiln {
 namespace {
 
+constexpr int64_t kMinPrefetchedTrips = 64;
+
 struct Hoisted {
   Expr value; // before hoisting
   Symbol name;
@@ -241,10 +243,31 @@ private:
     if (column_.masked)
       context_.count = nest_.vector_loop().end - Dim::symbol(context_.var);
     context_.may_overread = [this](const Expr &e) { return may_overread(e); };
+    prefetch_epilogue(body, out);
     if (!statements(body, false, out))
       return false;
     place(out);
     return true;
+  }
+
+  // What is added to the sums, a residual, is asked for before they are computed.
+  void prefetch_epilogue(const std::vector<Stmt> &body, std::vector<Stmt> &out) const {
+    auto last = std::find_if(body.rbegin(), body.rend(), [](const Stmt &s) { return s.is(Stmt::Kind::loop); });
+    auto trips = last == body.rend() ? std::nullopt : trip_count(*last).try_const();
+    if (shape_.prefetch_steps == 0 || !nest_.row || !trips || *trips < kMinPrefetchedTrips)
+      return;
+    Symbol row = nest_.loops[*nest_.row].name;
+    std::vector<Expr> asked;
+    visit_exprs({last.base(), body.end()}, [&](const Expr &e) {
+      if (!e.is(Expr::Kind::load) || !kernel_.find_buffer(e.name) || !e.index.depends_on(row) ||
+          std::find(asked.begin(), asked.end(), e) != asked.end())
+        return;
+      auto step = e.index.coefficient_of(context_.var);
+      if (step && step->is_const(1))
+        asked.push_back(e);
+    });
+    for (const Expr &e : asked)
+      append(out, over_rows(over_columns(wrap(kb::prefetch(e.name, e.index, 1)))));
   }
 
   // In the middle of a row the bounds of the reduction are the same for all rows.
@@ -550,12 +573,15 @@ private:
     return true;
   }
 
+  // Weights, or what was laid in panels for this product before a loop.
+  bool is_packed(const KernelBuffer &b) const { return b.constant || (nest_.panel && b.access == Access::in); }
+
   // Weights stream through once for each tile: ask for them some steps ahead.
   void prefetch(const Expr &e, std::vector<Stmt> &out) const {
     if (shape_.prefetch_steps == 0 || prefetch_loop_.empty() || !e.is(Expr::Kind::load))
       return;
     const KernelBuffer *b = kernel_.find_buffer(e.name);
-    if (!b || !b->constant || !e.index.depends_on(prefetch_loop_))
+    if (!b || !is_packed(*b) || !e.index.depends_on(prefetch_loop_))
       return;
     Dim ahead = e.index.substitute(prefetch_loop_,
                                    Dim::symbol(prefetch_loop_) + Dim(shape_.prefetch_steps));
@@ -592,7 +618,7 @@ private:
     place.reductions = reductions_;
     visit_exprs(body, [&](const Expr &e) {
       const KernelBuffer *b = e.is(Expr::Kind::load) ? kernel_.find_buffer(e.name) : nullptr;
-      if (b && b->constant && e.index.depends_on(context_.var) && !varies_by_row(e))
+      if (b && is_packed(*b) && e.index.depends_on(context_.var) && !varies_by_row(e))
         append(out, prefetch_next_group(e, nest_, shape_, place));
     });
     return out;
