@@ -87,6 +87,7 @@ def measure(name, threads, options, folder):
         run.stdout.readline()
     for _ in range(options.rounds):
         for key, run in runs.items():
+            time.sleep(0.3)  # workers of the engine before spin for a while
             run.stdin.write("%g\n" % options.seconds)
             run.stdin.flush()
             said = json.loads(run.stdout.readline())
