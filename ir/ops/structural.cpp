@@ -243,8 +243,8 @@ Result<Types> infer_fusion(InferContext &context) {
     return Error{"the body has no result"};
   const std::vector<Dim> &block = context.attrs.get_dims("block");
   bool sound = std::all_of(block.begin(), block.end(), [](const Dim &d) { return d.is_const() && d.as_const() > 0; });
-  if (!block.empty() && (block.size() != 2 || !sound))
-    return Error{"'block' is two numbers above 0: channels and rows"};
+  if (!block.empty() && (block.size() < 2 || block.size() > 3 || !sound))
+    return Error{"'block' is two or three numbers above 0: channels, rows and, unless they are whole, columns"};
   return body.results;
 }
 
@@ -331,7 +331,7 @@ const OpDef op_fusion{
     .min_operands = 0,
     .max_operands = -1,
     .attrs = {{"block", AttrKind::dims, Attr(std::vector<Dim>()),
-               "of a chain of fusions: how many channels and rows of the result are computed at a time"}},
+               "of a chain of fusions: how many channels, rows and, unless all of them, columns of the result are computed at a time"}},
     .infer = infer_fusion,
     .structural = true,
     .traits = kRegions,

@@ -5,13 +5,16 @@
 //   e = fusion(x, w0) {...}; d = fusion(e, w1) {...}; y = fusion(d, w2, x) {...}
 //     ->  y = fusion(x, w0, w1, w2, block=[24, 8]) { e = fusion ..; d = fusion ..; fusion .. }
 //
-// A run of kernels that read each other is cut into chains such that the sum of their costs is least.
+// A run of kernels that read each other is cut into chains such that the sum of their costs is least. Where
+// images have sizes that nobody knows, costs are those of usual ones, and blocks are so many columns wide, so
+// that what a block needs in between has a size that is known.
 #include "passes/graph/chain.h"
 
 #include "ir/ops/op.h"
 #include "ir/clone.h"
 #include "passes/graph/fuse.h"
 #include "passes/graph/rewrite.h"
+#include "passes/graph/typical.h"
 
 #include <algorithm>
 #include <limits>
@@ -31,22 +34,33 @@ constexpr double kHeld = 0.9;             // of the second cache, for what a blo
 constexpr double kShare = 600;            // starting one block: zeros around it, first misses
 constexpr int64_t kGroupPanels = 2;       // groups are multiples of so many blocks of channels
 constexpr int64_t kGoodPixels = 12; // of a register tile
+constexpr int64_t kSides[] = {256, 640};  // of images whose size is not known
+constexpr int64_t kMostRows = 64;         // of a block of those
+constexpr int64_t kWidths[] = {16, 32, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512}; // and its columns
+constexpr double kLine = 250; // starting another piece of a row: addresses, what is not yet fetched
+
+// What a stage makes of one image.
+struct Image {
+  double flops = 0;
+  int64_t rows = 0, columns = 0;
+  int64_t bytes = 0; // of the result
+};
 
 struct Stage {
   NodeId node;
   ValueId result;
   Reach reach; // of the operand that the stage before makes
-  double flops = 0;
-  int64_t channels = 0, rows = 0, columns = 0;
-  int64_t bytes = 0;        // of the result, for one image
-  int64_t weight_bytes = 0; // constants
-  int64_t input_bytes = 0;  // what it reads besides: captured activations
+  int64_t channels = 0, planes = 0; // blocks of channels
+  int64_t weight_bytes = 0;         // constants
   bool contracts = false;   // over all channels
+  bool known_rows = false, known_columns = false;
+  std::vector<Image> images; // of the sizes to decide by
 };
 
 struct Choice {
   double cost = std::numeric_limits<double>::infinity();
   int64_t channels = 0, rows = 0; // 0: not a chain
+  int64_t columns = 0;            // 0: all
 };
 
 int64_t rounded(int64_t n, int64_t by) {
@@ -56,7 +70,10 @@ int64_t rounded(int64_t n, int64_t by) {
 class Chainer {
 public:
   Chainer(Module &module, Function &function, Block &block, const PassFlags &flags)
-      : module_(module), function_(function), block_(block), flags_(flags) {}
+      : module_(module), function_(function), block_(block), flags_(flags) {
+    for (int64_t side : kSides)
+      sizes_.emplace_back(module, side);
+  }
 
   Changed run() {
     uses_ = function_.use_counts();
@@ -90,15 +107,16 @@ public:
 private:
   struct Chain {
     std::vector<NodeId> nodes;
-    int64_t channels, rows;
+    Choice block;
   };
 
   std::optional<Stage> stage_of(NodeId id) const;
   void link(NodeId id, std::map<NodeId, NodeId> &next, std::map<NodeId, NodeId> &before);
   void cut(const std::vector<Stage> &run);
   double alone(const std::vector<Stage> &run, size_t at) const;
+  double passed_on(const Stage &stage) const;
   Choice together(std::span<const Stage> run) const;
-  double cost_of(std::span<const Stage> run, int64_t channels, int64_t rows) const;
+  double cost_of(std::span<const Stage> run, const Choice &block, size_t image) const;
   void apply();
   NodeId build(const Chain &chain);
   // Two multiply-adds of a vector of floats.
@@ -108,13 +126,14 @@ private:
   Function &function_;
   Block &block_;
   const PassFlags &flags_;
+  std::vector<TypicalSizes> sizes_;
   std::vector<int> uses_;
   std::map<ValueId, NodeId> user_;
   std::map<NodeId, Stage> stages_;
   std::vector<Chain> chains_;
 };
 
-// Images with static sizes, made by a window, a contraction or in place.
+// Images with a known number of channels, made by a window, a contraction or in place.
 std::optional<Stage> Chainer::stage_of(NodeId id) const {
   const Node &node = function_.node(id);
   const OpDef &own = op_def(node.op);
@@ -123,8 +142,7 @@ std::optional<Stage> Chainer::stage_of(NodeId id) const {
     return std::nullopt;
   const Value &value = function_.value(node.results[0]);
   const Shape &shape = value.type.shape;
-  if (shape.size() != 4 || !is_static(std::span(shape).subspan(1)) || !is_float(value.type.dtype) ||
-      !value.layout.order.empty())
+  if (shape.size() != 4 || !shape[1].is_const() || !is_float(value.type.dtype) || !value.layout.order.empty())
     return std::nullopt;
   if (element_count(shape).is_const(0))
     return std::nullopt; // nothing to compute, and no rows to share the work by
@@ -135,13 +153,11 @@ std::optional<Stage> Chainer::stage_of(NodeId id) const {
   out.node = id;
   out.result = node.results[0];
   out.channels = shape[1].as_const();
-  out.rows = shape[2].as_const();
-  out.columns = shape[3].as_const();
-  int64_t block = value.layout.block_of(1);
-  int64_t count = rounded(out.channels, block) * out.rows * out.columns;
-  out.bytes = count * dtype_bytes(value.type.dtype);
+  out.known_rows = shape[2].is_const();
+  out.known_columns = shape[3].is_const();
+  out.planes = rounded(out.channels, value.layout.block_of(1)) / value.layout.block_of(1);
   size_t inside = node.op == Op::fusion ? node.regions[0].nodes.size() : 1;
-  out.flops = double(count) * double(inside);
+  double work = double(inside); // for an element
   if (info.form == FusionForm::reduce) {
     const Node &root = function_.node(info.root);
     double taps = 1;
@@ -156,13 +172,22 @@ std::optional<Stage> Chainer::stage_of(NodeId id) const {
     } else {
       return std::nullopt;
     }
-    out.flops += double(count) * taps;
+    work += taps;
+  }
+  for (const TypicalSizes &sizes : sizes_) {
+    Image &image = out.images.emplace_back();
+    image.rows = sizes.of(shape[2]);
+    image.columns = sizes.of(shape[3]);
+    int64_t count = rounded(out.channels, value.layout.block_of(1)) * image.rows * image.columns;
+    image.bytes = count * dtype_bytes(value.type.dtype);
+    image.flops = double(count) * work;
   }
   for (ValueId operand : node.operands) {
     const Node *def = function_.def(operand);
-    auto elements = element_count(function_.type(operand).shape).try_const();
-    int64_t bytes = elements ? *elements * dtype_bytes(function_.type(operand).dtype) : 0;
-    (def && def->op == Op::constant ? out.weight_bytes : out.input_bytes) += bytes;
+    const TensorType &type = function_.type(operand);
+    auto elements = element_count(type.shape).try_const();
+    if (def && def->op == Op::constant)
+      out.weight_bytes += elements.value_or(0) * dtype_bytes(type.dtype);
   }
   return out;
 }
@@ -183,8 +208,6 @@ void Chainer::link(NodeId id, std::map<NodeId, NodeId> &next, std::map<NodeId, N
   if (!reach || function_.type(value).shape[0] != function_.type(to->second.result).shape[0])
     return;
   to->second.reach = *reach;
-  to->second.input_bytes -= element_count(std::span(function_.type(value).shape).subspan(1)).as_const() *
-                            dtype_bytes(function_.type(value).dtype);
   next[id] = user->second;
   before[user->second] = id;
 }
@@ -199,39 +222,66 @@ size_t grouped_stages(std::span<const Stage> run) {
 
 // A stage on its own; what the next kernel reads from far away is on its bill.
 double Chainer::alone(const std::vector<Stage> &run, size_t at) const {
-  const Stage &s = run[at];
-  double cost = s.flops / flops_per_cycle() + kLaunch;
-  if (at + 1 < run.size())
-    cost += 2 * double(s.bytes) / kFarBytesPerCycle;
+  double cost = 0;
+  for (const Image &image : run[at].images)
+    cost += image.flops / flops_per_cycle() + kLaunch;
+  return cost + (at + 1 < run.size() ? passed_on(run[at]) : 0);
+}
+
+double Chainer::passed_on(const Stage &stage) const {
+  double cost = 0;
+  for (const Image &image : stage.images)
+    cost += 2 * double(image.bytes) / kFarBytesPerCycle;
   return cost;
 }
 
-double Chainer::cost_of(std::span<const Stage> run, int64_t channels, int64_t rows) const {
+// How many of `size` rows, or columns, blocks of `n` of the last stage's compute, rows twice counted twice.
+int64_t computed(const ReachOf &reach, int64_t blocks, int64_t n, int64_t size) {
+  int64_t sum = 0;
+  for (int64_t b = 0; b < blocks; ++b) {
+    int64_t begin = b * n * reach.stride + reach.lo, end = begin + reach.count(n);
+    sum += std::max<int64_t>(0, std::min(end, size) - std::max<int64_t>(begin, 0));
+  }
+  return sum;
+}
+
+double Chainer::cost_of(std::span<const Stage> run, const Choice &block, size_t at) const {
   const Stage &last = run.back();
   size_t grouped = grouped_stages(run);
-  int64_t groups = run[grouped - 1].channels / channels, blocks = (last.rows + rows - 1) / rows;
-  std::vector<ChainRows> reach(run.size());
+  int64_t rows = block.rows, columns = block.columns > 0 ? block.columns : last.images[at].columns;
+  int64_t groups = run[grouped - 1].channels / block.channels;
+  int64_t high = (last.images[at].rows + rows - 1) / rows, wide = (last.images[at].columns + columns - 1) / columns;
+  int64_t blocks = high * wide;
+  std::vector<Reach> reach(run.size());
   int64_t held = 0;
   double cost = 0;
   for (size_t i = run.size(); i-- > 0;) {
     const Stage &s = run[i];
-    if (i + 1 < run.size())
-      reach[i] = behind(reach[i + 1], run[i + 1].reach);
-    int64_t computed = 0;
-    for (int64_t b = 0; b < blocks; ++b) {
-      int64_t begin = b * rows * reach[i].stride + reach[i].lo, end = begin + reach[i].count(rows);
-      computed += std::max<int64_t>(0, std::min(end, s.rows) - std::max<int64_t>(begin, 0));
+    const Image &image = s.images[at];
+    if (i + 1 < run.size()) {
+      reach[i].rows = reach[i + 1].rows.behind(run[i + 1].reach.rows);
+      reach[i].columns = reach[i + 1].columns.behind(run[i + 1].reach.columns);
     }
-    cost += s.flops * double(computed) / double(s.rows) / flops_per_cycle();
+    int64_t lines = computed(reach[i].rows, high, rows, image.rows);
+    cost += kLine * double(lines * (wide - 1) * s.planes);
+    double part = double(lines) / double(image.rows);
+    if (block.columns > 0)
+      part *= double(computed(reach[i].columns, wide, columns, image.columns)) / double(image.columns);
+    cost += image.flops * part / flops_per_cycle();
     int64_t of_groups = i + 1 < grouped || grouped == run.size() ? groups : 1;
-    held += s.bytes / of_groups * std::min(reach[i].count(rows), s.rows + reach[i].hi) / s.rows;
-    held += s.weight_bytes / of_groups;
+    int64_t bytes = image.bytes / of_groups * std::min(reach[i].rows.count(rows), image.rows + reach[i].rows.hi) / image.rows;
+    int64_t pixels = std::min(reach[i].rows.count(rows), image.rows) * image.columns;
+    if (block.columns > 0) {
+      int64_t across = std::min(reach[i].columns.count(columns), image.columns + reach[i].columns.hi);
+      bytes = bytes * across / image.columns;
+      pixels = pixels / image.columns * std::min(across, image.columns);
+    }
+    held += bytes + s.weight_bytes / of_groups;
     // Weights pass by once for each block.
     cost += 0.5 * double(s.weight_bytes) * double(blocks - 1) / kNearBytesPerCycle;
     // Tiles of few pixels load more than they multiply.
-    int64_t pixels = std::min(reach[i].count(rows), s.rows) * s.columns;
     if (s.contracts && pixels < kGoodPixels)
-      cost += s.flops / flops_per_cycle() * (double(kGoodPixels) / double(pixels) - 1) * 0.5;
+      cost += image.flops / flops_per_cycle() * (double(kGoodPixels) / double(pixels) - 1) * 0.5;
   }
   if (double(held) > kHeld * double(flags_.cache_bytes))
     return std::numeric_limits<double>::infinity();
@@ -253,13 +303,24 @@ Choice Chainer::together(std::span<const Stage> run) const {
     for (int64_t g = kGroupPanels * unit; g < wide.channels && g <= kMaxGroup; g += kGroupPanels * unit)
       if (wide.channels % g == 0)
         groups.push_back(g);
+  bool known_columns = true;
+  for (const Stage &s : run)
+    known_columns = known_columns && s.known_columns;
+  std::vector<int64_t> widths{0};
+  if (!known_columns)
+    widths.assign(std::begin(kWidths), std::end(kWidths));
+  int64_t most = last.known_rows ? last.images[0].rows : kMostRows;
   for (int64_t g : groups)
-    for (int64_t rows = 1; rows <= last.rows; ++rows) {
-      if (last.rows % rows != 0)
+    for (int64_t rows = 1; rows <= most; ++rows) {
+      if (last.known_rows && last.images[0].rows % rows != 0)
         continue;
-      double cost = cost_of(run, g, rows);
-      if (cost < best.cost)
-        best = {cost, g, rows};
+      for (int64_t columns : widths) {
+        Choice choice{0, g, rows, columns};
+        for (size_t image = 0; image < last.images.size(); ++image)
+          choice.cost += cost_of(run, choice, image);
+        if (choice.cost < best.cost)
+          best = choice;
+      }
     }
   return best;
 }
@@ -279,9 +340,8 @@ void Chainer::cut(const std::vector<Stage> &run) {
         choice.cost = alone(run, begin);
       } else {
         choice = together(std::span(run).subspan(begin, count));
-        const Stage &last = run[end - 1];
         if (end < n)
-          choice.cost += 2 * double(last.bytes) / kFarBytesPerCycle;
+          choice.cost += passed_on(run[end - 1]);
       }
       if (best[begin] + choice.cost < best[end]) {
         best[end] = best[begin] + choice.cost;
@@ -292,7 +352,7 @@ void Chainer::cut(const std::vector<Stage> &run) {
     auto [begin, choice] = from[end];
     if (end - begin < 2)
       continue;
-    Chain chain{{}, choice.channels, choice.rows};
+    Chain chain{{}, choice};
     for (size_t i = begin; i < end; ++i)
       chain.nodes.push_back(run[i].node);
     chains_.push_back(std::move(chain));
@@ -321,8 +381,10 @@ NodeId Chainer::build(const Chain &chain) {
   outside.set_location(function_.node(chain.nodes.back()).location);
   std::vector<Block> regions;
   regions.push_back(std::move(region));
-  auto emitted = outside.emit(Op::fusion, captured,
-                              {{"block", std::vector<Dim>{chain.channels, chain.rows}}}, std::move(regions));
+  std::vector<Dim> block{chain.block.channels, chain.block.rows};
+  if (chain.block.columns > 0)
+    block.push_back(chain.block.columns);
+  auto emitted = outside.emit(Op::fusion, captured, {{"block", std::move(block)}}, std::move(regions));
   KILN_CHECK(emitted.ok(), emitted.ok() ? "" : emitted.error().message);
   ValueId fresh = function_.node(*emitted).results[0];
   function_.value(fresh).layout = function_.value(last).layout;

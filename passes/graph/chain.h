@@ -9,10 +9,18 @@
 
 namespace kiln {
 
-// What a kernel reads of an operand for a block of its result: for rows [r, r + n) the operand's rows
-// [stride * r + lo, stride * (r + n - 1) + hi), and the same channels or all of them.
-struct Reach {
+// Rows [stride * r + lo, stride * (r + n - 1) + hi) of a value, for rows [r, r + n) of another; or columns.
+struct ReachOf {
   int64_t stride = 1, lo = 0, hi = 1;
+  int64_t count(int64_t n) const { return stride * (n - 1) + hi - lo; }
+  // What `earlier` reads of something for these rows of its result.
+  ReachOf behind(const ReachOf &earlier) const;
+};
+
+// What a kernel reads of an operand for a block of its result, and whether it takes the same channels or all
+// of them.
+struct Reach {
+  ReachOf rows, columns;
   bool all_channels = false;
 };
 
@@ -21,12 +29,5 @@ bool is_chain(const Node &node);
 
 // Nothing where an operand's block is not of that form. The node is a kernel: a fusion or an op alone.
 std::optional<Reach> reach_of(const Function &function, const Node &node, size_t operand);
-
-// Rows [stride * r + lo, stride * (r + n - 1) + hi) of a value, for rows [r, r + n) of a chain's result.
-struct ChainRows {
-  int64_t stride = 1, lo = 0, hi = 1;
-  int64_t count(int64_t rows) const { return stride * (rows - 1) + hi - lo; }
-};
-ChainRows behind(const ChainRows &rows, const Reach &reach);
 
 } // namespace kiln

@@ -12,14 +12,19 @@ namespace {
 
 constexpr size_t kRowDim = 2;
 
+bool include(ReachOf &all, const ReachOf &one) {
+  all.lo = std::min(all.lo, one.lo);
+  all.hi = std::max(all.hi, one.hi);
+  return all.stride == one.stride;
+}
+
 void include(std::optional<Reach> &all, const Reach &one, bool &sound) {
   if (!all) {
     all = one;
     return;
   }
-  sound = sound && all->stride == one.stride;
-  all->lo = std::min(all->lo, one.lo);
-  all->hi = std::max(all->hi, one.hi);
+  sound = include(all->rows, one.rows) && sound;
+  sound = include(all->columns, one.columns) && sound;
   all->all_channels |= one.all_channels;
 }
 
@@ -37,10 +42,14 @@ std::optional<Reach> window_reach(const Function &function, const Node &root) {
   if (kernel.empty() || !is_static(kernel) || !is_static(root.attrs.get_dims("pad")))
     return std::nullopt;
   Window w = known_window(root.attrs, kernel);
+  auto along = [&](size_t d) {
+    int64_t lo = -w.pad_lo[d].as_const();
+    return ReachOf{w.stride[d], lo, lo + w.extent(d).as_const()};
+  };
   Reach reach;
-  reach.stride = w.stride[0];
-  reach.lo = -w.pad_lo[0].as_const();
-  reach.hi = reach.lo + w.extent(0).as_const();
+  reach.rows = along(0);
+  if (kernel.size() > 1)
+    reach.columns = along(1);
   if (conv) {
     const Shape &weight = function.type(root.operands[1]).shape;
     const Dim &groups = root.attrs.get_dim("groups");
@@ -69,9 +78,8 @@ bool is_chain(const Node &node) {
   return node.op == Op::fusion && !node.attrs.get_dims("block").empty() && !node.regions.empty();
 }
 
-ChainRows behind(const ChainRows &rows, const Reach &reach) {
-  return {rows.stride * reach.stride, reach.stride * rows.lo + reach.lo,
-          reach.stride * (rows.hi - 1) + reach.hi};
+ReachOf ReachOf::behind(const ReachOf &earlier) const {
+  return {stride * earlier.stride, earlier.stride * lo + earlier.lo, earlier.stride * (hi - 1) + earlier.hi};
 }
 
 std::optional<Reach> reach_of(const Function &function, const Node &node, size_t operand) {

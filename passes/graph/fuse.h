@@ -48,7 +48,8 @@
 //   chain         Made after layout, by the pass of that name: fusions of the forms above and ops
 //                 that stand alone, the stages. Each but the first reads the one before it, which
 //                 nothing else reads; the last one's result is the chain's. `block` says how many
-//                 channels and rows are computed at a time (passes/lower/chain.cpp).
+//                 channels, rows and columns (all of them, where it does not say) are computed at a time
+//                 (passes/lower/chain.cpp).
 //
 // An op that no fusion takes stands alone, and is the same as a fusion of nothing else.
 #pragma once

@@ -36,6 +36,16 @@ std::optional<std::vector<Dim>> BlockFuser::index_in_group(int p, int g) const {
   return out;
 }
 
+// Whether as many elements are computed, by what is known or what every run checks.
+bool BlockFuser::same_size(const Shape &a, const Shape &b) const {
+  auto same = [&](const Dim &x, const Dim &y) {
+    return x == y || std::any_of(module_.constraints.begin(), module_.constraints.end(), [&](const auto &c) {
+             return (c.a == x && c.b == y) || (c.a == y && c.b == x);
+           });
+  };
+  return element_count(a) == element_count(b) || std::equal(a.begin(), a.end(), b.begin(), b.end(), same);
+}
+
 bool BlockFuser::fits(int p, int g, bool *identity) {
   Group &group = groups_[size_t(g)];
   if (group.kind != Kind::elementwise || group.members.size() >= kMaxMembers)
@@ -50,8 +60,7 @@ bool BlockFuser::fits(int p, int g, bool *identity) {
     if (!inner ||
         !is_linear(simplify(physical_offset(source, {}, *inner), group.space.ranges), group.space))
       return false;
-  } else if (op_def(n.op).has(kExpensive) &&
-             element_count(shape(p)) != element_count(group.shape)) {
+  } else if (op_def(n.op).has(kExpensive) && !same_size(shape(p), group.shape)) {
     return false;
   }
   if (identity)

@@ -70,6 +70,7 @@ private:
   void fuse_elementwise();
   bool join_users_group(int p);
   bool join_as_result(int p);
+  bool same_size(const Shape &a, const Shape &b) const;
   bool fits(int p, int g, bool *identity = nullptr);
   std::optional<std::vector<Dim>> index_in_group(int p, int g) const;
 

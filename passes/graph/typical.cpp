@@ -5,11 +5,11 @@
 namespace kiln {
 namespace {
 
-constexpr int64_t kImage = 256, kWords = 64;
+constexpr int64_t kWords = 64;
 
 } // namespace
 
-TypicalSizes::TypicalSizes(const Module &module) {
+TypicalSizes::TypicalSizes(const Module &module, int64_t side) {
   for (const Function &function : module.functions) {
     if (!function.exported)
       continue;
@@ -17,7 +17,7 @@ TypicalSizes::TypicalSizes(const Module &module) {
       const Shape &shape = function.type(arg).shape;
       for (size_t d = 0; d < shape.size(); ++d)
         if (auto symbol = shape[d].try_symbol())
-          sizes_.emplace(*symbol, d == 0 ? 1 : shape.size() >= 4 && d >= 2 ? kImage : kWords);
+          sizes_.emplace(*symbol, d == 0 ? 1 : shape.size() >= 4 && d >= 2 ? side : kWords);
     }
   }
   for (auto &[symbol, size] : sizes_)

@@ -11,7 +11,8 @@ namespace kiln {
 
 class TypicalSizes {
 public:
-  explicit TypicalSizes(const Module &module);
+  // Images of `side` pixels high and wide.
+  explicit TypicalSizes(const Module &module, int64_t side = 256);
   // 1 at least.
   int64_t of(const Dim &size) const;
 

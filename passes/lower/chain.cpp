@@ -31,7 +31,7 @@ BlockPlace block_place(const Value &value, std::span<const IndexRange> block) {
 
 namespace {
 
-constexpr int kBatch = 0, kChannels = 1, kRows = 2;
+constexpr int kBatch = 0, kChannels = 1, kRows = 2, kColumns = 3;
 
 class ChainLowering {
 public:
@@ -42,7 +42,7 @@ public:
     ValueId result = node_.results.at(0);
     const TensorType &type = function_.type(result);
     auto block = node_.attrs.get_ints("block");
-    KILN_CHECK(block.size() == 2 && block[0] > 0 && block[1] > 0, "a chain has a block");
+    KILN_CHECK(block.size() >= 2 && block[0] > 0 && block[1] > 0, "a chain has a block");
     find_reaches(block[1]);
     const Dim &grouped = function_.type(result_of(grouped_ - 1)).shape[kChannels];
     bool groups = !grouped.is_const(block[0]);
@@ -50,7 +50,10 @@ public:
     Dim batch = over("n", type.shape[kBatch], 1, outer);
     Dim channels = groups ? over("g", grouped, block[0], grouped_ < stages_.size() ? inner : outer) : Dim(0);
     Dim rows = over("b", type.shape[kRows], block[1], outer);
-    place_values(batch, groups ? std::optional(channels) : std::nullopt, rows, block);
+    std::optional<Dim> columns;
+    if (block.size() > kColumns - 1)
+      columns = over("c", type.shape[kColumns], block[kColumns - 1], outer);
+    place_values(batch, groups ? std::optional(channels) : std::nullopt, rows, columns, block);
 
     Kernel kernel;
     kernel.location = node_.location;
@@ -136,25 +139,31 @@ private:
       auto at = std::find(next.operands.begin(), next.operands.end(), result_of(i));
       KILN_CHECK(at != next.operands.end(), "a stage reads the one before it");
       auto step = reach_of(function_, next, size_t(at - next.operands.begin()));
-      KILN_CHECK(step && reach_[i + 1].count(rows) > 0, "a stage reads a block");
-      reach_[i] = behind(reach_[i + 1], *step);
+      KILN_CHECK(step && reach_[i + 1].rows.count(rows) > 0, "a stage reads a block");
+      reach_[i].rows = reach_[i + 1].rows.behind(step->rows);
+      reach_[i].columns = reach_[i + 1].columns.behind(step->columns);
       if (step->all_channels)
         grouped_ = i + 1;
     }
   }
 
   void place_values(const Dim &batch, const std::optional<Dim> &channels, const Dim &rows,
-                    const std::vector<int64_t> &block) {
+                    const std::optional<Dim> &columns, const std::vector<int64_t> &block) {
+    auto part = [](int dim, const ReachOf &reach, const Dim &first, int64_t count) {
+      return IndexRange{dim, first * Dim(reach.stride) + Dim(reach.lo), reach.count(count)};
+    };
     for (size_t i = 0; i < stages_.size(); ++i) {
       IndexRange image{kBatch, batch, 1}, some{kChannels, channels.value_or(0), block[0]};
-      IndexRange few{kRows, rows * Dim(reach_[i].stride) + Dim(reach_[i].lo), reach_[i].count(block[1])};
-      blocks_.push_back({image, few});
+      blocks_.push_back({image, part(kRows, reach_[i].rows, rows, block[kRows - 1])});
+      if (columns)
+        blocks_.back().push_back(part(kColumns, reach_[i].columns, *columns, block[kColumns - 1]));
+      std::vector<IndexRange> held = blocks_.back();
       if (channels && i < grouped_)
         blocks_.back().push_back(some);
       if (i + 1 == stages_.size())
         continue;
       Scratch &scratch = scratch_[result_of(i)];
-      scratch = {Symbol("scratch$" + std::to_string(i)), {image, few}};
+      scratch = {Symbol("scratch$" + std::to_string(i)), std::move(held)};
       if (channels && i + 1 < grouped_)
         scratch.block.push_back(some);
     }
@@ -173,7 +182,7 @@ private:
   const Node &node_;
   const std::vector<NodeId> &stages_;
   DimRanges ranges_;
-  std::vector<ChainRows> reach_; // by stage
+  std::vector<Reach> reach_; // of the chain's result, by stage
   size_t grouped_ = 0;           // so many stages run over groups of channels
   std::vector<std::vector<IndexRange>> blocks_; // by stage
   std::unordered_map<ValueId, Scratch> scratch_;

@@ -283,8 +283,9 @@ void KernelLowering::zero_halo(ValueId result) {
   Symbol buffer = scratch ? scratch->buffer
                           : Symbol("out" + std::to_string(std::find(results_.begin(), results_.end(), result) -
                                                           results_.begin()));
-  // What is not zero, along each physical dim.
+  // What is not zero, along each physical dim, and where the zeros after it end.
   std::vector<std::pair<Dim, Dim>> inside;
+  std::vector<Dim> limit = physical;
   for (size_t p = 0; p < physical.size(); ++p) {
     size_t d = p < rank && !value.layout.order.empty() ? size_t(value.layout.order[p]) : p;
     auto halo = p < rank ? place.layout.halo_of(int(d)) : Layout::Halo{0, 0, 0};
@@ -293,22 +294,23 @@ void KernelLowering::zero_halo(ValueId result) {
     if (const IndexRange *range = scratch && own.lo + own.hi > 0 ? range_of(int(d)) : nullptr) {
       begin = max(0, -range->begin);
       end = min(range->count, value.type.shape[d] - range->begin);
+      limit[p] = simplified(min(physical[p], end + Dim(own.hi))); // a block that sticks out by more is read so far
     }
     inside.emplace_back(simplified(begin), simplified(end));
   }
   for (size_t h = 0; h < rank; ++h) {
     for (bool high : {false, true}) {
-      if (high ? inside[h].second == physical[h] : inside[h].first.is_const(0))
+      if (high ? inside[h].second == limit[h] : inside[h].first.is_const(0))
         continue;
       std::function<void(size_t, Dim)> nest = [&](size_t p, Dim offset) {
         if (p == physical.size()) {
           emit(kb::store(buffer, simplified(offset), kb::constant(value.type.dtype, 0)));
           return;
         }
-        Dim begin = 0, end = physical[p];
+        Dim begin = 0, end = limit[p];
         if (p == h) {
           begin = high ? inside[h].second : Dim(0);
-          end = high ? physical[p] : inside[h].first;
+          end = high ? limit[p] : inside[h].first;
         } else if (p < h) {
           begin = inside[p].first;
           end = inside[p].second;
