@@ -18,7 +18,7 @@ Status Training::find_lr() {
   constexpr double kFirst = 1e-7, kLast = 10;
   if (!step_->set_number("lr", kFirst))
     return Error{fmt::format("--find-lr: '{}' has no input `lr: f32[]`; add it, and give it to opt.step(..., lr=lr)", options_.step)};
-  KILN_RETURN_IF_ERROR(run_init(*module_, *variables_, options_.seed));
+  KILN_RETURN_IF_ERROR(initialise());
   Curves curves;
   std::vector<std::pair<double, double>> smooth; // rate, loss
   double mean = 0, least = INFINITY;

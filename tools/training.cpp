@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <csignal>
+#include <cstring>
 #include <filesystem>
 #include <iostream>
 #include <thread>
@@ -284,13 +285,47 @@ bool Training::stops_early() const {
   return options_.patience > 0 && at_.epoch - (at_.best ? at_.best_epoch + 1 : 0) >= options_.patience;
 }
 
-Status Training::begin() {
+// First values. A package that was trained before keeps its own: what init would write is zero in one that was not.
+Status Training::initialise() {
+  KILN_TRY(before, read_variables(*module_, *variables_));
+  const auto *block = static_cast<const std::byte *>(variables_->data());
+  std::vector<std::byte> bytes(block, block + module_->info().variables_size);
   KILN_RETURN_IF_ERROR(run_init(*module_, *variables_, options_.seed));
+  KILN_TRY(after, read_variables(*module_, *variables_));
+  for (size_t i = 0; i < before.size(); ++i) {
+    auto a = before[i].second.bytes(), b = after[i].second.bytes();
+    bool written = !std::equal(a.begin(), a.end(), b.begin());
+    if (!written || std::all_of(a.begin(), a.end(), [](std::byte x) { return x == std::byte(0); }))
+      continue;
+    std::memcpy(variables_->data(), bytes.data(), bytes.size());
+    if (!options_.model.json)
+      std::cerr << "going on from the values in the package\n";
+    return Unit{};
+  }
+  return Unit{};
+}
+
+// What runs left behind that were killed while they wrote a checkpoint.
+void Training::remove_temporaries() const {
+  std::error_code failed;
+  std::vector<std::filesystem::path> found;
+  for (const auto &entry : std::filesystem::directory_iterator(options_.checkpoint, failed))
+    for (const char *name : {"last.safetensors.", "best.safetensors."})
+      if (std::string file = entry.path().filename().string(); file.starts_with(name) && file.size() == std::string_view(name).size() + 6)
+        found.push_back(entry.path());
+  for (const auto &path : found)
+    std::filesystem::remove(path, failed);
+}
+
+Status Training::begin() {
+  KILN_RETURN_IF_ERROR(initialise());
   std::error_code failed;
   if (!options_.checkpoint.empty())
     std::filesystem::create_directories(options_.checkpoint, failed);
   if (failed)
     return Error{fmt::format("cannot make the folder '{}': {}", options_.checkpoint, failed.message())};
+  if (!options_.checkpoint.empty())
+    remove_temporaries();
   bool goes_on = options_.resume && std::filesystem::exists(file_in_checkpoint("last"));
   if (goes_on) {
     KILN_TRY(position, read_checkpoint(file_in_checkpoint("last"), *module_, *variables_, identity()));
@@ -305,6 +340,8 @@ Status Training::train() {
   KILN_RETURN_IF_ERROR(begin());
   std::signal(SIGINT, interrupt);
   std::signal(SIGTERM, interrupt);
+  if (bool ignored = false; options_.epochs == 0 && evaluate_)
+    KILN_RETURN_IF_ERROR(validate(ignored));
   while (at_.epoch < options_.epochs && !g_interrupted && !stops_early())
     KILN_RETURN_IF_ERROR(epoch());
   if (g_interrupted)

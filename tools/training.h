@@ -43,6 +43,8 @@ private:
   Result<TrainEntry> open_entry(const EntryShape &shape, const data::DatasetPtr &dataset, int64_t batch);
   Status open_monitor();
   Status begin();
+  Status initialise();
+  void remove_temporaries() const;
   Status train();
   Status epoch();
   Status validate(bool &better);
