@@ -19,8 +19,7 @@ Status Training::find_lr() {
   if (!step_->set_number("lr", kFirst))
     return Error{fmt::format("--find-lr: '{}' has no input `lr: f32[]`; add it, and give it to opt.step(..., lr=lr)", options_.step)};
   KILN_RETURN_IF_ERROR(initialise());
-  Curves curves;
-  std::vector<std::pair<double, double>> smooth; // rate, loss
+  std::vector<double> rates, losses;
   double mean = 0, least = INFINITY;
   std::string error;
   loader_->start(0);
@@ -32,43 +31,47 @@ Status Training::find_lr() {
     }
     if (!batch)
       return Error{error};
-    double lr = kFirst * std::pow(kLast / kFirst, double(i) / (kSteps - 1));
-    step_->set_number("lr", lr);
+    rates.push_back(kFirst * std::pow(kLast / kFirst, double(i) / (kSteps - 1)));
+    step_->set_number("lr", rates.back());
     KILN_RETURN_IF_ERROR(step_->run(*batch));
-    double loss = step_->numbers().at(0);
-    if (!std::isfinite(loss))
-      break;
-    mean = 0.9 * mean + 0.1 * loss;
-    double value = mean / (1 - std::pow(0.9, i + 1));
-    smooth.emplace_back(lr, value);
-    curves.add(false, step_->shape().outputs[0], lr, value);
-    least = std::min(least, value);
-    if (i > 20 && value > 2 * std::abs(least) + least)
+    losses.push_back(step_->numbers().at(0));
+    mean = i == 0 ? losses[0] : 0.8 * mean + 0.2 * losses.back();
+    least = std::min(least, mean);
+    if (!std::isfinite(mean) || (i > 20 && mean > 2 * std::abs(least) + least))
       break;
   }
-  // Where it falls fastest over the logarithm of the rate, and a tenth of the rate with the least loss.
-  size_t best = 0, steepest = 0;
-  double fall = 0;
-  for (size_t i = 0; i < smooth.size(); ++i) {
-    if (smooth[i].second < smooth[best].second)
-      best = i;
-    if (i >= 10 && smooth[i - 10].second - smooth[i].second > fall) {
-      fall = smooth[i - 10].second - smooth[i].second;
-      steepest = i - 5;
-    }
+  // Batches differ more than neighbouring rates: means of 15 steps, and a fall that is more than what they scatter by before it.
+  while (!losses.empty() && !std::isfinite(losses.back()))
+    losses.pop_back();
+  Curves curves;
+  std::vector<double> smooth;
+  for (size_t i = 0; i < losses.size(); ++i) {
+    size_t begin = i > 7 ? i - 7 : 0, end = std::min(losses.size(), i + 8);
+    double sum = 0;
+    for (size_t k = begin; k < end; ++k)
+      sum += losses[k];
+    smooth.push_back(sum / double(end - begin));
+    curves.add(false, step_->shape().outputs[0], rates[i], smooth.back());
   }
-  if (smooth.size() < 20 || fall <= 0)
+  constexpr size_t kQuiet = 40; // rates below 1e-5, that change nothing
+  if (smooth.size() < kQuiet + 10)
+    return Error{"--find-lr: the loss explodes at the smallest rates; look at the model and the data"};
+  auto [low, high] = std::minmax_element(smooth.begin(), smooth.begin() + kQuiet);
+  auto best = size_t(std::min_element(smooth.begin(), smooth.end()) - smooth.begin());
+  double begins = (*low + *high) / 2;
+  if (smooth[best] > *low - 0.5 * (*high - *low))
     return Error{"--find-lr: the loss falls at no rate; look at the model and the data"};
-  double suggestion = smooth[steepest].first, tenth = smooth[best].first / 10;
+  size_t half = best;
+  while (half > 0 && smooth[half - 1] < (begins + smooth[best]) / 2)
+    --half;
   if (options_.model.json)
-    std::cout << fmt::format("{{\"steepest\": {:.3g}, \"least\": {:.3g}, \"steps\": {}}}\n", suggestion, smooth[best].first, smooth.size());
+    std::cout << fmt::format("{{\"lr\": {:.3g}, \"least\": {:.3g}, \"steps\": {}}}\n", rates[half], rates[best], losses.size());
   else
-    std::cout << fmt::format("the loss falls fastest at a rate of {:.2g} and is least at {:.2g}: try --set lr={:.2g} (a tenth of the latter is {:.2g})\n",
-                             suggestion, smooth[best].first, suggestion, tenth);
+    std::cout << fmt::format("the loss is half way down at a rate of {:.2g} and least at {:.2g}: try --set lr={:.2g}\n", rates[half], rates[best], rates[half]);
   if (options_.report.empty())
     return Unit{};
   return write_file(options_.report, curves_page("Learning rates of " + std::filesystem::path(options_.model.path).stem().string(),
-                                                 {{"falls fastest at", fmt::format("{:.3g}", suggestion)}, {"least at", fmt::format("{:.3g}", smooth[best].first)}},
+                                                 {{"half way down at", fmt::format("{:.3g}", rates[half])}, {"least at", fmt::format("{:.3g}", rates[best])}},
                                                  curves, "learning rate", true));
 }
 

@@ -127,6 +127,10 @@ int print_io(const KilnApi &api, const KilnModule *module, bool json) {
     api.variable_info(module, i, &v);
     text += fmt::format("  {} {}: {} bytes\n", v.is_param ? "param" : "state", v.name, v.size);
   }
+  const char *key = nullptr, *value = nullptr;
+  for (uint32_t i = 0; api.metadata(module, i, &key, &value) == KILN_OK; ++i)
+    if (std::string_view(key).starts_with("data.")) // what it was trained on
+      text += fmt::format("  {}: {:.200}{}\n", key, value, std::strlen(value) > 200 ? "..." : "");
   std::cout << (json ? fmt::format("{{\"name\": {}, \"target\": {}, \"weights_bytes\": {}, \"variables_bytes\": {}, \"entries\": [{}]}}\n",
                                    json_quote(info.name), json_quote(info.target), info.weights_size, info.variables_size, entries)
                      : text);

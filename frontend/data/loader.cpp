@@ -300,8 +300,11 @@ const Batch *Loader::State::next(std::string &why) {
     std::unique_lock lock(mutex);
     ready.wait(lock, [&] { return slot.index == given; });
     ++given;
+    // Waking a worker costs as much as making a small batch: they sleep until half of what is made ahead is used up.
+    bool wake = claimed - given <= options.prefetch / 2;
     lock.unlock();
-    wanted.notify_all();
+    if (wake)
+      wanted.notify_all();
   }
   why = error = slot.error;
   return error.empty() ? &slot.batch : nullptr;
