@@ -73,6 +73,7 @@ struct FuncDecl {
   bool typed_results = false; // has ->
   std::vector<Param> params;
   std::vector<ResultDecl> results;
+  std::string grad; // the function that gives its gradient; may be empty
   Body body;
 };
 

@@ -376,6 +376,7 @@ constexpr std::array kBuiltins = {
     Builtin{"parameters", "parameters(module): its params, each once", parameters_builtin},
     Builtin{"states", "states(module): its states, each once", states_builtin},
     Builtin{"field", "field(module, \"name\"): the field of a name that is computed", field},
+    Builtin{"remat", "remat(f), remat(module): its values are computed again for gradients instead of being kept", remat_builtin},
     Builtin{"freeze", "freeze(module), freeze(module, \"conv1.*\"): params that are not trained", freeze_builtin},
     Builtin{"unfreeze", "unfreeze(module, \"fc.*\"): params that are trained after all", unfreeze_builtin},
     Builtin{"train", "train(net, x, ...): net(x, ...) in training mode", train},

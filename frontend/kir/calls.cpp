@@ -163,8 +163,16 @@ Datum Elaborator::call_named(std::string_view name, const Args &args, const Loca
 Datum Elaborator::call(const Datum &callee, const Args &args, const Location &where) {
   if (args.poison())
     return {Poison{}};
-  if (auto *f = callee.get<FuncRef>())
+  if (auto *f = callee.get<FuncRef>()) {
+    if (f->remat && fn_) {
+      FuncRef plain = *f;
+      plain.remat = false;
+      return call_again({plain}, args, where);
+    }
+    if (!f->decl->grad.empty() && fn_ && custom_ != f->decl)
+      return call_custom(*f, args, where);
     return call_function(*f, args, where);
+  }
   if (auto *m = callee.get<ModelRef>())
     return construct(*m, args, where);
   if (auto *b = callee.get<BuiltinRef>())
@@ -185,6 +193,8 @@ Datum Elaborator::call(const Datum &callee, const Args &args, const Location &wh
   if (auto *object = callee.get<Object *>()) {
     if ((*object)->imported)
       return call_imported(*(*object)->imported, args, where);
+    if ((*object)->remat && fn_ && again_ != *object)
+      return call_again(callee, args, where);
     for (const auto &method : (*object)->decl->methods)
       if (method->name == "forward")
         return call_function({method.get(), (*object)->library, *object}, args, where);

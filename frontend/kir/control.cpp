@@ -6,7 +6,7 @@
 //     for row in x {                   s: f32[] = scan(s0, x, carried=1) { (s_in: f32[], row: f32[3]) ->
 //       s = s + sum(row)        ->       ...
 //     }                                  yield s_next
-#include "frontend/kir/elaborator.h"
+#include "frontend/kir/blocks.h"
 
 #include "ir/ops/op.h"
 
@@ -56,38 +56,6 @@ std::vector<Elaborator::Carry> Elaborator::changes_since(const Snapshot &before)
     if (old == before.current.end() || old->second != now)
       out.push_back({"", id, {None{}}, {TensorRef{now}}});
   }
-  return out;
-}
-
-// Runs with nodes going to `block`, one region deeper.
-template <typename F>
-void Elaborator::in_block(Block &block, const F &run) {
-  GraphBuilder saved = fn_->builder;
-  ++fn_->region_depth;
-  fn_->builder.set_position(block, SIZE_MAX);
-  run();
-  --fn_->region_depth;
-  // Builders hold references; only the position is put back.
-  fn_->builder.set_position(saved.block(), saved.position());
-}
-
-template <typename F>
-std::vector<Elaborator::Carry> Elaborator::trial(const F &run) {
-  Snapshot before = snapshot();
-  size_t nodes = fn_->function.nodes.size(), values = fn_->function.values.size();
-  size_t constants = module_.constants.size(), constraints = module_.constraints.size();
-  auto sizes = size_names_;
-  auto dims = frame_->dims;
-  Block scratch;
-  in_block(scratch, run);
-  size_names_ = std::move(sizes);
-  frame_->dims = std::move(dims);
-  std::vector<Carry> out = changes_since(before);
-  fn_->function.nodes.resize(nodes);
-  fn_->function.values.resize(values);
-  module_.constants.resize(constants);
-  module_.constraints.resize(constraints);
-  restore(before);
   return out;
 }
 

@@ -34,6 +34,7 @@ struct FuncRef {
   const FuncDecl *decl;
   const Library *library;
   Object *self; // null for a plain function
+  bool remat = false; // its values are computed again for gradients
 };
 struct ModelRef {
   const ModelDecl *decl;
@@ -82,6 +83,7 @@ struct Object {
   std::string path;     // "net.conv1", once it has a name
   bool named = false;
   const ImportedModel *imported = nullptr;
+  bool remat = false; // calls of it are computed again for gradients
 
   Datum *find(std::string_view name) {
     for (auto &[key, value] : fields)

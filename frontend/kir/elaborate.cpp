@@ -267,7 +267,7 @@ void Elaborator::elaborate_function(FunctionId id) {
   entry_states_[index] = EntryState::running;
   const FuncDecl &decl = *entry_decls_[index];
   Function &f = module_.functions[index];
-  FunctionState state{f, GraphBuilder(module_, f, f.body), {}, {}, 0};
+  FunctionState state{f, GraphBuilder(module_, f, f.body), {}, {}, 0, {}};
   Frame frame;
   frame.library = main_;
   frame.name = decl.name;

@@ -6,6 +6,7 @@
 
 #include "frontend/kir/datum.h"
 #include "frontend/kir/kir.h"
+#include "ir/grad/grad.h"
 
 #include <deque>
 #include <set>
@@ -49,6 +50,7 @@ struct FunctionState {
   std::map<VariableId, ValueId> current; // variables whose value is at hand
   std::set<VariableId> written;
   int region_depth = 0;
+  GradientUnits units; // calls of remat(f), and of functions with a gradient of their own
 };
 
 class Elaborator {
@@ -74,6 +76,7 @@ public:
   Datum call_named(std::string_view name, const Args &args, const Location &where);
   Datum binary(std::string_view op, const Datum &a, const Datum &b, const Location &where);
   bool in_function(const Location &where);
+  GradientUnits *units() { return &fn_->units; }
   GraphBuilder &builder() { return fn_->builder; } // within a function
   bool training = false; // within train(f, ...): see is_training()
   bool inside() const { return fn_ != nullptr; } // of a function
@@ -223,6 +226,12 @@ private:
                                                      const Location &where);
   void name_imported();
 
+  // apart.cpp
+  template <typename F>
+  Datum trace_unit(const F &run, const std::function<void(GradientUnit &)> &finish);
+  Datum call_again(const Datum &callee, const Args &args, const Location &where);
+  Datum call_custom(const FuncRef &f, const Args &args, const Location &where);
+
   // variables.cpp
   ValueId read(VariableDatum &variable, const Location &where);
   ValueId read(VariableId id, const Location &where);
@@ -257,6 +266,8 @@ private:
   Frame *frame_ = nullptr;
   FunctionState *fn_ = nullptr;
   InitState *init_ = nullptr;
+  const FuncDecl *custom_ = nullptr; // whose body is traced: the function with a gradient of its own
+  const Object *again_ = nullptr;    // the module whose call is traced to be computed again
   Location call_site_; // in the user's own file: where the library was entered
   std::vector<std::string> trace_;
   int depth_ = 0;
@@ -287,6 +298,7 @@ Datum grad_builtin(Elaborator &, const Args &, const Location &);
 Datum vjp_builtin(Elaborator &, const Args &, const Location &);
 Datum jvp_builtin(Elaborator &, const Args &, const Location &);
 Datum parameters_builtin(Elaborator &, const Args &, const Location &);
+Datum remat_builtin(Elaborator &, const Args &, const Location &); // in apart.cpp
 Datum freeze_builtin(Elaborator &, const Args &, const Location &);
 Datum unfreeze_builtin(Elaborator &, const Args &, const Location &);
 Datum states_builtin(Elaborator &, const Args &, const Location &);

@@ -198,7 +198,7 @@ Datum grad_builtin(Elaborator &e, const Args &args, const Location &where) {
   flatten(e, args.positional[1].value, args.positional[1].location, wrt);
   if (!loss || !wrt.ok)
     return {Poison{}};
-  return finish(e, args.positional[1].value, gradient(e.builder(), *loss, wrt.values), where);
+  return finish(e, args.positional[1].value, gradient(e.builder(), *loss, wrt.values, e.units()), where);
 }
 
 // vjp(outputs, wrt, cotangents) and jvp(outputs, wrt, tangents): both products with the Jacobian.
@@ -224,9 +224,9 @@ Datum product_builtin(Elaborator &e, const Args &args, const Location &where) {
                                                         : "there must be one tangent for each of wrt, of its type");
   if (reverse)
     return finish(e, args.positional[1].value,
-                  reverse_gradient(e.builder(), parts[0].values, parts[2].values, parts[1].values), where);
+                  reverse_gradient(e.builder(), parts[0].values, parts[2].values, parts[1].values, e.units()), where);
   return finish(e, args.positional[0].value,
-                forward_gradient(e.builder(), parts[0].values, parts[1].values, parts[2].values), where);
+                forward_gradient(e.builder(), parts[0].values, parts[1].values, parts[2].values, e.units()), where);
 }
 
 Datum vjp_builtin(Elaborator &e, const Args &args, const Location &where) { return product_builtin<true>(e, args, where); }

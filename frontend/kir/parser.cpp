@@ -445,6 +445,12 @@ std::unique_ptr<FuncDecl> Parser::function() {
   f->name = dotted_name("the function's name");
   expect("(", "a function has parameters: `func f(x: f32[N]) { ... }`");
   f->params = parameters(")");
+  auto gradient = [&] { // func f(x: f32[N]) -> f32[N] grad g { ... }
+    if (peek().kind != TokenKind::name || peek().text != "grad")
+      return;
+    advance();
+    f->grad = dotted_name("the function that gives the gradient");
+  };
   if (take("->")) {
     f->typed_results = true;
     auto result = [&] {
@@ -474,6 +480,7 @@ std::unique_ptr<FuncDecl> Parser::function() {
       while (take(","));
     }
   }
+  gradient();
   f->body = block();
   return f;
 }

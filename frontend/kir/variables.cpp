@@ -212,7 +212,7 @@ void Elaborator::elaborate_init() {
   f.name = "init";
   f.exported = true;
   f.location = {main_->file.name, 0, 0, {}};
-  FunctionState state{f, GraphBuilder(module_, f, f.body), {}, {}, 0};
+  FunctionState state{f, GraphBuilder(module_, f, f.body), {}, {}, 0, {}};
   auto *saved_fn = std::exchange(fn_, &state);
   ValueId seed = f.add_argument(f.body, {DType::u64, {}}, "seed");
   bool random = false;

@@ -16,9 +16,22 @@
 
 #include "ir/graph.h"
 
+#include <deque>
+#include <functional>
 #include <span>
 
 namespace kiln {
+
+// Nodes that are one thing for gradients. With `custom`, that makes the gradients of the inputs (one for each, not valid
+// for what is no float) from those of the results; without, the values between are not kept for the way back: it computes
+// them again, of inputs behind a `relayout`, so that nothing merges them with the first ones.
+struct GradientUnit {
+  std::vector<ValueId> inputs, results;
+  std::vector<NodeId> nodes; // in their order, all in one block
+  std::function<Result<std::vector<ValueId>>(GraphBuilder &b, std::span<const ValueId> inputs, std::span<const ValueId> gradients)> custom;
+};
+// Of one function. Copies that gradients make of units within units are added.
+using GradientUnits = std::deque<GradientUnit>;
 
 // Appends, where `b` stands, what computes for each of `wrt` the sum over k of
 // <seeds[k], d of[k] / d wrt>: the vector-Jacobian product. `of` and `wrt` are floats visible there; a seed has the
@@ -28,15 +41,15 @@ namespace kiln {
 // The error names the op that has no gradient, why, where it stands, and how `of` depends on it.
 Result<std::vector<ValueId>> reverse_gradient(GraphBuilder &b, std::span<const ValueId> of,
                                               std::span<const ValueId> seeds,
-                                              std::span<const ValueId> wrt);
+                                              std::span<const ValueId> wrt, GradientUnits *units = nullptr);
 
 // The same for one scalar: the gradient of `loss`, a float of rank 0.
-Result<std::vector<ValueId>> gradient(GraphBuilder &b, ValueId loss, std::span<const ValueId> wrt);
+Result<std::vector<ValueId>> gradient(GraphBuilder &b, ValueId loss, std::span<const ValueId> wrt, GradientUnits *units = nullptr);
 
 // The Jacobian-vector product: the derivative of each of `of` when wrt[k] moves by tangents[k]; by
 // differentiating the vector-Jacobian product, which is linear in its seed.
 Result<std::vector<ValueId>> forward_gradient(GraphBuilder &b, std::span<const ValueId> of,
                                               std::span<const ValueId> wrt,
-                                              std::span<const ValueId> tangents);
+                                              std::span<const ValueId> tangents, GradientUnits *units = nullptr);
 
 } // namespace kiln

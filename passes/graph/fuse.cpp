@@ -164,10 +164,27 @@ FusionInfo describe_fusion(const Function &function, NodeId id) {
   return info;
 }
 
+namespace {
+
+// Before layouts are chosen, a relayout is what keeps a value that is computed a second time from being merged with the first
+// (ir/grad): nothing merges them from here on.
+Changed drop_relayouts(Module &module, Function &function) {
+  return Sweep(module, function).run([](Sweep &s, NodeId id) {
+    const Node &node = s.node(id);
+    if (node.op != Op::relayout || !(s.function().value(node.results[0]).layout == s.function().value(node.operands[0]).layout))
+      return;
+    std::vector<ValueId> operands = node.operands;
+    s.replace_results(id, operands);
+  });
+}
+
+} // namespace
+
 Changed fuse(Module &module, PassContext &context) {
   Changed changed = Changed::no;
   for (Function &function : module.functions) {
-    Changed here = sink_views(module, function);
+    Changed here = drop_relayouts(module, function);
+    here |= sink_views(module, function);
     std::vector<Block *> blocks = kernel_blocks(function);
     for (Block *block : blocks) {
       BlockFuser fuser(module, function, *block, context.flags.blocked_layouts);
