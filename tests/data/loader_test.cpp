@@ -340,3 +340,44 @@ TEST_CASE("sources: what cannot be read is named") {
   HAS(error_of("x=@\"" + two), "a quote is open");
   CHECK(data::open("x=@\"" + folder.write("a b.idx", std::string("\0\0\x08\x01\0\0\0\x02\x61\x62", 10)) + "\"")->size() == 2);
 }
+
+// Whatever the bytes are: an error or data, in bounds (which the sanitizer builds watch).
+TEST_CASE("files with bytes changed, cut and repeated are read or refused") {
+  Folder folder;
+  const std::vector<std::pair<std::string, std::string>> good = {
+      {"x=@%", std::string("\0\0\x08\x03\0\0\0\x02\0\0\0\x02\0\0\0\x03\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c", 28)},
+      {"csv:% x=0-1 y=2", "a,b,c\n1,2,\"x\"\n3,4,y\r\n5.5,-6e1,\"z \"\"q\"\"\"\n7,8,x\n"},
+      {"csv:% x=0-1 y=1 window=2 missing=0", "1;2\n3;4\n5;6\n7;8\n"},
+      {"text:% window=4", "The quick br\xc3\xb6wn fox\njumps.\n"},
+      {"text:% window=2 tokens=words", "The quick br\xc3\xb6wn fox\njumps.\n"},
+      {"lines:%", "anna\nbert\n\nc\xe2\x82\xac\n"},
+  };
+  uint64_t draws = 0;
+  auto draw = [&](size_t n) { return size_t(data::mix_bits(11, draws++) % n); };
+  int64_t opened = 0, refused = 0;
+  for (const auto &[source, bytes] : good)
+    for (int round = 0; round < 400; ++round) {
+      std::string text = bytes;
+      for (size_t k = 0; k < 1 + draw(3); ++k) {
+        size_t at = draw(text.size());
+        switch (draw(4)) {
+        case 0: text[at] = char(draw(256)); break;
+        case 1: text[at] = "\0,;\"\n\r\xff-"[draw(8)]; break;
+        case 2: text.resize(at + 1); break;
+        default: text.insert(at, text.substr(draw(text.size()), 8)); break;
+        }
+      }
+      std::string path = folder.write("f", text), spec = source, error;
+      spec.replace(spec.find('%'), 1, path);
+      auto set = data::try_open(spec, error);
+      ++(set ? opened : refused);
+      CHECK((set != nullptr) != !error.empty());
+      auto loader = set ? data::Loader::try_make(set, {.batch = 2, .drop_last = false, .workers = 0}, error) : nullptr;
+      if (!loader)
+        continue;
+      for (loader->start(0); loader->try_next(error);) {
+      }
+    }
+  CHECK(opened > 200);
+  CHECK(refused > 200);
+}
