@@ -259,6 +259,30 @@ def layers():
         ("glu", "nn.GLU(1)", nn.GLU(1), (3, 4), False),
         ("threshold", "nn.Threshold(0.1, -2.0)", nn.Threshold(0.1, -2.0), (3, 4), False),
     ]
+    cases += [
+        ("conv_transpose3d", "nn.ConvTranspose3d(2, 3, 2, stride=2)", nn.ConvTranspose3d(2, 3, 2, stride=2), (1, 2, 2, 2, 3), False),
+        ("bilinear_plain", "nn.Bilinear(3, 2, 4, bias=false)", nn.Bilinear(3, 2, 4, bias=False), [(2, 3), (2, 2)], False),
+        ("rms_norm_default", "nn.RMSNorm([3, 4])", nn.RMSNorm([3, 4]), (2, 3, 4), False),
+        ("group_norm_plain", "nn.GroupNorm(2, 4, affine=false)", nn.GroupNorm(2, 4, affine=False), (2, 4, 3), False),
+        ("max_pool3d", "nn.MaxPool3d(2, 1)", nn.MaxPool3d(2, 1), (1, 2, 3, 3, 4), False),
+        ("max_pool1d_ceil", "nn.MaxPool1d(3, 2, 1, ceil_mode=true)", nn.MaxPool1d(3, 2, 1, ceil_mode=True), (2, 3, 8), False),
+        ("avg_pool1d", "nn.AvgPool1d(3, 2, 1)", nn.AvgPool1d(3, 2, 1), (2, 3, 8), False),
+        ("avg_pool3d", "nn.AvgPool3d(2)", nn.AvgPool3d(2), (1, 2, 4, 2, 5), False),
+        ("adaptive_avg1d", "nn.AdaptiveAvgPool1d(3)", nn.AdaptiveAvgPool1d(3), (2, 3, 7), False),
+        ("adaptive_avg2d", "nn.AdaptiveAvgPool2d([3, none])", nn.AdaptiveAvgPool2d((3, None)), (1, 2, 7, 5), False),
+        ("adaptive_avg3d", "nn.AdaptiveAvgPool3d([2, 3, 1])", nn.AdaptiveAvgPool3d((2, 3, 1)), (1, 2, 4, 5, 3), False),
+        ("adaptive_max1d", "nn.AdaptiveMaxPool1d(3)", nn.AdaptiveMaxPool1d(3), (2, 3, 7), False),
+        ("adaptive_max2d", "nn.AdaptiveMaxPool2d([2, 3])", nn.AdaptiveMaxPool2d((2, 3)), (1, 2, 4, 5), False),
+        ("adaptive_max3d", "nn.AdaptiveMaxPool3d([2, 2, 2])", nn.AdaptiveMaxPool3d((2, 2, 2)), (1, 1, 4, 3, 5), False),
+        ("lstm_cell", "nn.LSTMCell(3, 4)", nn.LSTMCell(3, 4), (2, 3), False),
+        ("gru_cell", "nn.GRUCell(3, 4)", nn.GRUCell(3, 4), [(2, 3), (2, 4)], False),
+        ("rnn_cell", "nn.RNNCell(3, 4)", nn.RNNCell(3, 4), [(2, 3), (2, 4)], False),
+        ("gru_first", "nn.GRU(3, 4, num_layers=2)", nn.GRU(3, 4, 2, batch_first=True), [(2, 3, 3), (2, 2, 4)], False),
+        ("rnn_first", "nn.RNN(3, 4, bidirectional=true)", nn.RNN(3, 4, bidirectional=True, batch_first=True), [(2, 3, 3), (2, 2, 4)], False),
+        ("flatten_back", "nn.Unflatten(1, [2, 3])", nn.Unflatten(1, (2, 3)), (2, 6), False),
+        ("zero_pad", "nn.ZeroPad2d([1, 0, 2, 1])", nn.ZeroPad2d((1, 0, 2, 1)), (1, 1, 2, 3), False),
+        ("cosine_similarity", "nn.CosineSimilarity()", nn.CosineSimilarity(), [(3, 4), (3, 4)], False),
+    ]
     cases += [("act_" + kind.lower(), "nn.%s()" % kind, getattr(nn, kind)(), (4, 5), False) for kind in (
         "ReLU ReLU6 LeakyReLU ELU SELU GELU SiLU Mish Softplus Softsign Tanh Sigmoid Hardswish Hardsigmoid Hardtanh CELU LogSigmoid "
         "Tanhshrink Softshrink Hardshrink PReLU").split()]
@@ -270,14 +294,14 @@ def layers():
         shapes = shapes if isinstance(shapes, list) else [shapes]
         inputs = [(rand(*shape, seed=200 + i) * (6 if name.startswith("act_") else 1)).requires_grad_() for i, shape in enumerate(shapes)]
         y = module(*inputs)
-        extra = y[1:] if isinstance(y, tuple) and isinstance(module, nn.RNNBase) else ()
+        extra = y[1:] if isinstance(y, tuple) and isinstance(module, (nn.RNNBase, nn.LSTMCell)) else ()
         y = y[0] if isinstance(y, tuple) else y
         states = [s for e in extra for s in (e if isinstance(e, tuple) else (e,))]
         weights = rand(*y.shape, seed=300)
         loss = (y * weights).sum() + sum((s * s).sum() for s in states)
         parameters = dict(module.named_parameters())
         gradients = torch.autograd.grad(loss, inputs + list(parameters.values()))
-        tuples = isinstance(module, nn.RNNBase)
+        tuples = isinstance(module, (nn.RNNBase, nn.LSTMCell))
         out.append("m_%s = %s" % (name, ours))
         out.append("export func %s() {" % name)
         for key, p in parameters.items():
