@@ -59,9 +59,12 @@ std::string Means::text(const std::vector<std::string> &names) const {
 }
 
 std::map<std::string, std::string> Training::identity() const {
+  std::vector<std::string> given = options_.data.normalise;
+  given.insert(given.end(), options_.data.augment.begin(), options_.data.augment.end());
   return {{"kiln.seed", std::to_string(options_.seed)},
           {"kiln.batch_size", std::to_string(step_->shape().batch > 0 ? step_->shape().batch : options_.batch)},
           {"kiln.examples", std::to_string(train_->size())},
+          {"kiln.inputs", fmt::format("{}", fmt::join(given, " "))},
           {"kiln.order", fmt::format("{}{}", options_.keep_order ? "kept" : "shuffled",
                                      options_.buckets.empty() ? "" : fmt::format(", buckets {}", fmt::join(options_.buckets, ",")))}};
 }

@@ -103,15 +103,21 @@ Result<std::vector<int64_t>> tokenise(std::string_view text, const std::vector<s
   auto less = [&](int64_t a, int64_t b) { return tokens[size_t(a)] < tokens[size_t(b)]; };
   for (auto &list : begins)
     std::stable_sort(list.begin(), list.end(), less);
-  // The longest token that begins the rest is the last one of those <= rest that does; its own beginnings come before it.
+  // The last token <= the rest begins it, or shares `n` bytes with it, and then no token of more than n bytes begins it.
   auto longest = [&](std::string_view rest) -> int64_t {
     const auto &list = begins[uint8_t(rest[0])];
-    auto it = std::upper_bound(list.begin(), list.end(), rest.substr(0, kLongest),
-                               [&](std::string_view value, int64_t token) { return value < std::string_view(tokens[size_t(token)]); });
-    while (it != list.begin()) {
-      --it;
-      if (rest.starts_with(tokens[size_t(*it)]))
+    for (size_t length = std::min(rest.size(), kLongest); length > 0;) {
+      auto it = std::upper_bound(list.begin(), list.end(), rest.substr(0, length),
+                                 [&](std::string_view value, int64_t token) { return value < std::string_view(tokens[size_t(token)]); });
+      if (it == list.begin())
+        return -1;
+      const std::string &token = tokens[size_t(*--it)];
+      size_t n = 0;
+      while (n < token.size() && n < rest.size() && token[n] == rest[n])
+        ++n;
+      if (n == token.size())
         return *it;
+      length = n;
     }
     return -1;
   };
