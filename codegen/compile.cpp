@@ -1,5 +1,6 @@
 #include "codegen/compile.h"
 
+#include "codegen/cuda/device_writer.h"
 #include "codegen/tuning.h"
 #include "ir/kernel/scratch.h"
 #include "ir/pack.h"
@@ -203,7 +204,9 @@ bool optimise_module(Module &module, const CompileOptions &options, Diagnostics 
     context.native.push_back(Op::dequantize);
   context.flags.bf16_dots = !options.denormals_keep &&
                             all_have([](const MachineDesc &m) { return m.has_bf16_dots; });
-  context.flags.winograd = options.winograd;
+  // Chains and transformed tiles are shaped for caches.
+  context.flags.gpu = !options.gpus.empty();
+  context.flags.winograd = context.flags.gpu ? Winograd::off : options.winograd;
   for (const MachineDesc &machine : options.machines) {
     bool first = &machine == &options.machines[0];
     auto least = [&](int64_t &to, int64_t value) { to = first ? value : std::min(to, value); };
@@ -292,6 +295,16 @@ bool generate_code(const CompileOptions &options, Compiled &compiled, Diagnostic
     target.image = std::move(*image);
     compiled.targets.push_back(std::move(target));
   }
+  compiled.devices.clear();
+  for (const GpuMachine &machine : options.gpus) {
+    timer.begin(machine.name + ": code generation");
+    auto section = cuda::device_section(compiled.program, machine, {options.jobs, true});
+    if (!section) {
+      diagnostics.error({}, fmt::format("no code for {}: {}", machine.name, section.error().message));
+      return false;
+    }
+    compiled.devices.push_back({machine, std::move(*section)});
+  }
   timer.end();
   return true;
 }
@@ -327,6 +340,8 @@ PackageSpec package_spec(const Module &module, const Compiled &compiled) {
   for (const TargetCode &target : compiled.targets)
     spec.code.push_back({target.machine.name,
                          {reinterpret_cast<const uint8_t *>(target.image.elf.data()), target.image.elf.size()}});
+  for (const DeviceCode &device : compiled.devices)
+    spec.devices.push_back({device.machine.name, device.section});
   for (const Weight &weight : program.weights) {
     const Tensor *tensor = &module.constants[size_t(weight.constant)].tensor;
     PackageWeights out;

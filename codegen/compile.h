@@ -9,6 +9,7 @@
 #pragma once
 
 #include "codegen/cpu/cpu.h"
+#include "codegen/gpu_machine.h"
 #include "codegen/package/package_writer.h"
 #include "passes/graph/specialise.h"
 #include "passes/pipelines.h"
@@ -24,6 +25,7 @@ class Tuning;
 
 struct CompileOptions {
   std::vector<MachineDesc> machines; // one code section for each, in this order
+  std::vector<GpuMachine> gpus;      // one device section for each
   OptLevel level = OptLevel::o2;
   int jobs = 1;                // threads that schedule and generate code; the bytes do not depend on it
   bool keep_params = false;    // parameters can be written by the runtime, so they are not folded away
@@ -43,9 +45,15 @@ struct TargetCode {
   cpu::CodeImage image;
 };
 
+struct DeviceCode {
+  GpuMachine machine;
+  std::vector<uint8_t> section; // as in runtime/cuda/device_format.h
+};
+
 struct Compiled {
   Program program;
   std::vector<TargetCode> targets;
+  std::vector<DeviceCode> devices;
   std::vector<std::pair<std::string, double>> seconds; // by phase, for --time-passes
   std::string pass_times;                              // a table of the graph passes
   bool denormals_keep = false;

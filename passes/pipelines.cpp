@@ -42,7 +42,7 @@ bool run_graph_pipeline(Module &module, PassManager &manager, OptLevel level) {
     return false;
   if (!run("layout")) // every value has a layout; where two kernels disagree stands a relayout
     return false;
-  return level != OptLevel::o2 || run("chain"); // what stays in the cache is one kernel
+  return level != OptLevel::o2 || manager.context().flags.gpu || run("chain"); // what stays in the cache is one kernel
 }
 
 } // namespace kiln

@@ -54,6 +54,8 @@ const char *code_text(int32_t code) {
     return "the model stopped";
   case KILN_ERROR_CAPACITY:
     return "a size found in the data exceeds a capacity";
+  case KILN_ERROR_DEVICE:
+    return "the GPU or its driver failed, or there is none";
   default:
     return "unknown code";
   }
@@ -189,10 +191,6 @@ int32_t metadata(const KilnModule *module, uint32_t index, const char **key, con
   return KILN_OK;
 }
 
-void *context_variables(KilnContext *context) {
-  return context != nullptr ? context->frame.variables : nullptr;
-}
-
 int32_t set_kernel_hook(KilnContext *context, KilnKernelHook hook, void *self) {
   if (context == nullptr)
     return KILN_ERROR_USAGE;
@@ -238,6 +236,7 @@ constexpr KilnApi kApi = {
     .result_dims = result_dims,
     .grown_dims = grown_dims,
     .capacity = capacity,
+    .context_end = context_end,
 };
 
 } // namespace

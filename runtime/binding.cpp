@@ -201,6 +201,7 @@ int32_t check_place(KilnContext *context, const Place &place, const int64_t *pla
       return fail(error, KILN_ERROR_SHAPE, place.kind, " '", name, "' has shape ",
                   Dims{shape, rank}, " for these dims, and ", Dims{binding.dims, rank},
                   " is bound");
+  binding.needed = size;
   if (binding.size < size)
     return fail(error, KILN_ERROR_SHAPE, place.kind, " '", name, "' of shape ", Dims{shape, rank},
                 " needs ", size, " bytes, got ", binding.size);

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <new>
 
+#include "runtime/cuda/device.h"
 #include "runtime/variables.h"
 
 namespace kiln::rt {
@@ -372,13 +373,38 @@ int32_t context_init(const KilnModule *module, uint32_t index, const KilnContext
                  parts.scratch,   entry.scratch_size, parts.sizes, 0, 0, 0};
   *context = made;
   if (shared == nullptr && variables != nullptr)
-    return variables_init(module, variables, error);
-  return KILN_OK;
+    if (int32_t code = variables_init(module, variables, error))
+      return code;
+  if (module->device == nullptr)
+    return KILN_OK;
+  int32_t code = make_device_context(made, error);
+  if (code != KILN_OK)
+    end_device_context(made);
+  return code;
+}
+
+void *context_variables(KilnContext *context) {
+  if (context == nullptr)
+    return nullptr;
+  if (context->device != nullptr && context->frame.variables != nullptr) {
+    if (pull_variables(context->module, context->frame.variables, nullptr) != KILN_OK)
+      return nullptr;
+    touch_variables(context->module, context->frame.variables);
+  }
+  return context->frame.variables;
+}
+
+void context_end(KilnContext *context) {
+  if (context != nullptr)
+    end_device_context(context);
 }
 
 int32_t run(KilnContext *context, KilnError *error) {
   if (context == nullptr)
     return fail(error, KILN_ERROR_USAGE, "run: null pointer");
+  if (context->device != nullptr && context->has_held_dims)
+    if (int32_t code = pull_held_dims(context, error))
+      return code;
   if (!context->is_checked || context->has_held_dims) {
     if (int32_t code = resolve_dims(context, error))
       return code;
@@ -392,7 +418,10 @@ int32_t run(KilnContext *context, KilnError *error) {
   context->needed = -1;
   context->services.after_kernel = context->hook != nullptr ? serve_after_kernel : nullptr;
   int32_t trap = 0;
-  {
+  if (context->module->device != nullptr) {
+    if (int32_t code = run_on_device(context, &trap, error))
+      return code;
+  } else {
     FpScope scope(context->fp_mode);
     trap = context->module->run(context->entry_index)(&context->frame);
   }

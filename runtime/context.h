@@ -15,6 +15,7 @@ struct Binding {
   uint64_t size;
   bool is_bound;
   bool has_shape;
+  uint64_t needed; // bytes, of the shape it has; once checked
   int64_t dims[package::kMaxRank];
 };
 
@@ -31,6 +32,8 @@ int32_t output_dims(KilnContext *context, uint32_t index, int64_t *dims, KilnErr
 int32_t result_dims(KilnContext *context, uint32_t index, int64_t *dims, KilnError *error);
 int32_t grown_dims(KilnContext *context, int64_t *dims, KilnError *error);
 int32_t run(KilnContext *context, KilnError *error);
+void *context_variables(KilnContext *context);
+void context_end(KilnContext *context);
 
 // Finds the dims from what is bound and set, and sizes from plan(). Does nothing when neither has
 // changed since the last time.
@@ -42,6 +45,10 @@ int32_t call_plan(const KilnModule &module, uint32_t entry, const int64_t *dims,
                   KilnError *error);
 
 } // namespace kiln::rt
+
+namespace kiln::rt {
+struct DeviceContext;
+}
 
 struct KilnContext {
   const KilnModule *module;
@@ -69,5 +76,6 @@ struct KilnContext {
   bool has_run;                // with these dims, to its end: sizes hold
   int64_t needed;              // of the capacity that was too small in the last run; -1: none was
   int64_t needed_dim;          // which one
+  kiln::rt::DeviceContext *device; // null on the CPU
   bool has_held_dims;          // some dims are values of variables: looked up before each run
 };

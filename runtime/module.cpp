@@ -2,9 +2,11 @@
 #include "runtime/module.h"
 
 #include <cstdlib>
+#include <cstring>
 #include <new>
 
 #include "runtime/cpu_target.h"
+#include "runtime/cuda/device.h"
 #include "runtime/prefault.h"
 
 uint64_t KilnModule::variables_size() const {
@@ -22,6 +24,19 @@ alignas(KILN_ALIGNMENT) constexpr uint8_t kNoWeights[2 * KILN_ALIGNMENT] = {};
 KilnModule *make_module() {
   void *memory = std::malloc(sizeof(KilnModule));
   return memory != nullptr ? ::new (memory) KilnModule() : nullptr;
+}
+
+// Where runs compute. A package without code for the device that is asked for is refused.
+int32_t choose_device(const KilnOpenOptions *options, const char *what, KilnModule *module, KilnError *error) {
+  bool has_device = options != nullptr && (options->flags & KILN_OPEN_DEVICE) != 0 && options->device != nullptr;
+  const char *device = has_device ? options->device : "cpu";
+  if (std::strcmp(device, "auto") == 0)
+    device = is_device_usable(*module) ? "cuda" : "cpu";
+  if (std::strcmp(device, "cpu") == 0)
+    return KILN_OK;
+  if (std::strncmp(device, "cuda", 4) != 0)
+    return fail(error, KILN_ERROR_USAGE, "no such device as '", device, "': write cpu, cuda, cuda:0 or auto");
+  return open_device(module, device, what, error);
 }
 
 // Everything after the bytes are in memory. `module->package.data` is not read before.
@@ -52,8 +67,10 @@ int32_t load_package(const uint8_t *data, uint64_t size, const KilnOpenOptions *
           choose_code(view, options != nullptr ? options->target : nullptr, what, &section, error))
     return code;
   module->target = section->name;
-  return map_image(data + section->offset, section->size, module->file.descriptor, section->offset,
-                   section->name, manifest.entries.count, what, &module->image, error);
+  if (int32_t code = map_image(data + section->offset, section->size, module->file.descriptor, section->offset, section->name,
+                               manifest.entries.count, what, &module->image, error))
+    return code;
+  return choose_device(options, what, module, error);
 }
 
 // Hands the module out, or closes it.
@@ -145,6 +162,7 @@ int32_t open_static_module(const KilnStaticModel *model, KilnModule **module, Ki
 void close_module(KilnModule *module) {
   if (module == nullptr)
     return;
+  close_device(module);
   unmap_image(&module->image);
   unmap_file(&module->file);
   std::free(module);

@@ -6,6 +6,10 @@
 #include "runtime/manifest.h"
 #include "runtime/package_view.h"
 
+namespace kiln::rt {
+struct Device;
+}
+
 struct KilnModule {
   kiln::rt::MappedFile file;     // empty unless opened from a path
   kiln::rt::PackageView package; // empty for a static model
@@ -16,6 +20,7 @@ struct KilnModule {
   const char *target = "";
   const uint8_t *weights = nullptr; // never null: points at zeros where there are none
   const uint8_t *saved_state = nullptr;
+  kiln::rt::Device *device = nullptr; // null on the CPU
 
   // Bytes of a variables block, with room to read past its end; 0 where there are no variables.
   uint64_t variables_size() const;

@@ -33,7 +33,8 @@ enum class SectionKind : uint32_t {
   Locations = 3,
   Weights = 4,
   State = 5,    // the variables block, as saved; supersedes the initial values of the manifest
-  Signature = 6 // reserved: ed25519 over the BLAKE2b-256 of everything before it
+  Signature = 6, // reserved: ed25519 over the BLAKE2b-256 of everything before it
+  Device = 7 // kernels for a GPU, `name` says which: runtime/cuda/device_format.h
 };
 
 struct SectionHeader {

@@ -27,6 +27,8 @@ const char *kind_name(SectionKind kind) {
     return "saved state";
   case SectionKind::Signature:
     return "signature";
+  case SectionKind::Device:
+    return "device";
   }
   return "unknown";
 }

@@ -86,6 +86,8 @@ int open_session(const ModelOptions &model, const SessionOptions &options, OptLe
     compile.level = level;
     set_compile_options(model, compile);
     compile.jobs = int(std::max(1u, std::thread::hardware_concurrency()));
+    if (is_gpu(options.device))
+      compile.gpus = {*find_gpu("ptx")};
     bool fine = load_model(model, opened.module, diagnostics) &&
                 compile_in_memory(opened.module, compile, opened.compiled, opened.package, diagnostics);
     if (int code = report(diagnostics, model.json); code != kFine || !fine)

@@ -47,6 +47,8 @@ Result<std::map<std::string, int64_t>> fixed_dims(const ModelOptions &options);
 
 // "host", "x86-64-v3", ...; an error lists the known ones.
 Result<std::vector<MachineDesc>> parse_targets(const std::vector<std::string> &names);
+// Whether it is "cuda" or "cuda:N": a model that is compiled in memory needs code for a GPU then.
+inline bool is_gpu(std::string_view device) { return device.starts_with("cuda"); }
 Result<OptLevel> parse_level(const std::string &level); // "0", "1", "2"
 Winograd parse_winograd(const std::string &text);      // "off", "2", "4", "auto"
 

@@ -27,6 +27,7 @@ const char *kind_name(package::SectionKind kind) {
   case package::SectionKind::Weights: return "weights";
   case package::SectionKind::State: return "state";
   case package::SectionKind::Signature: return "signature";
+  case package::SectionKind::Device: return "device";
   }
   return "?";
 }

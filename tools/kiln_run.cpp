@@ -35,6 +35,7 @@ constexpr const char *kUsage =
     "  --save FILE                 a package with the variables as they are after the runs\n"
     "  --save-state FILE           the variables alone\n"
     "  --target NAME               the code to use, e.g. x86-64-v2\n"
+    "  --device NAME               where it computes: cpu, cuda:0, auto (cpu)\n"
     "  --describe                  prints entries, inputs, outputs and variables\n";
 
 enum Status { kFine = 0, kBadInput = 1, kBadUsage = 2 };
@@ -48,6 +49,7 @@ struct Options {
   std::string model;
   std::string entry;
   std::string target;
+  std::string device;
   std::string load;
   std::string save;
   std::string save_state;
@@ -81,6 +83,7 @@ bool parse_named(const std::string &text, std::vector<Named> &list) {
 std::string parse_option(const std::string &name, const std::string &value, Options &options) {
   const std::pair<const char *, std::string *> texts[] = {{"--entry", &options.entry},
                                                           {"--target", &options.target},
+                                                          {"--device", &options.device},
                                                           {"--load", &options.load},
                                                           {"--save", &options.save},
                                                           {"--save-state", &options.save_state}};
@@ -153,6 +156,8 @@ public:
   int go() {
     KilnOpenOptions open_options{};
     open_options.target = options_.target.empty() ? nullptr : options_.target.c_str();
+    open_options.flags = KILN_OPEN_DEVICE;
+    open_options.device = options_.device.empty() ? nullptr : options_.device.c_str();
     if (kiln_.open(options_.model.c_str(), &open_options, &module_, &error_) != KILN_OK)
       return fail();
     if (options_.describes) {
@@ -250,6 +255,8 @@ private:
     size_t size = 0;
     if (kiln_.context_size(module_, entry_, &context_options, &size, &error_) != KILN_OK)
       return fail();
+    kiln_.context_end(context_);
+    context_ = nullptr;
     memory_ = aligned_memory(size);
     if (!memory_)
       return complain(kBadInput, "no memory for " + std::to_string(size) + " bytes");

@@ -29,6 +29,11 @@ Error error_of(const KilnError &e) {
   return Error{message};
 }
 
+KilnOpenOptions open_options(const SessionOptions &options) {
+  return {KILN_OPEN_DEVICE, 0, options.target.empty() ? nullptr : options.target.c_str(),
+          options.device.empty() ? nullptr : options.device.c_str()};
+}
+
 struct FreeDeleter {
   void operator()(void *p) const { std::free(p); }
 };
@@ -85,6 +90,8 @@ struct Session::State {
   }
 
   ~State() {
+    if (context)
+      api().context_end(context);
     if (pool)
       api().pool_destroy(pool);
     if (module)
@@ -100,7 +107,7 @@ Session::~Session() = default;
 Result<Session> Session::open(const std::string &path, const SessionOptions &options) {
   Session session;
   KilnError error{};
-  KilnOpenOptions open{0, 0, options.target.empty() ? nullptr : options.target.c_str()};
+  KilnOpenOptions open = open_options(options);
   if (api().open(path.c_str(), &open, &session.state_->module, &error) != KILN_OK)
     return error_of(error);
   return start(std::move(session), options);
@@ -109,7 +116,7 @@ Result<Session> Session::open(const std::string &path, const SessionOptions &opt
 Result<Session> Session::open(std::span<const std::byte> package, const SessionOptions &options) {
   Session session;
   KilnError error{};
-  KilnOpenOptions open{0, 0, options.target.empty() ? nullptr : options.target.c_str()};
+  KilnOpenOptions open = open_options(options);
   if (api().open_memory(package.data(), package.size(), &open, &session.state_->module, &error) != KILN_OK)
     return error_of(error);
   return start(std::move(session), options);
@@ -349,6 +356,8 @@ Status Session::make_context(const std::vector<int64_t> &dims) {
   if (api().context_size(s.module, s.entry, &options, &s.memory_bytes, &error) != KILN_OK)
     return error_of(error);
   size_t rounded = (s.memory_bytes + 4095) / 4096 * 4096;
+  if (s.context)
+    api().context_end(s.context);
   s.context = nullptr;
   s.memory.reset(std::aligned_alloc(4096, rounded));
   if (!s.memory)

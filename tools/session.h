@@ -21,6 +21,7 @@ struct SessionOptions {
   // The variables get their first values from the entry `init`, where there is one. A package has values of its own.
   bool initialise = false;
   uint64_t seed = 0;
+  std::string device = {}; // cpu (where empty), cuda:0, auto
 };
 
 // What a kernel has to do in a launch, for the bound shapes; 0 where nobody knows.

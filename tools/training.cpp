@@ -76,8 +76,9 @@ Status Training::open_model() {
     return level.error();
   }
   KilnError error{};
+  KilnOpenOptions how{KILN_OPEN_DEVICE, 0, nullptr, options_.device.empty() ? nullptr : options_.device.c_str()};
   if (is_package(options_.model.path)) {
-    module_ = runtime::Module::try_open(options_.model.path, error);
+    module_ = runtime::Module::try_open(options_.model.path, error, &how);
   } else {
     Diagnostics diagnostics;
     CompileOptions compile;
@@ -85,6 +86,8 @@ Status Training::open_model() {
     compile.level = *level;
     set_compile_options(options_.model, compile);
     compile.keep_params = true;
+    if (is_gpu(options_.device))
+      compile.gpus = {*find_gpu("ptx")};
     compile.jobs = int(std::max(1u, std::thread::hardware_concurrency()));
     bool fine = load_model(options_.model, opened_.module, diagnostics);
     source_ = opened_.module;
@@ -96,7 +99,7 @@ Status Training::open_model() {
     fine = fine && compile_in_memory(opened_.module, compile, opened_.compiled, opened_.package, diagnostics);
     if (report(diagnostics, options_.model.json) != kFine || !fine)
       return Error{""};
-    module_ = runtime::Module::try_open(opened_.package.bytes, error);
+    module_ = runtime::Module::try_open(opened_.package.bytes, error, &how);
   }
   if (module_)
     variables_ = module_->try_variables(error);

@@ -19,6 +19,7 @@ struct TrainOptions {
   std::vector<int64_t> buckets;
   int64_t epochs = 1, batch = 0, checkpoint_every = 0, patience = 0;
   uint64_t seed = 0;
+  std::string device; // cpu where empty, cuda:0, auto
   int threads = 1, workers = 1;
   bool resume = false, keep_order = false, keep_training = false, find_lr = false;
 };

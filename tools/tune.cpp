@@ -93,7 +93,10 @@ public:
     out->best_.assign(compiled.program.kernels.size(), INFINITY);
     out->times_.resize(compiled.program.kernels.size());
     for (const Plan &plan : compiled.program.entries) {
-      SessionOptions options{plan.name, target, how.threads};
+      SessionOptions options;
+      options.entry = plan.name;
+      options.target = target;
+      options.threads = how.threads;
       KILN_TRY(session, Session::open(package, options));
       std::vector<std::pair<std::string, Tensor>> inputs;
       std::string made;

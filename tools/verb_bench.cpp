@@ -148,6 +148,7 @@ void add_bench(CLI::App &app, int &exit_code) {
   sub->add_option("--threads", verb->session.threads, "threads to run on")->check(CLI::Range(1, 1024));
   sub->add_option("--seed", verb->session.seed, "of the first values of params that have no others (default: 0)");
   sub->add_option("-O", verb->level, "0, 1 or 2, where a model is compiled");
+  sub->add_option("--device", verb->session.device, "cpu (default), cuda:0 or auto: where it computes");
   sub->add_option("--target", verb->session.target, "code section of the package to use");
   sub->add_option("--seconds", verb->seconds, "how long to measure")->check(CLI::Range(0.0, 3600.0));
   sub->add_flag("--slices", verb->slices, "run one slice for each line of standard input (seconds), one line of JSON each");

@@ -204,6 +204,7 @@ int check_model(const CheckVerb &verb) {
     find_written(opened.compiled.program, *layers.plan, layers);
     if (auto values = interpret_entry(opened.module, verb.session.entry, *inputs, verb.session.seed, &layers); !values)
       return fail(values.error());
+    setenv("KILN_CUDA_VALUES", "1", 1); // a device shows its values on the host after each kernel
     opened.session->set_kernel_hook(LayerCheck::hook, &layers);
   }
   Diagnostics diagnostics;
@@ -247,6 +248,7 @@ void add_check(CLI::App &app, int &exit_code) {
   sub->add_option("-i,--input", verb->inputs, "NAME=@FILE.npy or NAME=2x2xf32=1,2,3,4; random where none is given")
       ->allow_extra_args(false);
   sub->add_option("--entry", verb->session.entry, "which exported function (default: the first)");
+  sub->add_option("--device", verb->session.device, "cpu (default), cuda:0 or auto: where it computes");
   sub->add_option("--threads", verb->session.threads, "threads to run on")->check(CLI::Range(1, 1024));
   sub->add_option("--seed", verb->session.seed, "of the first values of params that have no others (default: 0)");
   sub->add_option("-O", verb->level, "0, 1 or 2");

@@ -4,6 +4,7 @@
 #include "tools/tune.h"
 
 #include "codegen/c/c.h"
+#include "codegen/cuda/device_writer.h"
 #include "codegen/object_data.h"
 #include "frontend/data/safetensors.h"
 #include "frontend/files/file_writer.h"
@@ -27,7 +28,7 @@ namespace {
 struct CompileVerb {
   ModelOptions model;
   std::string output;
-  std::vector<std::string> targets;
+  std::vector<std::string> targets, gpus;
   std::string emit = "package", level = "2", dump_dir, stop_after;
   int jobs = int(std::max(1u, std::thread::hardware_concurrency()));
   bool time_passes = false, keep_params = false;
@@ -112,6 +113,8 @@ Result<std::string> emit_text(const CompileVerb &verb, Module &module, const Com
     std::vector<std::byte> weights = weights_section(module, program);
     return c::emit_c(program, {weights});
   }
+  if (verb.emit == "cuda")
+    return cuda::device_source(program, options.gpus[0]);
   if (verb.emit == "lowered")
     return kernels_text(program.kernels);
   std::vector<Kernel> kernels = schedule_kernels(program, options.machines[0], options);
@@ -277,6 +280,18 @@ int compile(CompileVerb verb) {
   set_compile_options(verb.model, options);
   options.keep_params = verb.keep_params;
   options.denormals_keep = verb.denormals == "keep";
+  for (const std::string &name : verb.gpus) {
+    auto gpu = find_gpu(name);
+    if (!gpu) {
+      std::string known;
+      for (const GpuMachine &machine : gpu_machines())
+        known += machine.is_ptx ? "ptx" : machine.name + ", ";
+      return bad_usage(fmt::format("--cuda {}: no such GPU; there are: {}", name, known), json);
+    }
+    options.gpus.push_back(*gpu);
+  }
+  if (verb.emit == "cuda" && options.gpus.empty())
+    options.gpus.push_back(*find_gpu("sm_80"));
   // A C compiler that vectorises for itself is given the plain loops.
   if (verb.emit == "c")
     options.winograd = Winograd::off;
@@ -351,8 +366,11 @@ void add_compile(CLI::App &app, int &exit_code) {
   sub->add_option("-o,--output", verb->output, "the file to write (default: MODEL.kiln; - for standard output)");
   sub->add_option("--target", verb->targets, "host, x86-64-v2, x86-64-v3, x86-64-v4, aarch64; may be repeated")
       ->allow_extra_args(false);
-  sub->add_option("--emit", verb->emit, "package, object (with a .h), header, c, graph, kernels, llvm or asm")
-      ->check(CLI::IsMember({"package", "object", "header", "c", "graph", "kernels", "llvm", "asm"}));
+  sub->add_option("--cuda", verb->gpus, "GPUs that the package has code for beside the processors: sm_80, sm_86, sm_89, sm_90, sm_100, ptx")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  sub->add_option("--emit", verb->emit, "package, object (with a .h), header, c, cuda, graph, kernels, llvm or asm")
+      ->check(CLI::IsMember({"package", "object", "header", "c", "cuda", "graph", "kernels", "llvm", "asm"}));
   sub->add_option("-O", verb->level, "0: one kernel an op; 1: fused; 2: with layouts (default)");
   sub->add_option("--specialise", verb->specialise, "N=1,8 or H=224,W=224: code of its own for these sizes, chosen when a run has them")
       ->allow_extra_args(false);

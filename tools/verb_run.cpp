@@ -117,6 +117,7 @@ void add_run(CLI::App &app, int &exit_code) {
   verb->add_option("--entry", options->session.entry, "which exported function (default: the first)");
   verb->add_option("--threads", options->session.threads, "threads to run on")->check(CLI::Range(1, 1024));
   verb->add_option("--seed", options->session.seed, "of the first values of params that have no others (default: 0)");
+  verb->add_option("--device", options->session.device, "cpu (default), cuda:0 or auto: where it computes");
   verb->add_option("--target", options->session.target, "code section of the package to use");
   verb->add_option("--top", options->top, "print only the N largest values of each output")->check(CLI::Range(0, 1000000));
   verb->add_option("--labels", options->labels, "a file with a name a line for --top");

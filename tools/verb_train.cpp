@@ -25,6 +25,7 @@ void add_train(CLI::App &app, int &exit_code) {
   verb->add_option("--epochs", options->epochs, "how often to go through the data")->check(CLI::Range(int64_t(0), int64_t(1) << 40));
   verb->add_option("--batch", options->batch, "examples in a step, where the model leaves it open")->check(CLI::Range(int64_t(1), int64_t(1) << 30));
   verb->add_option("--seed", options->seed, "of first values, dropout, the order of examples, augmentation and the split");
+  verb->add_option("--device", options->device, "cpu (default), cuda:0 or auto: where it computes");
   verb->add_option("--threads", options->threads, "threads to run on")->check(CLI::Range(1, 1024));
   verb->add_option("--workers", options->workers, "threads that make batches")->check(CLI::Range(0, 256));
   verb->add_flag("--keep-order", options->keep_order, "do not shuffle");

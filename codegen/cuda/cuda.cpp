@@ -3,6 +3,7 @@
 #include "codegen/c/stmt.h"
 #include "codegen/cuda/map_gpu.h"
 #include "passes/kernel/schedule.h"
+#include "runtime/digest.h"
 
 #include <fmt/format.h>
 
@@ -10,7 +11,8 @@ namespace kiln::cuda {
 namespace {
 
 // NVRTC has no headers; these are what the C text uses of stdint.h and math.h.
-constexpr std::string_view kPreamble = R"(typedef signed char int8_t;
+constexpr std::string_view kPreamble = R"(#ifndef KILN_CUDA_SHIM
+typedef signed char int8_t;
 typedef short int16_t;
 typedef int int32_t;
 typedef long long int64_t;
@@ -35,40 +37,61 @@ typedef unsigned long long uint64_t;
 #define UINT64_MAX 18446744073709551615ULL
 #define NAN __int_as_float(0x7fc00000)
 #define INFINITY __int_as_float(0x7f800000)
+#endif
 )";
+
+// Stands for the name in a function's text until the text is known.
+constexpr std::string_view kNameMark = "@";
+
+std::string parameters(const Kernel &kernel, bool is_aliased, bool has_scratch) {
+  std::string out;
+  for (const KernelBuffer &b : kernel.buffers)
+    out += fmt::format("{}{} *{}{}, ", b.access == Access::in ? "const " : "", c::c_type(b.dtype), is_aliased ? "" : "__restrict__ ",
+                       c::c_name(b.name));
+  for (Symbol d : kernel.dims)
+    out += fmt::format("int64_t {}, ", c::c_name(d));
+  return out + (has_scratch ? "unsigned char *scratch, " : "") + "int *trap";
+}
+
+void name_after_text(CudaFunction &function) {
+  package::Digester digester;
+  digester.update(function.text.data(), function.text.size());
+  package::Digest digest = digester.finish();
+  function.name = fmt::format("kiln_{:016x}{:016x}{:016x}{:016x}", digest.word[0], digest.word[1], digest.word[2], digest.word[3]);
+  function.text.replace(function.text.find(kNameMark), kNameMark.size(), function.name);
+}
 
 } // namespace
 
-CudaKernel emit_cuda(const Kernel &lowered) {
+CudaKernel emit_cuda(const Kernel &lowered, const GpuMachine &machine, bool is_aliased) {
+  (void)machine;
   Kernel kernel = lowered;
   expand_narrow(kernel);
   CudaKernel out;
-  std::string params;
-  for (const KernelBuffer &b : kernel.buffers)
-    params += fmt::format("{}{} *__restrict__ {}, ", b.access == Access::in ? "const " : "", c::c_type(b.dtype),
-                          c::c_name(b.name));
-  for (Symbol d : kernel.dims)
-    params += fmt::format("int64_t {}, ", c::c_name(d));
-  std::vector<GpuNest> nests = map_gpu(kernel);
-  for (size_t i = 0; i < nests.size(); ++i) {
-    CudaLaunch launch{fmt::format("{}_{}", kernel.name, i), nests[i].blocks, nests[i].threads};
-    out.functions += fmt::format("extern \"C\" __global__ void __launch_bounds__({}) {}({}int *trap) {{\n{}}}\n", launch.threads,
-                             launch.function, params, c::c_body(nests[i].body, 1, {"*trap = {}; return;", nullptr, ""}, out.helpers));
+  for (const GpuNest &nest : map_gpu(kernel)) {
+    CudaLaunch launch;
+    launch.blocks = nest.blocks;
+    launch.function.threads = nest.threads;
+    std::string body = c::c_body(nest.body, 1, {"*trap = {}; return;", nullptr, ""}, launch.function.helpers);
+    launch.function.text = fmt::format("extern \"C\" __global__ void __launch_bounds__({}) {}({}) {{\n{}}}\n", nest.threads, kNameMark,
+                                       parameters(kernel, is_aliased, false), body);
+    name_after_text(launch.function);
     out.launches.push_back(std::move(launch));
   }
   return out;
 }
 
-std::string cuda_source(std::span<const CudaKernel> kernels) {
-  std::string out(kPreamble), functions;
-  std::set<std::string> helpers;
-  for (const CudaKernel &kernel : kernels) {
-    helpers.insert(kernel.helpers.begin(), kernel.helpers.end());
-    functions += kernel.functions;
+std::string cuda_source(std::span<const CudaFunction> functions) {
+  std::string out(kPreamble), text;
+  std::set<std::string> helpers, names;
+  for (const CudaFunction &function : functions) {
+    helpers.insert(function.helpers.begin(), function.helpers.end());
+    if (names.insert(function.name).second)
+      text += function.text + "\n";
   }
   for (const std::string &helper : helpers)
     out += "__device__ " + c::helper_text(helper) + "\n";
-  return out + functions;
+  return out + "\n" + text;
 }
 
 } // namespace kiln::cuda

@@ -1,10 +1,11 @@
 // The `cuda` target: the same kernels as CUDA C, compiled by NVRTC.
 //
-// A kernel's top-level nests become one __global__ function each, launched one after the other. The
-// parallel loops of a nest are flattened over a one-dimensional grid; what is below runs in one thread.
-// NVRTC is opened at run time and never required: without it only the source can be had.
+// A kernel's top-level nests become one __global__ function each, launched one after the other. Functions are
+// named after their text, so that equal ones exist once in a package. NVRTC is opened at run time and never
+// required: without it only the source can be had.
 #pragma once
 
+#include "codegen/gpu_machine.h"
 #include "ir/plan.h"
 
 #include <cstddef>
@@ -17,23 +18,29 @@
 
 namespace kiln::cuda {
 
-struct CudaLaunch {
-  std::string function; // the __global__ function's name
-  Dim blocks;           // of the grid, over the kernel's dims
-  int threads = 1;      // of a block
+// Its parameters are the kernel's buffers, then its dims as long long, then, where it has scratch memory,
+// unsigned char *scratch, then int *trap.
+struct CudaFunction {
+  std::string name, text;
+  std::set<std::string> helpers; // device functions that it calls
+  int threads = 1;               // of a block
+  int64_t shared_bytes = 0;      // dynamic
+  int64_t scratch_bytes = 0;     // global memory for each block
 };
 
-// Functions take the kernel's buffers, then its dims as long long, then int *trap.
+struct CudaLaunch {
+  CudaFunction function;
+  Dim blocks; // of the grid, over the kernel's dims; a grid of fewer does the same work
+};
+
 struct CudaKernel {
-  std::set<std::string> helpers; // device functions that it calls
-  std::string functions;
   std::vector<CudaLaunch> launches;
 };
 
-// From a naive, scalar kernel.
-CudaKernel emit_cuda(const Kernel &kernel);
-// A whole translation unit.
-std::string cuda_source(std::span<const CudaKernel> kernels);
+// From a naive, scalar kernel. `is_aliased`: some launch of it writes a buffer that it also reads.
+CudaKernel emit_cuda(const Kernel &kernel, const GpuMachine &machine, bool is_aliased = false);
+// A whole translation unit; each function once.
+std::string cuda_source(std::span<const CudaFunction> functions);
 
 class Nvrtc {
 public:
@@ -48,6 +55,7 @@ public:
   // arch: "sm_80", "sm_90", ... for a cubin, "compute_80", ... for PTX. Errors carry NVRTC's log.
   Result<Binary> compile(std::string_view source, std::string_view name, std::string_view arch) const;
   int major() const { return major_; }
+  int minor() const { return minor_; }
 
 private:
   struct Api;

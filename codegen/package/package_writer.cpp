@@ -31,6 +31,8 @@ public:
     add_section(SectionKind::Manifest, "", manifest);
     for (const PackageCode &code : spec_.code)
       add_section(SectionKind::Code, code.target, code.image);
+    for (const PackageCode &device : spec_.devices)
+      add_section(SectionKind::Device, device.target, device.image);
     if (!spec_.locations.empty()) {
       std::string error;
       std::vector<uint8_t> locations = build_locations(spec_, error);
@@ -89,7 +91,7 @@ private:
 
   void add_section(SectionKind kind, const std::string &name, std::span<const uint8_t> bytes) {
     for (const SectionHeader &other : sections_)
-      if (kind == SectionKind::Code && other.kind == kind && name == other.name)
+      if ((kind == SectionKind::Code || kind == SectionKind::Device) && other.kind == kind && name == other.name)
         fail("two code sections for the target '" + name + "'");
     SectionHeader section = begin_section(kind, name);
     put(bytes.data(), bytes.size());

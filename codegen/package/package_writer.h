@@ -129,6 +129,7 @@ struct PackageSpec {
   std::vector<PackageLocation> locations = {};
   std::vector<std::pair<std::string, std::string>> metadata = {};
   std::vector<PackageCode> code = {};
+  std::vector<PackageCode> devices = {}; // device sections, by the GPU's name: "sm_90"
   std::vector<PackageWeights> weights = {};
   uint64_t weights_size = 0;
 };

@@ -120,7 +120,7 @@ TEST_CASE("the best code for the machine is chosen, or the one asked for") {
   KilnModuleInfo info;
   REQUIRE(api().module_info(module, &info) == KILN_OK);
   CHECK(info.target == std::string(base_target()));
-  KilnOpenOptions options{0, 0, "sparc"};
+  KilnOpenOptions options{0, 0, "sparc", nullptr};
   CHECK(Opened(path, &options).error.message ==
         path + ": no code for the target 'sparc'; it has made-up-v9, " + base_target());
 }

@@ -82,6 +82,10 @@ private:
       if (int32_t code = api().bind_output(context, i, &t, &error))
         return code;
     }
+    struct End {
+      KilnContext *context;
+      ~End() { api().context_end(context); }
+    } end{context};
     int32_t code = api().run(context, &error);
     if (code == KILN_ERROR_CAPACITY)
       api().grown_dims(context, dims.data(), nullptr);
@@ -101,8 +105,8 @@ private:
 
 class NativeTarget : public Target {
 public:
-  explicit NativeTarget(MachineDesc machine) : machine_(std::move(machine)) {}
-  std::string name() const override { return machine_.name; }
+  explicit NativeTarget(MachineDesc machine, std::string gpu = "") : machine_(std::move(machine)), gpu_(std::move(gpu)) {}
+  std::string name() const override { return gpu_.empty() ? machine_.name : gpu_; }
 
   Result<std::unique_ptr<Loaded>> load(Module module) override {
     Diagnostics diagnostics;
@@ -111,6 +115,8 @@ public:
     options.machines = {machine_};
     options.denormals_keep = true;
     options.jobs = 2;
+    if (!gpu_.empty())
+      options.gpus = {*find_gpu(gpu_)};
     if (!compile_module(module, options, compiled, diagnostics))
       return Error{diagnostics.render()};
     std::vector<uint8_t> bytes;
@@ -120,16 +126,20 @@ public:
     std::memcpy(memory.get(), bytes.data(), bytes.size());
     KilnError error{};
     KilnModule *loaded = nullptr;
-    if (api().open_memory(memory.get(), bytes.size(), nullptr, &loaded, &error) != KILN_OK)
+    KilnOpenOptions open{KILN_OPEN_DEVICE, 0, nullptr, gpu_.empty() ? "cpu" : "cuda:0"};
+    if (api().open_memory(memory.get(), bytes.size(), &open, &loaded, &error) != KILN_OK)
       return Error{error.message};
     return std::unique_ptr<Loaded>(new LoadedPackage(std::move(memory), loaded));
   }
 
 private:
   MachineDesc machine_;
+  std::string gpu_;
 };
 
 } // namespace
+
+std::unique_ptr<Target> cuda_target() { return std::make_unique<NativeTarget>(host_machine(), "compute_80"); }
 
 std::vector<std::unique_ptr<Target>> native_targets() {
   std::vector<std::unique_ptr<Target>> out;

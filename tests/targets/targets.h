@@ -26,5 +26,7 @@ public:
 // One for each CPU level that this machine runs.
 std::vector<std::unique_ptr<Target>> native_targets();
 std::unique_ptr<Target> c_target();
+// Packages with code for a GPU, run on cuda:0: the one that there is, or tests/fake_driver's.
+std::unique_ptr<Target> cuda_target();
 
 } // namespace kiln::test

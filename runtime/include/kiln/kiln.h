@@ -53,8 +53,9 @@ enum {
   KILN_ERROR_SHAPE = 9,     /* a tensor of another shape than wanted, or dims the model refuses */
   KILN_ERROR_UNBOUND = 10,  /* an input or output without data, a dim without a value */
   KILN_ERROR_TRAP = 11,     /* the model stopped: division by zero, an index out of range */
-  KILN_ERROR_CAPACITY = 12  /* the model stopped: a size found in the data exceeds a capacity that the
+  KILN_ERROR_CAPACITY = 12, /* the model stopped: a size found in the data exceeds a capacity that the
                              * caller may raise; see grown_dims */
+  KILN_ERROR_DEVICE = 13    /* no GPU or no driver for it, or the driver failed */
 };
 
 enum {
@@ -102,13 +103,19 @@ typedef struct KilnError {
 enum {
   /* Does not check the digest of the weights, which reads all of them. The other sections always
    * are checked. */
-  KILN_OPEN_TRUST_WEIGHTS = 1
+  KILN_OPEN_TRUST_WEIGHTS = 1,
+  /* The options have a device. Without this flag `device` is not looked at. */
+  KILN_OPEN_DEVICE = 2
 };
 
 typedef struct KilnOpenOptions {
   uint32_t flags;
   uint32_t reserved;
   const char *target; /* the code section to use; NULL takes the best one for this machine */
+  /* Where runs compute: "cpu" or NULL, "cuda" or "cuda:N" (the N-th GPU, the first without a number), or
+   * "auto": the first GPU where there is one that the package has code for, else the CPU. module_info's
+   * target says which it became. Tensors are bound in host memory all the same. */
+  const char *device;
 } KilnOpenOptions;
 
 /* A model linked into the program (`kiln compile --emit=object` defines one). */
@@ -294,7 +301,8 @@ typedef struct KilnApi {
   int32_t (*context_init)(const KilnModule *module, uint32_t entry,
                           const KilnContextOptions *options, void *memory, size_t size,
                           KilnContext **context, KilnError *error);
-  /* The variables block that the context uses; NULL where the model has no variables. */
+  /* The variables block that the context uses; NULL where the model has no variables. On a device it has
+   * their values as of this call, and what is written to it before the next run is sent with that run. */
   void *(*context_variables)(KilnContext *context);
   /* Values of the entry's symbolic dims, for those that no bound input's shape tells. NULL forgets
    * them. */
@@ -325,6 +333,9 @@ typedef struct KilnApi {
   int32_t (*grown_dims)(KilnContext *context, int64_t *dims, KilnError *error);
   /* The value that a symbolic dim has where nobody gives one: a capacity's own. -1 for other dims. */
   int64_t (*capacity)(const KilnModule *module, uint32_t entry, uint32_t symbol);
+  /* Gives back what a context holds on a device; close does it for all contexts of a module. On the CPU
+   * there is nothing to give back. */
+  void (*context_end)(KilnContext *context);
 } KilnApi;
 
 /* NULL where this library does not speak that version. */

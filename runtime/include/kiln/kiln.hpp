@@ -115,6 +115,31 @@ inline Block make_block(size_t size, KilnError &error) {
 
 using ModuleHandle = std::shared_ptr<KilnModule>;
 
+// A context with what it lies in: it gives back what it holds on a device before its memory goes.
+class OwnedContext {
+public:
+  OwnedContext(ModuleHandle module, Block block, KilnContext *context)
+      : module_(std::move(module)), block_(std::move(block)), context_(context) {}
+  OwnedContext(OwnedContext &&other) noexcept
+      : module_(std::move(other.module_)), block_(std::move(other.block_)), context_(std::exchange(other.context_, nullptr)) {}
+  OwnedContext &operator=(OwnedContext other) noexcept {
+    module_.swap(other.module_);
+    block_.swap(other.block_);
+    std::swap(context_, other.context_);
+    return *this;
+  }
+  ~OwnedContext() {
+    if (context_ != nullptr)
+      api().context_end(context_);
+  }
+  operator KilnContext *() const { return context_; }
+
+private:
+  ModuleHandle module_;
+  Block block_;
+  KilnContext *context_;
+};
+
 #ifdef KILN_HAS_EXCEPTIONS
 inline void require(bool is_fine, const KilnError &error) {
   if (!is_fine)
@@ -410,7 +435,7 @@ private:
   friend class Module;
   Context(detail::ModuleHandle module, detail::Block block, KilnContext *context, uint32_t entry,
           void *variables, const KilnExecutor *executor)
-      : module_(std::move(module)), block_(std::move(block)), context_(context), entry_(entry),
+      : module_(module), context_(std::move(module), std::move(block), context), entry_(entry),
         variables_(variables), executor_(executor) {}
 
   // What is bound and set, to be said again to a larger context.
@@ -484,8 +509,7 @@ private:
     // Shared variables stay; the context's own are put back by the caller.
     if (!block || api().context_init(module_.get(), entry_, &options, block.get(), size, &context, &error) != KILN_OK)
       return false;
-    block_ = std::move(block);
-    context_ = context;
+    context_ = detail::OwnedContext(module_, std::move(block), context);
     if (!given_dims_.empty())
       api().set_dims(context_, given_dims_.data(), static_cast<uint32_t>(given_dims_.size()), nullptr);
     for (auto &[index, bound] : inputs_) {
@@ -527,8 +551,7 @@ private:
   }
 
   detail::ModuleHandle module_;
-  detail::Block block_;
-  KilnContext *context_;
+  detail::OwnedContext context_;
   uint32_t entry_;
   void *variables_;
   const KilnExecutor *executor_;

@@ -1,0 +1,380 @@
+#include "codegen/cuda/device_writer.h"
+
+#include "codegen/cuda/compile_units.h"
+#include "codegen/cuda/cuda.h"
+#include "runtime/cuda/device_format.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+
+namespace kiln::cuda {
+namespace {
+
+using namespace package;
+
+// Where a block of scratch memory is needed, no more than this many blocks run: they take several turns.
+constexpr uint32_t kScratchBlocks = 512;
+
+bool is_same_place(const PlanBuffer &a, const PlanBuffer &b) {
+  return a.kind == b.kind && a.argument == b.argument && a.weight == b.weight && a.variable == b.variable && a.offset == b.offset;
+}
+
+// Kernels of which some launch reads what it writes.
+void find_aliased(const Plan &plan, const std::vector<PlanStep> &steps, const Program &program, std::vector<bool> &out) {
+  for (const PlanStep &step : steps) {
+    find_aliased(plan, step.condition_body, program, out);
+    find_aliased(plan, step.body, program, out);
+    find_aliased(plan, step.other, program, out);
+    if (step.kind != PlanStep::Kind::launch)
+      continue;
+    const Kernel &kernel = program.kernels[size_t(step.kernel)];
+    for (size_t i = 0; i < step.buffers.size(); ++i)
+      for (size_t j = 0; j < step.buffers.size(); ++j)
+        if (i != j && kernel.buffers[i].access != Access::in &&
+            is_same_place(plan.buffers[size_t(step.buffers[i])], plan.buffers[size_t(step.buffers[j])]))
+          out[size_t(step.kernel)] = true;
+  }
+}
+
+std::vector<CudaKernel> emit_all(const Program &program, const GpuMachine &machine) {
+  std::vector<bool> aliased(program.kernels.size());
+  for (const Plan &plan : program.entries)
+    find_aliased(plan, plan.steps, program, aliased);
+  std::vector<CudaKernel> out;
+  for (size_t i = 0; i < program.kernels.size(); ++i)
+    out.push_back(emit_cuda(program.kernels[i], machine, aliased[i]));
+  return out;
+}
+
+class Writer {
+public:
+  Writer(const Program &program, const std::vector<CudaKernel> &kernels) : program_(program), kernels_(kernels) {}
+
+  Status write_entries() {
+    for (const Plan &plan : program_.entries) {
+      plan_ = &plan;
+      entry_ = {};
+      slots_.clear();
+      for (Symbol dim : plan.dims)
+        slots_.push_back(dim);
+      entry_.slots = uint32_t(slots_.size());
+      entry_.steps.first = uint32_t(steps_.size());
+      write_steps(plan.steps);
+      entry_.steps.count = uint32_t(steps_.size()) - entry_.steps.first;
+      if (entry_.slots > kMaxDeviceSlots)
+        return Error{fmt::format("the entry {} has more than {} sizes and loops", plan.name, kMaxDeviceSlots)};
+      entries_.push_back(entry_);
+    }
+    return Unit{};
+  }
+
+  // The functions in the order of their first launch.
+  const std::vector<CudaFunction> &functions() const { return functions_; }
+  const std::vector<int> &kernel_of_function() const { return kernel_of_function_; }
+
+  std::vector<uint8_t> finish(const GpuMachine &machine, const std::vector<std::vector<std::byte>> &images, const std::vector<int> &image_of) {
+    std::vector<DeviceFunctionRecord> functions;
+    for (size_t i = 0; i < functions_.size(); ++i) {
+      const CudaFunction &f = functions_[i];
+      DeviceFunctionRecord record = records_[i];
+      record.name = {uint32_t(strings_.size()), uint32_t(f.name.size())};
+      strings_.insert(strings_.end(), f.name.begin(), f.name.end());
+      strings_.push_back(0);
+      record.image = uint32_t(image_of[i]);
+      functions.push_back(record);
+    }
+    std::vector<DeviceImageRecord> image_records(images.size());
+    out_.resize(sizeof(DeviceHeader));
+    DeviceHeader header{};
+    header.magic = kDeviceMagic;
+    header.abi = kDeviceAbi;
+    header.arch = uint32_t(machine.arch);
+    header.is_ptx = machine.is_ptx;
+    header.strings = put(strings_);
+    header.images = put(image_records);
+    header.functions = put(functions);
+    header.entries = put(entries_);
+    header.steps = put(steps_);
+    header.buffers = put(buffers_);
+    header.expressions = put(expressions_);
+    header.lists = put(lists_);
+    header.words = put(words_);
+    for (size_t i = 0; i < images.size(); ++i) {
+      out_.resize((out_.size() + 63) / 64 * 64);
+      image_records[i] = {out_.size(), images[i].size()};
+      auto *bytes = reinterpret_cast<const uint8_t *>(images[i].data());
+      out_.insert(out_.end(), bytes, bytes + images[i].size());
+    }
+    if (!images.empty())
+      std::memcpy(out_.data() + header.images.offset, image_records.data(), images.size() * sizeof(DeviceImageRecord));
+    std::memcpy(out_.data(), &header, sizeof header);
+    return std::move(out_);
+  }
+
+private:
+  template <typename T>
+  Table put(const std::vector<T> &records) {
+    out_.resize((out_.size() + 7) / 8 * 8);
+    Table table{uint32_t(out_.size()), uint32_t(records.size())};
+    auto *bytes = reinterpret_cast<const uint8_t *>(records.data());
+    out_.insert(out_.end(), bytes, bytes + records.size() * sizeof(T));
+    return table;
+  }
+
+  // --- expressions
+
+  void op(std::vector<int64_t> &words, DeviceOp o) { words.push_back(int64_t(o)); }
+  void push(std::vector<int64_t> &words, int64_t value) {
+    op(words, DeviceOp::Push);
+    words.push_back(value);
+  }
+  void slot(std::vector<int64_t> &words, Symbol name) {
+    for (size_t i = slots_.size(); i-- > 0;)
+      if (slots_[i] == name) {
+        op(words, DeviceOp::Slot);
+        words.push_back(int64_t(i));
+        return;
+      }
+    KILN_CHECK(false, "the plan uses '" + std::string(name.text()) + "', which nothing tells");
+  }
+
+  void encode(std::vector<int64_t> &words, const Dim &dim) {
+    push(words, dim.constant_part());
+    for (const DimTerm &term : dim.terms()) {
+      push(words, term.coefficient);
+      for (const DimAtom &factor : term.factors) {
+        if (factor.kind == DimAtom::Kind::symbol) {
+          slot(words, factor.symbol);
+        } else {
+          encode(words, factor.args[0]);
+          encode(words, factor.args[1]);
+          constexpr DeviceOp kOps[] = {DeviceOp::Add, DeviceOp::FloorDivide, DeviceOp::Modulo, DeviceOp::Minimum, DeviceOp::Maximum};
+          op(words, kOps[size_t(factor.kind)]);
+        }
+        op(words, DeviceOp::Multiply);
+      }
+      op(words, DeviceOp::Add);
+    }
+  }
+
+  uint32_t keep(const std::vector<int64_t> &words) {
+    auto [it, is_new] = known_.try_emplace(words, uint32_t(expressions_.size()));
+    if (is_new) {
+      expressions_.push_back({uint32_t(words_.size()), uint32_t(words.size())});
+      words_.insert(words_.end(), words.begin(), words.end());
+    }
+    return it->second;
+  }
+  uint32_t expression(const Dim &dim) {
+    std::vector<int64_t> words;
+    encode(words, dim);
+    return keep(words);
+  }
+
+  uint32_t form_condition(const PlanForm &form) {
+    std::vector<int64_t> words;
+    push(words, 1);
+    for (const auto &[symbol, value] : form.dims) {
+      slot(words, symbol);
+      push(words, value);
+      op(words, DeviceOp::Equal);
+      op(words, DeviceOp::Multiply);
+    }
+    return keep(words);
+  }
+
+  // --- steps
+
+  void add_buffer(int index) {
+    const PlanBuffer &b = plan_->buffers[size_t(index)];
+    DeviceBufferRecord record{};
+    Dim offset = b.offset;
+    switch (b.kind) {
+    case PlanBuffer::Kind::argument:
+      record.kind = DeviceBufferKind::Argument;
+      record.argument = uint32_t(b.argument);
+      break;
+    case PlanBuffer::Kind::weight:
+      record.kind = DeviceBufferKind::Weight;
+      offset += Dim(program_.weights[size_t(b.weight)].offset);
+      break;
+    case PlanBuffer::Kind::variable:
+      record.kind = DeviceBufferKind::Variable;
+      offset += Dim(program_.variables[size_t(b.variable)].offset);
+      break;
+    case PlanBuffer::Kind::arena:
+      record.kind = DeviceBufferKind::Arena;
+      break;
+    }
+    record.offset = expression(offset);
+    buffers_.push_back(record);
+  }
+
+  Range add_buffers(const std::vector<int> &list) {
+    Range out{uint32_t(buffers_.size()), uint32_t(list.size())};
+    for (int b : list)
+      add_buffer(b);
+    return out;
+  }
+
+  uint32_t function_index(const CudaFunction &f, const Kernel &kernel, int kernel_index) {
+    auto [it, is_new] = function_index_.try_emplace(f.name, uint32_t(functions_.size()));
+    if (!is_new)
+      return it->second;
+    functions_.push_back(f);
+    kernel_of_function_.push_back(kernel_index);
+    DeviceFunctionRecord record{};
+    record.threads = uint32_t(f.threads);
+    record.shared_bytes = uint32_t(f.shared_bytes);
+    record.buffers = uint32_t(kernel.buffers.size());
+    record.dims = uint32_t(kernel.dims.size());
+    record.scratch_blocks = f.scratch_bytes > 0 ? kScratchBlocks : 0;
+    record.scratch_bytes = uint64_t(f.scratch_bytes);
+    records_.push_back(record);
+    return it->second;
+  }
+
+  void launch(const PlanStep &step) {
+    const Kernel &kernel = program_.kernels[size_t(step.kernel)];
+    Range buffers = add_buffers(step.buffers);
+    Range dims{uint32_t(lists_.size()), uint32_t(step.dims.size())};
+    for (const Dim &d : step.dims)
+      lists_.push_back(expression(d));
+    for (const CudaLaunch &l : kernels_[size_t(step.kernel)].launches) {
+      DeviceStepRecord record{};
+      record.kind = DeviceStepKind::Launch;
+      record.function = function_index(l.function, kernel, step.kernel);
+      record.position = step.position;
+      record.buffers = buffers;
+      record.dims = dims;
+      record.a = expression(l.blocks.substitute([&](Symbol s) -> std::optional<Dim> {
+        for (size_t i = 0; i < kernel.dims.size(); ++i)
+          if (kernel.dims[i] == s)
+            return step.dims[i];
+        return std::nullopt;
+      }));
+      record.middle = record.end = uint32_t(steps_.size()) + 1;
+      steps_.push_back(record);
+      entry_.scratch_bytes = std::max(entry_.scratch_bytes, uint64_t(l.function.scratch_bytes) * kScratchBlocks);
+    }
+  }
+
+  uint32_t new_slot(Symbol name) {
+    slots_.push_back(name);
+    entry_.slots = std::max(entry_.slots, uint32_t(slots_.size()));
+    return uint32_t(slots_.size()) - 1;
+  }
+
+  void write_steps(const std::vector<PlanStep> &list) {
+    size_t outside = slots_.size();
+    for (const PlanStep &step : list)
+      write_step(step);
+    slots_.resize(outside);
+  }
+
+  void write_step(const PlanStep &step) {
+    using Kind = PlanStep::Kind;
+    if (step.kind == Kind::launch)
+      return launch(step);
+    size_t at = steps_.size();
+    steps_.emplace_back();
+    DeviceStepRecord record{};
+    record.position = step.position;
+    record.index = step.index >= 0 ? uint32_t(step.index) : 0;
+    uint32_t middle = 0;
+    switch (step.kind) {
+    case Kind::if_:
+    case Kind::form:
+      record.kind = step.kind == Kind::if_ ? DeviceStepKind::If : DeviceStepKind::Form;
+      if (step.kind == Kind::form)
+        record.a = form_condition(plan_->forms[size_t(step.form)]);
+      else
+        record.buffers = add_buffers({step.condition});
+      write_steps(step.body);
+      middle = uint32_t(steps_.size());
+      write_steps(step.other);
+      entry_.reads_back |= step.kind == Kind::if_;
+      break;
+    case Kind::while_:
+      record.kind = DeviceStepKind::While;
+      record.buffers = add_buffers({step.condition});
+      write_steps(step.condition_body);
+      middle = uint32_t(steps_.size());
+      write_steps(step.body);
+      entry_.reads_back = 1;
+      break;
+    case Kind::loop: {
+      record.kind = DeviceStepKind::Loop;
+      record.a = expression(step.count);
+      size_t outside = slots_.size();
+      record.slot = new_slot(step.var);
+      write_steps(step.body);
+      slots_.resize(outside);
+      break;
+    }
+    case Kind::bind:
+      record.kind = DeviceStepKind::Bind;
+      record.buffers = add_buffers(step.buffers);
+      record.a = expression(plan_->sizes[size_t(step.index)].bound);
+      record.slot = new_slot(plan_->sizes[size_t(step.index)].name);
+      entry_.reads_back = 1;
+      break;
+    case Kind::require:
+      record.kind = DeviceStepKind::Require;
+      record.a = expression(step.dims[0]);
+      record.b = expression(step.dims[1]);
+      break;
+    case Kind::launch:
+      break;
+    }
+    record.end = uint32_t(steps_.size());
+    record.middle = middle != 0 ? middle : record.end;
+    steps_[at] = record;
+  }
+
+  const Program &program_;
+  const std::vector<CudaKernel> &kernels_;
+  const Plan *plan_ = nullptr;
+  DeviceEntryRecord entry_{};
+  std::vector<Symbol> slots_;
+  std::vector<CudaFunction> functions_;
+  std::vector<int> kernel_of_function_;
+  std::map<std::string, uint32_t> function_index_;
+  std::map<std::vector<int64_t>, uint32_t> known_;
+  std::vector<char> strings_;
+  std::vector<DeviceFunctionRecord> records_;
+  std::vector<DeviceEntryRecord> entries_;
+  std::vector<DeviceStepRecord> steps_;
+  std::vector<DeviceBufferRecord> buffers_;
+  std::vector<Range> expressions_;
+  std::vector<uint32_t> lists_;
+  std::vector<int64_t> words_;
+  std::vector<uint8_t> out_;
+};
+
+} // namespace
+
+Result<std::vector<uint8_t>> device_section(const Program &program, const GpuMachine &machine, const DeviceOptions &options) {
+  KILN_TRY(nvrtc, Nvrtc::open());
+  std::vector<CudaKernel> kernels = emit_all(program, machine);
+  Writer writer(program, kernels);
+  KILN_RETURN_IF_ERROR(writer.write_entries());
+  std::vector<const Kernel *> origins;
+  for (int k : writer.kernel_of_function())
+    origins.push_back(&program.kernels[size_t(k)]);
+  KILN_TRY(units, compile_units(nvrtc, writer.functions(), origins, machine, options));
+  return writer.finish(machine, units.images, units.image_of);
+}
+
+std::string device_source(const Program &program, const GpuMachine &machine) {
+  std::vector<CudaFunction> functions;
+  for (const CudaKernel &kernel : emit_all(program, machine))
+    for (const CudaLaunch &launch : kernel.launches)
+      functions.push_back(launch.function);
+  return cuda_source(functions);
+}
+
+} // namespace kiln::cuda

@@ -1,0 +1,25 @@
+// The device section of a package: kernels compiled for one GPU, and the entries' steps as records
+// (runtime/cuda/device_format.h).
+#pragma once
+
+#include "codegen/gpu_machine.h"
+#include "ir/plan.h"
+
+#include <cstdint>
+#include <vector>
+
+namespace kiln::cuda {
+
+struct DeviceOptions {
+  int jobs = 1;          // translation units that are compiled at a time; the bytes do not depend on it
+  bool use_cache = true; // compiled units are kept in the user's cache folder (KILN_CACHE, XDG_CACHE_HOME)
+};
+
+// Compiles with NVRTC; where it is not there, the error says what to install. What does not compile is shown with
+// the kernel that it came from.
+Result<std::vector<uint8_t>> device_section(const Program &program, const GpuMachine &machine, const DeviceOptions &options);
+
+// The source alone, for people.
+std::string device_source(const Program &program, const GpuMachine &machine);
+
+} // namespace kiln::cuda

@@ -1,0 +1,51 @@
+#include "codegen/gpu_machine.h"
+
+#include <algorithm>
+
+namespace kiln {
+
+std::vector<GpuMachine> gpu_machines() {
+  GpuMachine sm_80; // A100
+  sm_80.name = "sm_80";
+
+  GpuMachine sm_86 = sm_80; // A40, RTX 30
+  sm_86.name = "sm_86";
+  sm_86.arch = 86;
+  sm_86.multiprocessors = 84;
+  sm_86.threads = 1536;
+  sm_86.block_shared_bytes = 99 << 10;
+
+  GpuMachine sm_89 = sm_86; // L4, L40, RTX 40
+  sm_89.name = "sm_89";
+  sm_89.arch = 89;
+  sm_89.multiprocessors = 142;
+
+  GpuMachine sm_90 = sm_80; // H100, H200
+  sm_90.name = "sm_90";
+  sm_90.arch = 90;
+  sm_90.multiprocessors = 132;
+  sm_90.block_shared_bytes = 227 << 10;
+
+  GpuMachine sm_100 = sm_90; // B200
+  sm_100.name = "sm_100";
+  sm_100.arch = 100;
+  sm_100.multiprocessors = 148;
+
+  // What every one of them can do.
+  GpuMachine ptx = sm_86;
+  ptx.name = "compute_80";
+  ptx.arch = 80;
+  ptx.is_ptx = true;
+  return {sm_80, sm_86, sm_89, sm_90, sm_100, ptx};
+}
+
+std::optional<GpuMachine> find_gpu(std::string_view name) {
+  if (name == "ptx")
+    name = "compute_80";
+  for (GpuMachine &machine : gpu_machines())
+    if (machine.name == name)
+      return machine;
+  return std::nullopt;
+}
+
+} // namespace kiln

@@ -1,0 +1,32 @@
+// GpuMachine: what GPU schedules need to know of a device, as MachineDesc is of a processor. Schedules choose
+// blocks, tiles and shared memory from these numbers, never from a name or an op.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace kiln {
+
+struct GpuMachine {
+  std::string name;  // "sm_90", or "compute_80" for PTX; as in packages
+  int arch = 80;     // 10 * major + minor
+  bool is_ptx = false;
+  int multiprocessors = 108;
+  int threads = 2048;               // of a multiprocessor
+  int64_t block_shared_bytes = 163 << 10; // the most that a block can ask for
+  int64_t registers = 65536;        // of a multiprocessor, 32 bits each
+  int vector_bytes = 16;            // of the widest load of a thread
+  bool has_async_copies = true;     // from global to shared memory, past the registers (cp.async)
+  // Products of tiles by the tensor cores (mma.sync m16n8k16).
+  bool has_half_tiles = true, has_byte_tiles = true;
+};
+
+// "sm_80", "sm_86", "sm_89", "sm_90", "sm_100"; "ptx" and "compute_80": code that the driver compiles for what
+// is newer.
+std::optional<GpuMachine> find_gpu(std::string_view name);
+std::vector<GpuMachine> gpu_machines();
+
+} // namespace kiln

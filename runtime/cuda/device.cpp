@@ -1,0 +1,263 @@
+// Opens a device for a package, and keeps the mirrors of variables.
+#include "runtime/cuda/device.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "runtime/context.h"
+
+namespace kiln::rt {
+namespace {
+
+using namespace package;
+
+// "sm_90" -> 90; 0 for what is no such name.
+uint32_t arch_number(const char *name) {
+  const char *digits = std::strchr(name, '_');
+  uint32_t out = 0;
+  for (digits = digits != nullptr ? digits + 1 : ""; *digits >= '0' && *digits <= '9' && out < 100000; ++digits)
+    out = out * 10 + static_cast<uint32_t>(*digits - '0');
+  return out;
+}
+
+// The best section for a device of that architecture: the cubin nearest to it (code for 8.0 runs on 8.6), else PTX,
+// which the driver compiles.
+const SectionHeader *choose_section(const PackageView &view, uint32_t arch, Text *list, bool *has_any) {
+  const SectionHeader *best = nullptr;
+  uint32_t best_rank = 0;
+  for (uint32_t i = 0; i < view.header->section_count; ++i) {
+    const SectionHeader &section = view.sections[i];
+    if (section.kind != SectionKind::Device)
+      continue;
+    if (list != nullptr)
+      *list << (*has_any ? ", " : "") << section.name;
+    *has_any = true;
+    uint32_t built_for = arch_number(section.name);
+    bool is_ptx = std::strncmp(section.name, "compute", 7) == 0;
+    if (built_for == 0 || built_for > arch || (!is_ptx && built_for / 10 != arch / 10))
+      continue;
+    uint32_t rank = built_for + (is_ptx ? 0 : 100000);
+    if (rank > best_rank)
+      best_rank = rank, best = &section;
+  }
+  return best;
+}
+
+int32_t arch_of(const Driver &driver, int device, uint32_t *arch, KilnError *error) {
+  int major = 0, minor = 0;
+  KILN_DRIVER_TRY(driver, cuDeviceGetAttribute, &major, kAttributeMajor, device);
+  if (int answer = driver.cuDeviceGetAttribute(&minor, kAttributeMinor, device))
+    return fail_driver(driver, "cuDeviceGetAttribute", answer, error);
+  *arch = static_cast<uint32_t>(major * 10 + minor);
+  return KILN_OK;
+}
+
+int32_t load_images(KilnModule *module, Device *device, KilnError *error) {
+  const Driver &driver = *device->driver;
+  const DeviceHeader &header = device->section.header();
+  device->modules = static_cast<void **>(std::calloc(header.images.count + 1, sizeof(void *)));
+  device->functions = static_cast<void **>(std::calloc(header.functions.count + 1, sizeof(void *)));
+  if (device->modules == nullptr || device->functions == nullptr)
+    return fail(error, KILN_ERROR_MEMORY, "out of memory");
+  for (uint32_t i = 0; i < header.images.count; ++i)
+    KILN_DRIVER_TRY(driver, cuModuleLoadData, &device->modules[i], device->section.image(i));
+  for (uint32_t i = 0; i < header.functions.count; ++i) {
+    const DeviceFunctionRecord &f = device->section.functions()[i];
+    KILN_DRIVER_TRY(driver, cuModuleGetFunction, &device->functions[i], device->modules[f.image], device->section.text(f.name));
+    // Without being asked a block gets 48 KiB.
+    if (f.shared_bytes > (48u << 10))
+      KILN_DRIVER_TRY(driver, cuFuncSetAttribute, device->functions[i], kFunctionSharedBytes, static_cast<int>(f.shared_bytes));
+  }
+  uint64_t size = module->manifest.header().weights_size;
+  KILN_DRIVER_TRY(driver, cuMemAlloc_v2, &device->weights, size + kWeightSlack);
+  KILN_DRIVER_TRY(driver, cuMemcpyHtoD_v2, device->weights, module->weights, size + kWeightSlack);
+  return KILN_OK;
+}
+
+int32_t open_on(KilnModule *module, Device *device, const char *what, KilnError *error) {
+  const Driver &driver = *device->driver;
+  int count = 0, handle = 0;
+  KILN_DRIVER_TRY(driver, cuDeviceGetCount, &count);
+  if (device->ordinal >= count)
+    return fail(error, KILN_ERROR_DEVICE, "there is no device cuda:", int32_t{device->ordinal}, ": the driver has ", int32_t{count});
+  KILN_DRIVER_TRY(driver, cuDeviceGet, &handle, device->ordinal);
+  uint32_t arch = 0;
+  if (int32_t code = arch_of(driver, handle, &arch, error))
+    return code;
+  char has[96];
+  Text list(has, sizeof has);
+  bool has_any = false;
+  const SectionHeader *section = choose_section(module->package, arch, &list, &has_any);
+  if (!has_any)
+    return fail(error, KILN_ERROR_MACHINE, what, ": holds no code for a GPU: compile the model with --cuda sm_", arch);
+  if (section == nullptr)
+    return fail(error, KILN_ERROR_MACHINE, what, ": built for ", has, ", and the device is sm_", arch, ": compile the model with --cuda sm_",
+                arch, " or ptx");
+  if (int32_t code = device->section.open(module->package.data + section->offset, section->size, module->manifest, what, error))
+    return code;
+  Text(device->name, sizeof device->name) << "cuda:" << int32_t{device->ordinal} << " " << section->name;
+  KILN_DRIVER_TRY(driver, cuDevicePrimaryCtxRetain, &device->context, handle);
+  device->has_context = true;
+  ContextScope scope(driver, device->context);
+  return load_images(module, device, error);
+}
+
+VariablesMirror *find_mirror(Device *device, const void *block) {
+  for (VariablesMirror *m = device->mirrors; m != nullptr; m = m->next)
+    if (m->block == block)
+      return m;
+  return nullptr;
+}
+
+} // namespace
+
+bool is_device_usable(const KilnModule &module) {
+  bool has_any = false;
+  choose_section(module.package, 0, nullptr, &has_any);
+  int count = 0;
+  const Driver *driver = has_any ? open_driver(nullptr) : nullptr;
+  if (driver == nullptr || driver->cuDeviceGetCount(&count) != 0 || count == 0)
+    return false;
+  int handle = 0;
+  uint32_t arch = 0;
+  return driver->cuDeviceGet(&handle, 0) == 0 && arch_of(*driver, handle, &arch, nullptr) == KILN_OK &&
+         choose_section(module.package, arch, nullptr, &has_any) != nullptr;
+}
+
+int32_t open_device(KilnModule *module, const char *wanted, const char *what, KilnError *error) {
+  int ordinal = 0;
+  const char *rest = wanted + 4;
+  if (*rest == ':')
+    for (++rest; *rest >= '0' && *rest <= '9' && ordinal < 10000; ++rest)
+      ordinal = ordinal * 10 + (*rest - '0');
+  if (*rest != 0 || (wanted[4] == ':' && wanted[5] == 0))
+    return fail(error, KILN_ERROR_USAGE, "no such device as '", wanted, "': write cpu, cuda, cuda:0 or auto");
+  bool has_any = false;
+  if (module->package.header != nullptr)
+    choose_section(module->package, 0, nullptr, &has_any);
+  if (!has_any)
+    return fail(error, KILN_ERROR_MACHINE, what, ": holds no code for a GPU: compile the model with --cuda");
+  const Driver *driver = open_driver(error);
+  if (driver == nullptr)
+    return KILN_ERROR_DEVICE;
+  void *memory = std::calloc(1, sizeof(Device));
+  if (memory == nullptr)
+    return fail(error, KILN_ERROR_MEMORY, "out of memory");
+  auto *device = ::new (memory) Device();
+  device->driver = driver;
+  device->ordinal = ordinal;
+  pthread_mutex_init(&device->lock, nullptr);
+  module->device = device;
+  int32_t code = open_on(module, device, what, error);
+  if (code == KILN_OK)
+    module->target = device->name;
+  else
+    close_device(module);
+  return code;
+}
+
+void close_device(KilnModule *module) {
+  Device *device = module->device;
+  if (device == nullptr)
+    return;
+  const Driver &driver = *device->driver;
+  if (device->has_context) {
+    ContextScope scope(driver, device->context);
+    while (device->contexts != nullptr)
+      free_device_context(device, device->contexts);
+    while (VariablesMirror *mirror = device->mirrors) {
+      device->mirrors = mirror->next;
+      driver.cuMemFree_v2(mirror->memory);
+      std::free(mirror);
+    }
+    if (device->weights != 0)
+      driver.cuMemFree_v2(device->weights);
+    for (uint32_t i = 0; device->modules != nullptr && i < device->section.header().images.count; ++i)
+      if (device->modules[i] != nullptr)
+        driver.cuModuleUnload(device->modules[i]);
+  }
+  if (device->has_context)
+    driver.cuDevicePrimaryCtxRelease_v2(device->ordinal);
+  std::free(device->modules);
+  std::free(device->functions);
+  std::free(device);
+  module->device = nullptr;
+}
+
+int32_t mirror_of(const KilnModule *module, void *block, VariablesMirror **out, KilnError *error) {
+  Device *device = module->device;
+  pthread_mutex_lock(&device->lock);
+  VariablesMirror *mirror = find_mirror(device, block);
+  if (mirror == nullptr && (mirror = static_cast<VariablesMirror *>(std::calloc(1, sizeof *mirror))) != nullptr) {
+    mirror->block = block;
+    mirror->host_is_newer = true;
+    int answer = device->driver->cuMemAlloc_v2(&mirror->memory, module->variables_size());
+    if (answer != 0) {
+      std::free(mirror);
+      pthread_mutex_unlock(&device->lock);
+      return fail_driver(*device->driver, "cuMemAlloc_v2", answer, error);
+    }
+    mirror->next = device->mirrors;
+    device->mirrors = mirror;
+  }
+  pthread_mutex_unlock(&device->lock);
+  *out = mirror;
+  return mirror != nullptr ? KILN_OK : fail(error, KILN_ERROR_MEMORY, "out of memory");
+}
+
+int32_t push_variables(const KilnModule *module, VariablesMirror *mirror, KilnError *error) {
+  if (!mirror->host_is_newer)
+    return KILN_OK;
+  KILN_DRIVER_TRY(*module->device->driver, cuMemcpyHtoD_v2, mirror->memory, mirror->block, module->variables_size());
+  mirror->host_is_newer = false;
+  return KILN_OK;
+}
+
+int32_t pull_variables(const KilnModule *module, const void *block, KilnError *error) {
+  Device *device = module->device;
+  if (device == nullptr)
+    return KILN_OK;
+  pthread_mutex_lock(&device->lock);
+  VariablesMirror *mirror = find_mirror(device, block);
+  pthread_mutex_unlock(&device->lock);
+  if (mirror == nullptr || !mirror->device_is_newer)
+    return KILN_OK;
+  ContextScope scope(*device->driver, device->context);
+  KILN_DRIVER_TRY(*device->driver, cuMemcpyDtoH_v2, mirror->block, mirror->memory, module->variables_size());
+  mirror->device_is_newer = false;
+  return KILN_OK;
+}
+
+int32_t pull_held_dims(KilnContext *context, KilnError *error) {
+  const KilnModule *module = context->module;
+  Device *device = module->device;
+  pthread_mutex_lock(&device->lock);
+  VariablesMirror *mirror = find_mirror(device, context->frame.variables);
+  pthread_mutex_unlock(&device->lock);
+  if (mirror == nullptr || !mirror->device_is_newer)
+    return KILN_OK;
+  ContextScope scope(*device->driver, device->context);
+  for (uint32_t i = 0; i < context->entry->symbols.count; ++i) {
+    const SymbolRecord &symbol = module->manifest.symbols()[context->entry->symbols.first + i];
+    if (symbol.variable == kNoIndex)
+      continue;
+    uint64_t offset = module->manifest.variables()[symbol.variable].offset;
+    KILN_DRIVER_TRY(*device->driver, cuMemcpyDtoH_v2, context->frame.variables + offset, mirror->memory + offset, sizeof(int64_t));
+  }
+  return KILN_OK;
+}
+
+void touch_variables(const KilnModule *module, const void *block) {
+  Device *device = module->device;
+  if (device == nullptr)
+    return;
+  pthread_mutex_lock(&device->lock);
+  if (VariablesMirror *mirror = find_mirror(device, block)) {
+    mirror->host_is_newer = true;
+    mirror->device_is_newer = false;
+  }
+  pthread_mutex_unlock(&device->lock);
+}
+
+} // namespace kiln::rt

@@ -1,0 +1,65 @@
+// A module on a GPU: its kernels loaded and its weights there, once for all contexts.
+//
+// Variables are a block of the caller's on the host, with a mirror on the device for as long as a context uses
+// it: a run changes the mirror, and whoever looks at the block (variable_read, save, context_variables) gets
+// what the device has first. What the host writes is sent before the next run.
+#pragma once
+
+#include "runtime/cuda/device_section.h"
+#include "runtime/cuda/driver.h"
+
+#include <pthread.h>
+
+struct KilnModule;
+struct KilnContext;
+
+namespace kiln::rt {
+
+struct DeviceContext;
+
+struct VariablesMirror {
+  void *block;
+  DeviceAddress memory;
+  bool host_is_newer, device_is_newer;
+  VariablesMirror *next;
+};
+
+struct Device {
+  const Driver *driver;
+  DeviceSection section;
+  int ordinal;
+  void *context; // the driver's, of the device
+  bool has_context;
+  void **modules;   // one for each image
+  void **functions; // one for each function
+  DeviceAddress weights;
+  char name[32]; // "cuda:0 sm_90"
+  pthread_mutex_t lock; // of the lists
+  VariablesMirror *mirrors;
+  DeviceContext *contexts;
+};
+
+// `wanted`: "cuda" or "cuda:N"; opens that device for the sections of module->package.
+int32_t open_device(KilnModule *module, const char *wanted, const char *what, KilnError *error);
+void close_device(KilnModule *module);
+// Whether the package has code for a device, and there is one; for "auto". Says nothing.
+bool is_device_usable(const KilnModule &module);
+
+int32_t make_device_context(KilnContext *context, KilnError *error);
+void end_device_context(KilnContext *context);
+// Runs the entry with what is bound. `*trap` as a native entry would return it.
+int32_t run_on_device(KilnContext *context, int32_t *trap, KilnError *error);
+
+void free_device_context(Device *device, DeviceContext *context);
+
+// The mirror of a block, made where there is none yet.
+int32_t mirror_of(const KilnModule *module, void *block, VariablesMirror **mirror, KilnError *error);
+int32_t push_variables(const KilnModule *module, VariablesMirror *mirror, KilnError *error);
+// The block has what the device has, where there is a mirror of it.
+int32_t pull_variables(const KilnModule *module, const void *block, KilnError *error);
+// The same for the variables that dims are read from.
+int32_t pull_held_dims(KilnContext *context, KilnError *error);
+// The host has written to the block.
+void touch_variables(const KilnModule *module, const void *block);
+
+} // namespace kiln::rt

@@ -1,0 +1,98 @@
+// A device section of a package: the kernels for one kind of GPU, and what the entries do with them.
+//
+// There is one for each GPU that the package was compiled for, named "sm_90" (cubins) or "compute_80" (PTX,
+// for what is newer). Weights, manifest and the sizes that plan() tells are those of the package. The steps of
+// an entry are a tree in preorder, which the runtime walks once while it records a CUDA graph; so a device
+// section does not depend on the processor that drives the device. Sizes are expressions over the entry's
+// slots: first its symbolic dims, then the sizes that a run finds and the counters of loops.
+//
+// Images are at the end, each at a multiple of 64 bytes; everything before them is tables of plain records, as
+// in the manifest.
+#pragma once
+
+#include "runtime/package_format.h"
+
+namespace kiln::package {
+
+inline constexpr uint32_t kDeviceMagic = 0x5645444bu; // "KDEV"
+inline constexpr uint32_t kDeviceAbi = 1;
+inline constexpr uint32_t kMaxDeviceArguments = 256; // of a kernel: buffers and dims
+inline constexpr uint32_t kMaxDeviceSlots = 1024;
+inline constexpr uint32_t kMaxDeviceDepth = 64; // of nested steps, and of an expression's stack
+
+// Expressions in reverse Polish notation. Push and Slot are followed by a word; the others take two values.
+enum class DeviceOp : int64_t { Push, Slot, Add, Multiply, FloorDivide, Modulo, Minimum, Maximum, Equal, Count };
+
+struct DeviceImageRecord {
+  uint64_t offset; // from the section's start
+  uint64_t size;
+};
+
+struct DeviceFunctionRecord {
+  String name;
+  uint32_t image;
+  uint32_t threads;      // of a block
+  uint32_t shared_bytes; // dynamic
+  uint32_t buffers;      // arguments: pointers, then dims (i64), then the scratch memory's pointer where it
+  uint32_t dims;         // has some, then that of the trap (i32)
+  uint32_t scratch_blocks; // the most blocks that it may be launched with, where it has scratch memory
+  uint64_t scratch_bytes;  // for each block; 0 where it has none
+};
+
+enum class DeviceBufferKind : uint32_t { Argument, Weight, Variable, Arena };
+
+// Its address: the start of the argument, the weights, the variables or the arena, and `offset`.
+struct DeviceBufferRecord {
+  DeviceBufferKind kind;
+  uint32_t argument; // inputs, then outputs
+  uint32_t offset;   // expression
+  uint32_t reserved;
+};
+
+enum class DeviceStepKind : uint32_t { Launch, If, While, Loop, Bind, Require, Form };
+
+// If: the condition is buffers.first; steps up to `middle` are the body, those up to `end` the other branch.
+// While: steps up to `middle` compute the condition, those up to `end` are the body. Form: as If, the
+// condition is the expression `a`. Loop: `a` times, counted in `slot`. Bind: the i64 in buffers.first becomes
+// `slot` and the entry's size `index`; `a` is its bound. Require: `a` and `b` are equal, or constraint `index`
+// is broken. Launch: `a` blocks.
+struct DeviceStepRecord {
+  DeviceStepKind kind;
+  uint32_t middle, end; // steps, counted from the first one of the section
+  uint32_t function;
+  int32_t position; // in the plan, as in the manifest
+  uint32_t slot, index;
+  uint32_t a, b; // expressions
+  Range buffers;
+  Range dims; // in `lists`: of a launch
+  uint32_t reserved;
+};
+
+struct DeviceEntryRecord {
+  Range steps;
+  uint32_t slots;
+  uint32_t reads_back; // not 0: the host needs values from the device on the way, so there is no graph
+  uint64_t scratch_bytes;
+};
+
+struct DeviceHeader {
+  uint32_t magic;
+  uint32_t abi;
+  uint32_t arch; // 90; of PTX the least that it runs on
+  uint32_t is_ptx;
+  Table strings;
+  Table images;      // DeviceImageRecord
+  Table functions;   // DeviceFunctionRecord
+  Table entries;     // DeviceEntryRecord, as in the manifest
+  Table steps;       // DeviceStepRecord
+  Table buffers;     // DeviceBufferRecord
+  Table expressions; // Range of words
+  Table lists;       // uint32_t: expressions
+  Table words;       // int64_t
+};
+
+static_assert(sizeof(DeviceImageRecord) == 16 && sizeof(DeviceFunctionRecord) == 40);
+static_assert(sizeof(DeviceBufferRecord) == 16 && sizeof(DeviceStepRecord) == 56);
+static_assert(sizeof(DeviceEntryRecord) == 24 && sizeof(DeviceHeader) == 88);
+
+} // namespace kiln::package

@@ -1,0 +1,294 @@
+// CUDA C on the CPU, for tests: generated kernels are compiled by a C++ compiler with this header in the
+// place of NVRTC's own declarations, and every block runs with real barriers.
+//
+// Each thread of a block is a fiber. One runs until it meets a barrier, a shuffle or its end, then the next
+// one does; a warp goes on when all of its threads that are left wait, a block likewise. Threads that wait
+// for each other at different places (a barrier in a branch that others do not take) stop the program, which
+// a GPU would not do.
+//
+//   #include "shim.h"
+//   extern "C" __global__ void k(float *x) { x[threadIdx.x] += 1; }
+//   KILN_SHIM_KERNEL(k)       defines kiln_shim_k(grid, block, shared bytes, args) for the fake driver
+#pragma once
+#define KILN_CUDA_SHIM 1
+
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#if !defined(__x86_64__) && !defined(__aarch64__)
+#include <ucontext.h>
+#endif
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __shared__ static
+#define __align__(n) __attribute__((aligned(n)))
+
+struct uint3 {
+  unsigned x, y, z;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+
+namespace kiln_shim {
+
+constexpr size_t kStack = 96 << 10, kMaxThreads = 1024, kSharedBytes = 232 << 10;
+
+enum class State : unsigned char { ready, at_warp, at_block, done };
+
+struct Fiber {
+  void *sp;
+  State state;
+#if !defined(__x86_64__) && !defined(__aarch64__)
+  ucontext_t context;
+#endif
+};
+
+// A kernel's caller: calls it with its arguments.
+using Body = void (*)(void **args);
+
+inline uint3 g_thread, g_block, g_block_dim, g_grid_dim;
+inline unsigned g_current;
+inline Fiber g_fibers[kMaxThreads], g_scheduler;
+inline unsigned char *g_stacks;
+inline Body g_body;
+inline void **g_args;
+alignas(128) inline unsigned char g_dynamic[kSharedBytes];
+alignas(16) inline unsigned char g_exchange[kMaxThreads][16];
+
+[[noreturn]] inline void stop(const char *why) {
+  fprintf(stderr, "cuda shim: block (%u, %u, %u), thread %u: %s\n", g_block.x, g_block.y, g_block.z, g_current, why);
+  abort();
+}
+
+#if defined(__clang__)
+#define KILN_SHIM_NAKED __attribute__((naked, noinline, used))
+#else
+#define KILN_SHIM_NAKED __attribute__((naked, noipa, used))
+#endif
+#if defined(__x86_64__)
+// Saves what a call preserves, changes stacks, goes on there.
+KILN_SHIM_NAKED inline void switch_to(void ** /*from*/, void * /*to*/) {
+  asm("push %rbp\n push %rbx\n push %r12\n push %r13\n push %r14\n push %r15\n"
+      "mov %rsp, (%rdi)\n mov %rsi, %rsp\n"
+      "pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbx\n pop %rbp\n ret");
+}
+#elif defined(__aarch64__)
+KILN_SHIM_NAKED inline void switch_to(void ** /*from*/, void * /*to*/) {
+  asm("sub sp, sp, #176\n"
+      "stp x19, x20, [sp, #0]\n stp x21, x22, [sp, #16]\n stp x23, x24, [sp, #32]\n stp x25, x26, [sp, #48]\n"
+      "stp x27, x28, [sp, #64]\n stp x29, x30, [sp, #80]\n stp d8, d9, [sp, #96]\n stp d10, d11, [sp, #112]\n"
+      "stp d12, d13, [sp, #128]\n stp d14, d15, [sp, #144]\n"
+      "mov x9, sp\n str x9, [x0]\n mov sp, x1\n"
+      "ldp x19, x20, [sp, #0]\n ldp x21, x22, [sp, #16]\n ldp x23, x24, [sp, #32]\n ldp x25, x26, [sp, #48]\n"
+      "ldp x27, x28, [sp, #64]\n ldp x29, x30, [sp, #80]\n ldp d8, d9, [sp, #96]\n ldp d10, d11, [sp, #112]\n"
+      "ldp d12, d13, [sp, #128]\n ldp d14, d15, [sp, #144]\n add sp, sp, #176\n ret");
+}
+#endif
+
+inline void yield_to_scheduler() {
+#if defined(__x86_64__) || defined(__aarch64__)
+  switch_to(&g_fibers[g_current].sp, g_scheduler.sp);
+#else
+  swapcontext(&g_fibers[g_current].context, &g_scheduler.context);
+#endif
+}
+
+inline void fiber_main() {
+  g_body(g_args);
+  g_fibers[g_current].state = State::done;
+  yield_to_scheduler();
+  stop("a thread that has ended runs again");
+}
+
+inline void prepare(unsigned t) {
+  unsigned char *top = g_stacks + (t + 1) * kStack;
+#if defined(__x86_64__)
+  void **sp = reinterpret_cast<void **>(top) - 2;
+  *sp = reinterpret_cast<void *>(&fiber_main);
+  sp -= 6;
+  memset(sp, 0, 6 * sizeof(void *));
+  g_fibers[t].sp = sp;
+#elif defined(__aarch64__)
+  auto **sp = reinterpret_cast<void **>(top - 176);
+  memset(sp, 0, 176);
+  sp[11] = reinterpret_cast<void *>(&fiber_main);
+  g_fibers[t].sp = sp;
+#else
+  getcontext(&g_fibers[t].context);
+  g_fibers[t].context.uc_stack.ss_sp = top - kStack;
+  g_fibers[t].context.uc_stack.ss_size = kStack;
+  makecontext(&g_fibers[t].context, fiber_main, 0);
+#endif
+  g_fibers[t].state = State::ready;
+}
+
+inline void resume(unsigned t) {
+  g_current = t;
+  g_thread = {t % g_block_dim.x, t / g_block_dim.x % g_block_dim.y, t / (g_block_dim.x * g_block_dim.y)};
+#if defined(__x86_64__) || defined(__aarch64__)
+  switch_to(&g_scheduler.sp, g_fibers[t].sp);
+#else
+  swapcontext(&g_scheduler.context, &g_fibers[t].context);
+#endif
+}
+
+// Runs the threads of one block to their ends.
+inline void run_block(unsigned threads) {
+  for (unsigned t = 0; t < threads; ++t)
+    prepare(t);
+  for (;;) {
+    bool progress = false, all_wait = true, any_left = false;
+    for (unsigned warp = 0; warp < threads; warp += 32) {
+      unsigned end = warp + 32 < threads ? warp + 32 : threads;
+      bool again = true;
+      while (again) {
+        for (unsigned t = warp; t < end; ++t)
+          if (g_fibers[t].state == State::ready) {
+            resume(t);
+            progress = true;
+          }
+        // Threads that wait for their warp go on once no other one of it can still arrive.
+        unsigned at_warp = 0, at_block = 0;
+        for (unsigned t = warp; t < end; ++t) {
+          at_warp += g_fibers[t].state == State::at_warp;
+          at_block += g_fibers[t].state == State::at_block;
+        }
+        again = at_warp > 0 && at_block == 0;
+        for (unsigned t = warp; again && t < end; ++t)
+          if (g_fibers[t].state == State::at_warp)
+            g_fibers[t].state = State::ready;
+        if (at_warp > 0 && at_block > 0)
+          stop("some threads of a warp wait for the warp, others for the block");
+        any_left |= at_block > 0;
+      }
+    }
+    for (unsigned t = 0; t < threads; ++t)
+      all_wait &= g_fibers[t].state == State::at_block || g_fibers[t].state == State::done;
+    if (!any_left)
+      return;
+    if (!all_wait || !progress)
+      stop("the threads of a block wait for each other for ever");
+    for (unsigned t = 0; t < threads; ++t)
+      if (g_fibers[t].state == State::at_block)
+        g_fibers[t].state = State::ready;
+  }
+}
+
+inline void wait(State state) {
+  g_fibers[g_current].state = state;
+  yield_to_scheduler();
+}
+
+inline void launch(Body body, uint3 grid, uint3 block, unsigned shared_bytes, void **args) {
+  unsigned threads = block.x * block.y * block.z;
+  if (threads == 0 || threads > kMaxThreads || shared_bytes > kSharedBytes)
+    stop("more threads or shared memory than a block can have");
+  if (!g_stacks)
+    g_stacks = static_cast<unsigned char *>(aligned_alloc(64, kMaxThreads * kStack));
+  g_body = body;
+  g_args = args;
+  g_block_dim = block;
+  g_grid_dim = grid;
+  for (unsigned z = 0; z < grid.z; ++z)
+    for (unsigned y = 0; y < grid.y; ++y)
+      for (unsigned x = 0; x < grid.x; ++x) {
+        g_block = {x, y, z};
+        memset(g_dynamic, 0xff, shared_bytes); // what was not written is no number
+        run_block(threads);
+      }
+}
+
+// Calls a kernel whose arguments are pointed to, one each.
+template <size_t... I>
+struct List {};
+template <size_t N, size_t... I>
+struct Count : Count<N - 1, N - 1, I...> {};
+template <size_t... I>
+struct Count<0, I...> {
+  using type = List<I...>;
+};
+template <auto F>
+struct Caller;
+template <typename... Args, void (*F)(Args...)>
+struct Caller<F> {
+  // How many arguments there are, then the bytes of each.
+  static constexpr unsigned sizes[] = {sizeof...(Args), sizeof(Args)...};
+  static void call(void **args) { call_at(args, typename Count<sizeof...(Args)>::type()); }
+  template <size_t... I>
+  static void call_at(void **args, List<I...>) {
+    F(*static_cast<Args *>(args[I])...);
+  }
+};
+
+// What all threads of the warp hand in is there for each of them.
+template <typename T>
+inline T exchange(T value, unsigned lane) {
+  static_assert(sizeof(T) <= 16);
+  memcpy(g_exchange[g_current], &value, sizeof value);
+  wait(State::at_warp);
+  unsigned first = g_current / 32 * 32, threads = g_block_dim.x * g_block_dim.y * g_block_dim.z;
+  T out = value;
+  if (first + lane < threads)
+    memcpy(&out, g_exchange[first + lane], sizeof out);
+  wait(State::at_warp);
+  return out;
+}
+
+} // namespace kiln_shim
+
+#define threadIdx (kiln_shim::g_thread)
+#define blockIdx (kiln_shim::g_block)
+#define blockDim (kiln_shim::g_block_dim)
+#define gridDim (kiln_shim::g_grid_dim)
+
+inline void __syncthreads() { kiln_shim::wait(kiln_shim::State::at_block); }
+inline void __syncwarp(unsigned = 0xffffffffu) { kiln_shim::wait(kiln_shim::State::at_warp); }
+inline float __int_as_float(int x) {
+  float f;
+  memcpy(&f, &x, 4);
+  return f;
+}
+template <typename T>
+inline T __shfl_sync(unsigned, T value, int lane) {
+  return kiln_shim::exchange(value, unsigned(lane) & 31);
+}
+template <typename T>
+inline T __shfl_xor_sync(unsigned, T value, int mask) {
+  return kiln_shim::exchange(value, (kiln_shim::g_current & 31) ^ unsigned(mask));
+}
+template <typename T>
+inline T __shfl_down_sync(unsigned, T value, unsigned delta) {
+  unsigned lane = (kiln_shim::g_current & 31) + delta;
+  return kiln_shim::exchange(value, lane < 32 ? lane : kiln_shim::g_current & 31);
+}
+template <typename T>
+inline T atomicAdd(T *at, T value) {
+  T old = *at;
+  *at = old + value;
+  return old;
+}
+inline int atomicCAS(int *at, int expected, int value) {
+  int old = *at;
+  if (old == expected)
+    *at = value;
+  return old;
+}
+
+#define KILN_SHIM_KERNEL(name)                                                                                        \
+  extern "C" const unsigned *kiln_shim_##name##_sizes() { return kiln_shim::Caller<&name>::sizes; }                   \
+  extern "C" void kiln_shim_##name(const unsigned *grid, const unsigned *block, unsigned shared_bytes, void **args) { \
+    kiln_shim::launch(&kiln_shim::Caller<&name>::call, {grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]},   \
+                      shared_bytes, args);                                                                            \
+  }

@@ -1,0 +1,388 @@
+// A library with the functions of libcuda.so.1 that the runtime calls, for tests on machines without a GPU.
+// Modules are the shared objects that tests/fake_driver/fake_nvrtc.cpp makes; kernels run on this CPU, at once,
+// or, while a stream is captured, when its graph is launched.
+//
+// It is stricter than a driver: copies must lie inside of allocations, freed memory and memory that nobody
+// wrote holds no numbers, everything must be given back in the end (kiln_fake_cuda_left tells what was not).
+//
+//   KILN_FAKE_CUDA_FAIL=cuLaunchKernel:3:700   the third call of that function fails with that code
+//   KILN_FAKE_CUDA_ARCH=90                     the compute capability that the device says it has (80)
+//   KILN_FAKE_CUDA_DEVICES=2                   how many devices there are (1)
+#include <dlfcn.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#define FAKE extern "C" __attribute__((visibility("default"))) int
+
+namespace {
+
+enum : int {
+  kFine = 0,
+  kInvalidValue = 1,
+  kOutOfMemory = 2,
+  kNotInitialised = 3,
+  kNoDevice = 101,
+  kInvalidImage = 200,
+  kInvalidContext = 201,
+  kNoBinary = 209,
+  kNotFound = 500,
+};
+
+struct Stream {
+  bool capturing = false;
+  std::vector<std::function<void()>> captured;
+};
+using Graph = std::vector<std::function<void()>>;
+
+struct Function {
+  void (*call)(const unsigned *, const unsigned *, unsigned, void **) = nullptr;
+  std::vector<size_t> sizes;
+};
+struct Module {
+  void *library = nullptr;
+  std::map<std::string, Function> functions;
+};
+
+std::recursive_mutex g_lock;
+std::map<std::string, int> g_calls;
+std::map<uintptr_t, size_t> g_device_memory, g_host_memory;
+std::set<void *> g_objects;
+bool g_initialised = false;
+thread_local int g_current = -1;
+
+int number_of(const char *name, int otherwise) {
+  const char *text = std::getenv(name);
+  return text ? std::atoi(text) : otherwise;
+}
+
+// Counts a call; the code to fail with, where the test asks for it.
+int enter(const char *name) {
+  int count = ++g_calls[name];
+  if (const char *wanted = std::getenv("KILN_FAKE_CUDA_FAIL")) {
+    std::string text = wanted;
+    size_t a = text.find(':'), b = text.rfind(':');
+    if (a != std::string::npos && b > a && text.substr(0, a) == name && std::stoi(text.substr(a + 1, b - a - 1)) == count)
+      return std::stoi(text.substr(b + 1));
+  }
+  return g_initialised || std::string_view(name) == "cuInit" ? kFine : kNotInitialised;
+}
+
+bool holds(const std::map<uintptr_t, size_t> &memory, uintptr_t at, size_t size) {
+  auto it = memory.upper_bound(at);
+  if (it == memory.begin())
+    return false;
+  --it;
+  return at + size <= it->first + it->second;
+}
+
+int queue(Stream *stream, std::function<void()> work) {
+  if (stream && stream->capturing)
+    stream->captured.push_back(std::move(work));
+  else
+    work();
+  return kFine;
+}
+
+} // namespace
+
+#define ENTER(name)                                   \
+  std::lock_guard<std::recursive_mutex> held(g_lock); \
+  if (int code = enter(name))                         \
+  return code
+#define NEED_CONTEXT \
+  if (g_current < 0) \
+  return kInvalidContext
+
+FAKE cuInit(unsigned) {
+  ENTER("cuInit");
+  g_initialised = true;
+  return kFine;
+}
+FAKE cuDriverGetVersion(int *version) {
+  ENTER("cuDriverGetVersion");
+  *version = 12080;
+  return kFine;
+}
+FAKE cuDeviceGetCount(int *count) {
+  ENTER("cuDeviceGetCount");
+  *count = number_of("KILN_FAKE_CUDA_DEVICES", 1);
+  return kFine;
+}
+FAKE cuDeviceGet(int *device, int ordinal) {
+  ENTER("cuDeviceGet");
+  *device = ordinal;
+  return ordinal < number_of("KILN_FAKE_CUDA_DEVICES", 1) ? kFine : kNoDevice;
+}
+FAKE cuDeviceGetName(char *name, int size, int) {
+  ENTER("cuDeviceGetName");
+  std::snprintf(name, size_t(size), "Fake GPU");
+  return kFine;
+}
+FAKE cuDeviceGetAttribute(int *value, int attribute, int) {
+  ENTER("cuDeviceGetAttribute");
+  int arch = number_of("KILN_FAKE_CUDA_ARCH", 80);
+  *value = attribute == 75 ? arch / 10 : attribute == 76 ? arch % 10 : attribute == 16 ? 4 : attribute == 97 ? 232448 : 0;
+  return kFine;
+}
+FAKE cuDevicePrimaryCtxRetain(void **context, int device) {
+  ENTER("cuDevicePrimaryCtxRetain");
+  *context = reinterpret_cast<void *>(uintptr_t(device) + 1);
+  return kFine;
+}
+FAKE cuDevicePrimaryCtxRelease_v2(int) {
+  ENTER("cuDevicePrimaryCtxRelease_v2");
+  return kFine;
+}
+FAKE cuCtxPushCurrent_v2(void *context) {
+  ENTER("cuCtxPushCurrent_v2");
+  g_current = int(reinterpret_cast<uintptr_t>(context)) - 1;
+  return kFine;
+}
+FAKE cuCtxPopCurrent_v2(void **context) {
+  ENTER("cuCtxPopCurrent_v2");
+  *context = reinterpret_cast<void *>(uintptr_t(g_current) + 1);
+  g_current = -1;
+  return kFine;
+}
+FAKE cuModuleLoadData(Module **module, const void *image) {
+  ENTER("cuModuleLoadData");
+  NEED_CONTEXT;
+  // The image is an ELF file: its section headers are its last part.
+  auto *bytes = static_cast<const unsigned char *>(image);
+  if (std::memcmp(bytes, "\177ELF", 4) != 0)
+    return kInvalidImage;
+  uint64_t headers = 0;
+  uint16_t size = 0, count = 0;
+  std::memcpy(&headers, bytes + 40, 8);
+  std::memcpy(&size, bytes + 58, 2);
+  std::memcpy(&count, bytes + 60, 2);
+  size_t total = headers + size_t(size) * count;
+  // A name of its own: dlopen() gives back what is open under a name already.
+  char path[] = "/tmp/kiln-fake-cubin-XXXXXX";
+  int file = mkstemp(path);
+  bool written = file >= 0 && write(file, bytes, total) == ssize_t(total);
+  void *library = written ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : nullptr;
+  if (!library)
+    std::fprintf(stderr, "fake cuda: %s\n", dlerror());
+  close(file);
+  unlink(path);
+  if (!library)
+    return kNoBinary;
+  *module = new Module{library, {}};
+  g_objects.insert(*module);
+  return kFine;
+}
+FAKE cuModuleUnload(Module *module) {
+  ENTER("cuModuleUnload");
+  if (!g_objects.erase(module))
+    return kInvalidValue;
+  dlclose(module->library);
+  delete module;
+  return kFine;
+}
+FAKE cuModuleGetFunction(Function **function, Module *module, const char *name) {
+  ENTER("cuModuleGetFunction");
+  std::string symbol = std::string("kiln_shim_") + name;
+  void *found = dlsym(module->library, symbol.c_str());
+  auto sizes_of = reinterpret_cast<const unsigned *(*)()>(dlsym(module->library, (symbol + "_sizes").c_str()));
+  if (!found || !sizes_of)
+    return kNotFound;
+  const unsigned *sizes = sizes_of();
+  Function &f = module->functions[name];
+  std::memcpy(&f.call, &found, sizeof found);
+  f.sizes.assign(sizes + 1, sizes + 1 + sizes[0]);
+  *function = &f;
+  return kFine;
+}
+FAKE cuFuncSetAttribute(Function *, int, int) {
+  ENTER("cuFuncSetAttribute");
+  return kFine;
+}
+FAKE cuMemAlloc_v2(uintptr_t *at, size_t size) {
+  ENTER("cuMemAlloc_v2");
+  NEED_CONTEXT;
+  if (size == 0)
+    return kInvalidValue;
+  if (size > size_t(64) << 30)
+    return kOutOfMemory;
+  void *memory = std::aligned_alloc(256, (size + 255) / 256 * 256);
+  if (!memory)
+    return kOutOfMemory;
+  std::memset(memory, 0xff, size);
+  *at = reinterpret_cast<uintptr_t>(memory);
+  g_device_memory[*at] = size;
+  return kFine;
+}
+FAKE cuMemFree_v2(uintptr_t at) {
+  ENTER("cuMemFree_v2");
+  auto it = g_device_memory.find(at);
+  if (it == g_device_memory.end())
+    return kInvalidValue;
+  std::memset(reinterpret_cast<void *>(at), 0xfe, it->second);
+  std::free(reinterpret_cast<void *>(at));
+  g_device_memory.erase(it);
+  return kFine;
+}
+FAKE cuMemAllocHost_v2(void **at, size_t size) {
+  ENTER("cuMemAllocHost_v2");
+  NEED_CONTEXT;
+  *at = std::aligned_alloc(4096, (size + 4095) / 4096 * 4096);
+  if (!*at)
+    return kOutOfMemory;
+  std::memset(*at, 0xff, size);
+  g_host_memory[reinterpret_cast<uintptr_t>(*at)] = size;
+  return kFine;
+}
+FAKE cuMemFreeHost(void *at) {
+  ENTER("cuMemFreeHost");
+  if (!g_host_memory.erase(reinterpret_cast<uintptr_t>(at)))
+    return kInvalidValue;
+  std::free(at);
+  return kFine;
+}
+FAKE cuMemcpyHtoD_v2(uintptr_t to, const void *from, size_t size) {
+  ENTER("cuMemcpyHtoD_v2");
+  NEED_CONTEXT;
+  if (!holds(g_device_memory, to, size))
+    return kInvalidValue;
+  std::memcpy(reinterpret_cast<void *>(to), from, size);
+  return kFine;
+}
+FAKE cuMemcpyDtoH_v2(void *to, uintptr_t from, size_t size) {
+  ENTER("cuMemcpyDtoH_v2");
+  NEED_CONTEXT;
+  if (!holds(g_device_memory, from, size))
+    return kInvalidValue;
+  std::memcpy(to, reinterpret_cast<void *>(from), size);
+  return kFine;
+}
+FAKE cuMemcpyHtoDAsync_v2(uintptr_t to, const void *from, size_t size, Stream *stream) {
+  ENTER("cuMemcpyHtoDAsync_v2");
+  NEED_CONTEXT;
+  if (!holds(g_device_memory, to, size) || (stream->capturing && !holds(g_host_memory, uintptr_t(from), size)))
+    return kInvalidValue;
+  return queue(stream, [=] { std::memcpy(reinterpret_cast<void *>(to), from, size); });
+}
+FAKE cuMemcpyDtoHAsync_v2(void *to, uintptr_t from, size_t size, Stream *stream) {
+  ENTER("cuMemcpyDtoHAsync_v2");
+  NEED_CONTEXT;
+  if (!holds(g_device_memory, from, size) || (stream->capturing && !holds(g_host_memory, uintptr_t(to), size)))
+    return kInvalidValue;
+  return queue(stream, [=] { std::memcpy(to, reinterpret_cast<void *>(from), size); });
+}
+FAKE cuMemsetD32Async(uintptr_t at, unsigned value, size_t count, Stream *stream) {
+  ENTER("cuMemsetD32Async");
+  NEED_CONTEXT;
+  if (!holds(g_device_memory, at, count * 4))
+    return kInvalidValue;
+  return queue(stream, [=] { std::fill_n(reinterpret_cast<unsigned *>(at), count, value); });
+}
+FAKE cuStreamCreate(Stream **stream, unsigned) {
+  ENTER("cuStreamCreate");
+  NEED_CONTEXT;
+  *stream = new Stream;
+  g_objects.insert(*stream);
+  return kFine;
+}
+FAKE cuStreamDestroy_v2(Stream *stream) {
+  ENTER("cuStreamDestroy_v2");
+  if (!g_objects.erase(stream))
+    return kInvalidValue;
+  delete stream;
+  return kFine;
+}
+FAKE cuStreamSynchronize(Stream *stream) {
+  ENTER("cuStreamSynchronize");
+  return stream->capturing ? 900 : kFine;
+}
+FAKE cuStreamBeginCapture_v2(Stream *stream, int) {
+  ENTER("cuStreamBeginCapture_v2");
+  stream->capturing = true;
+  stream->captured.clear();
+  return kFine;
+}
+FAKE cuStreamEndCapture(Stream *stream, Graph **graph) {
+  ENTER("cuStreamEndCapture");
+  if (!stream->capturing)
+    return 901;
+  stream->capturing = false;
+  *graph = new Graph(std::move(stream->captured));
+  g_objects.insert(*graph);
+  return kFine;
+}
+FAKE cuGraphInstantiateWithFlags(Graph **run, Graph *graph, unsigned long long) {
+  ENTER("cuGraphInstantiateWithFlags");
+  *run = new Graph(*graph);
+  g_objects.insert(*run);
+  return kFine;
+}
+FAKE cuGraphLaunch(Graph *run, Stream *) {
+  ENTER("cuGraphLaunch");
+  NEED_CONTEXT;
+  for (const auto &work : *run)
+    work();
+  return kFine;
+}
+FAKE cuGraphDestroy(Graph *graph) {
+  ENTER("cuGraphDestroy");
+  if (!g_objects.erase(graph))
+    return kInvalidValue;
+  delete graph;
+  return kFine;
+}
+FAKE cuGraphExecDestroy(Graph *run) {
+  ENTER("cuGraphExecDestroy");
+  if (!g_objects.erase(run))
+    return kInvalidValue;
+  delete run;
+  return kFine;
+}
+FAKE cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                    unsigned shared_bytes, Stream *stream, void **params, void **) {
+  ENTER("cuLaunchKernel");
+  NEED_CONTEXT;
+  if (gx == 0 || gy == 0 || gz == 0 || gy > 65535 || gz > 65535 || gx > 0x7fffffff || bx * by * bz > 1024 || bx * by * bz == 0)
+    return kInvalidValue;
+  // Arguments are read when the launch is queued, as a driver does.
+  std::vector<std::vector<char>> values;
+  for (size_t i = 0; i < function->sizes.size(); ++i) {
+    auto *from = static_cast<const char *>(params[i]);
+    values.emplace_back(from, from + function->sizes[i]);
+  }
+  return queue(stream, [=]() mutable {
+    std::vector<void *> args;
+    for (auto &value : values)
+      args.push_back(value.data());
+    unsigned grid[3] = {gx, gy, gz}, block[3] = {bx, by, bz};
+    function->call(grid, block, shared_bytes, args.data());
+  });
+}
+FAKE cuGetErrorName(int code, const char **name) {
+  *name = code == kOutOfMemory ? "CUDA_ERROR_OUT_OF_MEMORY" : code == 700 ? "CUDA_ERROR_ILLEGAL_ADDRESS" : "CUDA_ERROR_OF_THE_FAKE";
+  return kFine;
+}
+FAKE cuGetErrorString(int code, const char **text) {
+  *text = code == kOutOfMemory ? "out of memory" : code == 700 ? "an illegal memory access was encountered" : "the fake driver refuses";
+  return kFine;
+}
+
+// For tests: how often a function was called, and what has not been given back.
+extern "C" __attribute__((visibility("default"))) int kiln_fake_cuda_calls(const char *name) {
+  std::lock_guard<std::recursive_mutex> held(g_lock);
+  return g_calls[name];
+}
+extern "C" __attribute__((visibility("default"))) int kiln_fake_cuda_left() {
+  std::lock_guard<std::recursive_mutex> held(g_lock);
+  return int(g_device_memory.size() + g_host_memory.size() + g_objects.size());
+}
