@@ -248,8 +248,9 @@ std::string c_expr(const Expr &e, Helpers &helpers) {
   case Expr::Kind::iota:
     return "0";
   case Expr::Kind::fma:
-    return fmt::format("({} * {} + {})", c_expr(e.args[0], helpers), c_expr(e.args[1], helpers),
-                       c_expr(e.args[2], helpers));
+    helpers.insert(e.dtype == DType::f64 ? "kiln_fma" : "kiln_fmaf");
+    return fmt::format("{}({}, {}, {})", e.dtype == DType::f64 ? "kiln_fma" : "kiln_fmaf", c_expr(e.args[0], helpers),
+                       c_expr(e.args[1], helpers), c_expr(e.args[2], helpers));
   default:
     break;
   }
@@ -263,6 +264,8 @@ std::string helper_text(const std::string &name) {
       {"kiln_mod", "static int64_t kiln_mod(int64_t a, int64_t b) { if (b < 1) b = 1; return a % b < 0 ? a % b + b : a % b; }"},
       {"kiln_least", "static int64_t kiln_least(int64_t a, int64_t b) { return a < b ? a : b; }"},
       {"kiln_most", "static int64_t kiln_most(int64_t a, int64_t b) { return a > b ? a : b; }"},
+      {"kiln_fma", "static double kiln_fma(double a, double b, double c) { return a * b + c; }"},
+      {"kiln_fmaf", "static float kiln_fmaf(float a, float b, float c) { return a * b + c; }"},
       {"kiln_sigmoid", "static double kiln_sigmoid(double x) { return 1.0 / (1.0 + exp(-x)); }"},
       {"kiln_sigmoidf", "static float kiln_sigmoidf(float x) { return 1.0f / (1.0f + expf(-x)); }"},
       {"kiln_bf16_to_f32", "static float kiln_bf16_to_f32(uint16_t h) {\n  uint32_t u = (uint32_t)h << 16;\n  float f;\n"

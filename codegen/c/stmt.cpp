@@ -54,15 +54,16 @@ private:
 
   std::string loop(const Stmt &s, const std::string &pad, int depth) {
     std::string begin = c_dim(s.begin, helpers_), step = fmt::format("{}", s.step);
+    std::string_view type = style_.index_type;
     if (s.loop >= LoopKind::block_x) {
       size_t axis = size_t(s.loop) - size_t(LoopKind::block_x);
       std::string_view index = axis < 3 ? "blockIdx" : "threadIdx", count = axis < 3 ? "gridDim" : "blockDim";
       char letter = "xyz"[axis % 3];
-      begin = fmt::format("{} + (int64_t){}.{}{}", begin, index, letter, s.step == 1 ? "" : " * " + step);
-      step = fmt::format("(int64_t){}.{}{}", count, letter, s.step == 1 ? "" : " * " + step);
+      begin = fmt::format("{} + ({}){}.{}{}", begin, type, index, letter, s.step == 1 ? "" : " * " + step);
+      step = fmt::format("({}){}.{}{}", type, count, letter, s.step == 1 ? "" : " * " + step);
     }
-    return fmt::format("{0}for (int64_t {1} = {2}; {1} < {3}; {1} += {4}) {{\n{5}{0}}}\n", pad, c_name(s.name), begin,
-                       c_dim(s.end, helpers_), step, body(s.body, depth + 1));
+    return fmt::format("{0}for ({6} {1} = {2}; {1} < {3}; {1} += {4}) {{\n{5}{0}}}\n", pad, c_name(s.name), begin,
+                       c_dim(s.end, helpers_), step, body(s.body, depth + 1), type);
   }
 
   const StmtStyle &style_;

@@ -1,7 +1,7 @@
 #include "codegen/cuda/cuda.h"
 
 #include "codegen/c/stmt.h"
-#include "codegen/cuda/map_gpu.h"
+#include "codegen/cuda/nest.h"
 #include "passes/kernel/schedule.h"
 #include "runtime/digest.h"
 
@@ -37,7 +37,46 @@ typedef unsigned long long uint64_t;
 #define UINT64_MAX 18446744073709551615ULL
 #define NAN __int_as_float(0x7fc00000)
 #define INFINITY __int_as_float(0x7f800000)
+#define KILN_SHARED extern __shared__ __align__(128) unsigned char kiln_shared[]
+// d += a * b: 16 rows and 16 steps of a, 16 steps and 8 columns of b, spread over the lanes of a warp.
+#define KILN_MMA(name, type)                                                                                          \
+  __device__ __forceinline__ void name(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {               \
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." type "." type ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "   \
+                 "{%8, %9}, {%0, %1, %2, %3};"                                                                        \
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                                     \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                                 \
+  }
+KILN_MMA(kiln_mma_bf16, "bf16")
+KILN_MMA(kiln_mma_f16, "f16")
+#else
+#define KILN_SHARED unsigned char *const kiln_shared = kiln_shim::g_dynamic
 #endif
+
+// What all lanes of a warp hold, one of them after the other in a fixed order.
+template <typename T>
+__device__ __forceinline__ T kiln_lane_xor(T value, int mask) {
+  if constexpr (sizeof(T) < 4)
+    return (T)__shfl_xor_sync(0xffffffffu, (int)value, mask);
+  else
+    return __shfl_xor_sync(0xffffffffu, value, mask);
+}
+template <typename T, typename Op>
+__device__ __forceinline__ T kiln_warp_reduce(T value, T, Op op) {
+  for (int mask = 16; mask > 0; mask >>= 1)
+    value = op(value, kiln_lane_xor(value, mask));
+  return value;
+}
+template <typename T, typename Op>
+__device__ __forceinline__ T kiln_block_reduce(T value, T identity, Op op) {
+  __shared__ T parts[32];
+  value = kiln_warp_reduce(value, identity, op);
+  __syncthreads();
+  if (threadIdx.x % 32 == 0)
+    parts[threadIdx.x / 32] = value;
+  __syncthreads();
+  value = threadIdx.x % 32 < blockDim.x / 32 ? parts[threadIdx.x % 32] : identity;
+  return kiln_warp_reduce(value, identity, op);
+}
 )";
 
 // Stands for the name in a function's text until the text is known.
@@ -64,18 +103,20 @@ void name_after_text(CudaFunction &function) {
 } // namespace
 
 CudaKernel emit_cuda(const Kernel &lowered, const GpuMachine &machine, bool is_aliased) {
-  (void)machine;
   Kernel kernel = lowered;
   expand_narrow(kernel);
   CudaKernel out;
-  for (const GpuNest &nest : map_gpu(kernel)) {
+  for (GpuNest &nest : map_gpu(kernel, machine, is_aliased)) {
     CudaLaunch launch;
     launch.blocks = nest.blocks;
-    launch.function.threads = nest.threads;
-    std::string body = c::c_body(nest.body, 1, {"*trap = {}; return;", nullptr, ""}, launch.function.helpers);
-    launch.function.text = fmt::format("extern \"C\" __global__ void __launch_bounds__({}) {}({}) {{\n{}}}\n", nest.threads, kNameMark,
-                                       parameters(kernel, is_aliased, false), body);
-    name_after_text(launch.function);
+    CudaFunction &f = launch.function;
+    f.threads = nest.threads;
+    f.shared_bytes = nest.shared_bytes;
+    f.scratch_bytes = nest.scratch_bytes;
+    f.helpers = std::move(nest.helpers);
+    f.text = fmt::format("extern \"C\" __global__ void __launch_bounds__({}) {}({}) {{\n{}{}}}\n", nest.threads, kNameMark,
+                         parameters(kernel, is_aliased, nest.scratch_bytes > 0), nest.shared_bytes > 0 ? "  KILN_SHARED;\n" : "", nest.text);
+    name_after_text(f);
     out.launches.push_back(std::move(launch));
   }
   return out;
@@ -90,7 +131,9 @@ std::string cuda_source(std::span<const CudaFunction> functions) {
       text += function.text + "\n";
   }
   for (const std::string &helper : helpers)
-    out += "__device__ " + c::helper_text(helper) + "\n";
+    out += helper == "kiln_fmaf"  ? "#define kiln_fmaf fmaf\n"
+           : helper == "kiln_fma" ? "#define kiln_fma fma\n"
+                                  : "__device__ " + c::helper_text(helper) + "\n";
   return out + "\n" + text;
 }
 

@@ -273,6 +273,47 @@ inline T __shfl_down_sync(unsigned, T value, unsigned delta) {
   unsigned lane = (kiln_shim::g_current & 31) + delta;
   return kiln_shim::exchange(value, lane < 32 ? lane : kiln_shim::g_current & 31);
 }
+// Tensor cores: mma.sync m16n8k16 as the PTX manual spreads its fragments over the lanes.
+namespace kiln_shim {
+alignas(16) inline uint32_t g_fragments[kMaxThreads][6];
+
+inline float from_bf16(uint16_t h) {
+  uint32_t u = uint32_t(h) << 16;
+  float f;
+  memcpy(&f, &u, 4);
+  return f;
+}
+inline float from_f16(uint16_t h) {
+  uint32_t e = h >> 10 & 31, m = h & 1023;
+  float f = e == 0 ? float(m) * 5.9604644775390625e-8f : 0;
+  if (e != 0) {
+    uint32_t u = (e == 31 ? 255u : e + 112) << 23 | m << 13;
+    memcpy(&f, &u, 4);
+  }
+  return h & 0x8000 ? -f : f;
+}
+
+template <float (*Convert)(uint16_t)>
+inline void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  memcpy(g_fragments[g_current], a, 16);
+  memcpy(g_fragments[g_current] + 4, b, 8);
+  wait(State::at_warp);
+  unsigned first = g_current / 32 * 32, lane = g_current % 32;
+  for (unsigned e = 0; e < 4; ++e) {
+    unsigned row = lane / 4 + e / 2 * 8, column = lane % 4 * 2 + e % 2;
+    for (unsigned k = 0; k < 16; ++k) {
+      unsigned pair = k % 8 / 2, of_a = k / 8 * 2 + row / 8, of_b = k / 8;
+      uint32_t x = g_fragments[first + row % 8 * 4 + pair][of_a], y = g_fragments[first + column * 4 + pair][4 + of_b];
+      unsigned shift = k % 2 * 16;
+      d[e] += Convert(uint16_t(x >> shift)) * Convert(uint16_t(y >> shift));
+    }
+  }
+  wait(State::at_warp);
+}
+} // namespace kiln_shim
+#define kiln_mma_bf16 kiln_shim::mma<kiln_shim::from_bf16>
+#define kiln_mma_f16 kiln_shim::mma<kiln_shim::from_f16>
+
 template <typename T>
 inline T atomicAdd(T *at, T value) {
   T old = *at;

@@ -1,0 +1,473 @@
+// A group of threads (a block, or one warp of it) runs one iteration of a nest's outer parallel loops together.
+//
+// What stands directly in the body is done by all of its threads alike: lets, accumulators, conditions. Loops are
+// shared:
+//   * a parallel loop is spread over the threads; one whose body has work for a group itself, over the warps of the
+//     block;
+//   * a reduction is cut by thread and joined by shuffles in a fixed order, so that its bits do not depend on the grid;
+//   * `stack` memory is the group's: shared memory, or scratch memory where that is too small.
+// A barrier stands only where one statement reads or writes what another one has written or read.
+#include "codegen/cuda/nest.h"
+
+#include "ir/kernel/visit.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+
+namespace kiln::cuda {
+namespace {
+
+constexpr int kWarp = 32;
+// Iterations that are worth a warp; fewer are done by one thread.
+constexpr int64_t kLongLoop = 32;
+
+bool is_long(const Dim &extent) { return !extent.is_const() || extent.as_const() >= kLongLoop; }
+
+bool is_assoc(BinaryOp op) {
+  return op == BinaryOp::add || op == BinaryOp::mul || op == BinaryOp::min || op == BinaryOp::max || op == BinaryOp::bit_and ||
+         op == BinaryOp::bit_or || op == BinaryOp::bit_xor;
+}
+
+bool reads(const Expr &e, Symbol buffer) {
+  bool is_load = (e.is(Expr::Kind::load) || e.is(Expr::Kind::gather)) && e.name == buffer;
+  return is_load || std::any_of(e.args.begin(), e.args.end(), [&](const Expr &arg) { return reads(arg, buffer); });
+}
+
+struct Update {
+  Symbol acc;
+  BinaryOp op = BinaryOp::add;
+  DType dtype = DType::f32;
+};
+
+// acc[0] = op(acc[0], term), or a fused product added to it.
+std::optional<Update> as_update(const Stmt &s) {
+  if (!s.is(Stmt::Kind::store) || !s.index.is_const(0))
+    return std::nullopt;
+  const Expr &v = s.value;
+  auto is_acc = [&](const Expr &e) { return e.is(Expr::Kind::load) && e.name == s.name && e.index.is_const(0); };
+  if (v.is(Expr::Kind::fma) && is_acc(v.args[2]) && !reads(v.args[0], s.name) && !reads(v.args[1], s.name))
+    return Update{s.name, BinaryOp::add, v.dtype};
+  if (v.is(Expr::Kind::binary) && is_assoc(v.binary) && is_acc(v.args[0]) && !reads(v.args[1], s.name))
+    return Update{s.name, v.binary, v.dtype};
+  return std::nullopt;
+}
+
+// The sums of a reduction whose innermost body has nothing but lets and updates of different accumulators.
+std::vector<Update> updates_of(const std::vector<Stmt> &body) {
+  std::vector<Update> out;
+  for (const Stmt &s : body) {
+    if (s.is(Stmt::Kind::let) || s.is(Stmt::Kind::assert_))
+      continue;
+    auto update = as_update(s);
+    if (!update || std::any_of(out.begin(), out.end(), [&](const Update &u) { return u.acc == update->acc; }))
+      return {};
+    out.push_back(*update);
+  }
+  for (const Stmt &s : body)
+    for (const Update &u : out)
+      if (s.name != u.acc && !s.value.is(Expr::Kind::none) && reads(s.value, u.acc))
+        return {};
+  return out;
+}
+
+std::string identity_text(const Update &u) {
+  std::string type = c::c_type(u.dtype);
+  auto limit = [&](bool least) {
+    if (is_float(u.dtype))
+      return std::string(least ? "-INFINITY" : "INFINITY");
+    if (is_bool(u.dtype))
+      return std::string(least ? "0" : "1");
+    std::string stem = fmt::format("{}INT{}", is_unsigned_int(u.dtype) ? "U" : "", dtype_bits(u.dtype));
+    return least ? (is_unsigned_int(u.dtype) ? "0" : stem + "_MIN") : stem + "_MAX";
+  };
+  switch (u.op) {
+  case BinaryOp::mul:
+    return fmt::format("({})1", type);
+  case BinaryOp::min:
+    return fmt::format("({}){}", type, limit(false));
+  case BinaryOp::max:
+    return fmt::format("({}){}", type, limit(true));
+  case BinaryOp::bit_and:
+    return fmt::format("({}){}", type, is_bool(u.dtype) ? "1" : "~0ull");
+  default:
+    return fmt::format("({})0", type);
+  }
+}
+
+struct Group {
+  bool is_warp = false;
+  std::string lane, size, sync;
+};
+
+class Emitter {
+public:
+  Emitter(const NestContext &context, int threads, bool is_warp)
+      : context_(context), threads_(threads),
+        group_(is_warp ? Group{true, "(int)threadIdx.x % 32", "32", "__syncwarp();"}
+                       : Group{false, "(int)threadIdx.x", std::to_string(threads), "__syncthreads();"}),
+        rows_(is_warp ? threads / kWarp : 1) {}
+
+  GpuNest emit(const std::vector<const Stmt *> &outer, const std::vector<Stmt> &body) {
+    std::string inside = statements(body, 2);
+    std::string before, after;
+    if (outer.empty()) {
+      out_.text = allocs_ + "  {\n" + inside + "  }\n";
+    } else {
+      Dim total = product_of(outer);
+      out_.blocks = ceildiv(total, rows_);
+      std::string first = rows_ == 1 ? "" : fmt::format(" * {} + (int)threadIdx.x / 32", rows_);
+      out_.text = allocs_ + fmt::format("  for ({0} kiln_at = ({0})blockIdx.x{1}; kiln_at < {2}; kiln_at += ({0})gridDim.x * {3}) {{\n{4}{5}",
+                                        context_.index_type, first, c::c_dim(total, out_.helpers), rows_,
+                                        coordinates(outer, "kiln_at", context_, out_.helpers, "    "), inside);
+      // What the next turn writes, this one has read.
+      out_.text += fmt::format("    {}\n  }}\n", group_.sync);
+    }
+    out_.threads = threads_;
+    return std::move(out_);
+  }
+
+private:
+  std::string pad(int depth) const { return std::string(size_t(depth) * 2, ' '); }
+
+  // --- hazards: buffers that the group's threads have written and read since the last barrier
+
+  std::string token(Symbol buffer) const {
+    bool is_global = context_.kernel.find_buffer(buffer) != nullptr;
+    return is_global && context_.is_aliased ? "*" : std::string(buffer.text());
+  }
+  bool is_private(Symbol buffer) const { return private_.contains(buffer); }
+
+  void find_reads(const Expr &e, std::set<std::string> &out) const {
+    if ((e.is(Expr::Kind::load) || e.is(Expr::Kind::gather)) && !is_private(e.name)) {
+      const KernelBuffer *b = context_.kernel.find_buffer(e.name);
+      if (!b || b->access != Access::in || context_.is_aliased)
+        out.insert(token(e.name));
+    }
+    for (const Expr &arg : e.args)
+      find_reads(arg, out);
+  }
+  void find_uses(const Stmt &s, std::set<std::string> &read, std::set<std::string> &written) const {
+    if (!s.value.is(Expr::Kind::none))
+      find_reads(s.value, read);
+    if (s.is(Stmt::Kind::store) && !is_private(s.name))
+      written.insert(token(s.name));
+    for (const auto *list : {&s.body, &s.other})
+      for (const Stmt &inner : *list)
+        find_uses(inner, read, written);
+  }
+
+  static bool meet(const std::set<std::string> &a, const std::set<std::string> &b) {
+    return std::any_of(a.begin(), a.end(), [&](const std::string &x) { return b.contains(x); });
+  }
+
+  // A barrier where this statement must wait; notes what it does.
+  std::string wait_for(const Stmt &s, int depth) {
+    std::set<std::string> read, written;
+    find_uses(s, read, written);
+    std::string out;
+    if (meet(read, written_) || meet(written, written_) || meet(written, read_))
+      out = barrier(depth);
+    read_.insert(read.begin(), read.end());
+    written_.insert(written.begin(), written.end());
+    return out;
+  }
+  std::string barrier(int depth) {
+    read_.clear();
+    written_.clear();
+    return pad(depth) + group_.sync + "\n";
+  }
+
+  // --- statements
+
+  std::string statements(const std::vector<Stmt> &body, int depth) {
+    std::string out;
+    for (const Stmt &s : body)
+      out += statement(s, depth);
+    return out;
+  }
+
+  c::StmtStyle style() const { return {"*trap = {}; return;", nullptr, "", context_.index_type}; }
+  std::string plain(const Stmt &s, int depth) { return c::c_body({s}, depth, style(), out_.helpers); }
+
+  std::string statement(const Stmt &s, int depth) {
+    switch (s.kind) {
+    case Stmt::Kind::alloc:
+      return alloc(s, depth);
+    case Stmt::Kind::loop:
+      return loop(s, depth);
+    case Stmt::Kind::store: {
+      std::string wait = wait_for(s, depth);
+      if (is_private(s.name))
+        return wait + plain(s, depth);
+      return wait + fmt::format("{0}if ({1} == 0) {{\n{2}{0}}}\n", pad(depth), group_.lane, plain(s, depth + 1));
+    }
+    case Stmt::Kind::if_:
+    case Stmt::Kind::while_: {
+      std::string out = barrier_if_it_writes(s, depth);
+      out += fmt::format("{}{} ({}) {{\n{}", pad(depth), s.is(Stmt::Kind::if_) ? "if" : "while", c::c_expr(s.value, out_.helpers),
+                         statements(s.body, depth + 1));
+      // The condition is evaluated anew from what the body has left.
+      if (s.is(Stmt::Kind::while_))
+        out += barrier(depth + 1);
+      out += pad(depth) + "}";
+      if (!s.other.empty())
+        out += " else {\n" + barrier(depth + 1) + statements(s.other, depth + 1) + pad(depth) + "}";
+      out += "\n";
+      return out + (s.is(Stmt::Kind::if_) ? barrier_if_it_writes(s, depth) : "");
+    }
+    default:
+      return wait_for(s, depth) + plain(s, depth);
+    }
+  }
+
+  std::string barrier_if_it_writes(const Stmt &s, int depth) {
+    std::set<std::string> read, written;
+    find_uses(s, read, written);
+    return written.empty() && read.empty() ? "" : barrier(depth);
+  }
+
+  std::string alloc(const Stmt &s, int depth) {
+    if (s.space == MemorySpace::reg && s.size == 1) {
+      private_.insert(s.name);
+      return plain(s, depth);
+    }
+    // Each warp of a block has one of its own.
+    int64_t copies = group_.is_warp ? threads_ / kWarp : 1;
+    int64_t bytes = (std::max<int64_t>(s.size, 1) * int64_t(dtype_bytes(s.dtype)) + 15) / 16 * 16;
+    std::string copy = copies == 1 ? "" : fmt::format(" + (int)threadIdx.x / 32 * {}", bytes);
+    std::string type = c::c_type(s.dtype), name = c::c_name(s.name);
+    constexpr int64_t kShared = 96 << 10; // of a block, so that a multiprocessor has room for two
+    int64_t limit = std::min(kShared, context_.machine.block_shared_bytes);
+    if (out_.shared_bytes + bytes * copies <= limit) {
+      std::string text = fmt::format("{0}{1} *const {2} = ({1} *)(kiln_shared + {3}{4});\n", pad(depth), type, name, out_.shared_bytes, copy);
+      out_.shared_bytes += bytes * copies;
+      return text;
+    }
+    std::string text = fmt::format("{0}{1} *const {2} = ({1} *)(scratch + (int64_t)blockIdx.x * KILN_SCRATCH_BYTES + {3}{4});\n", pad(depth), type,
+                                   name, out_.scratch_bytes, copy);
+    out_.scratch_bytes += (bytes * copies + 127) / 128 * 128;
+    return text;
+  }
+
+  std::string loop(const Stmt &s, int depth) {
+    if (s.loop == LoopKind::parallel)
+      return parallel(s, depth);
+    if (s.loop == LoopKind::reduce) {
+      std::vector<const Stmt *> nest = perfect_nest(s, LoopKind::reduce);
+      std::vector<Update> updates = updates_of(nest.back()->body);
+      bool own = std::all_of(updates.begin(), updates.end(), [&](const Update &u) { return is_private(u.acc); });
+      if (!updates.empty() && own && is_long(product_of(nest)))
+        return reduction(s, nest, updates, depth);
+    }
+    if (is_plain(s))
+      return wait_for(s, depth) + plain(s, depth);
+    // All threads turn together.
+    std::string out = barrier(depth);
+    out += fmt::format("{0}for ({1} {2} = {3}; {2} < {4}; {2} += {5}) {{\n", pad(depth), context_.index_type, c::c_name(s.name),
+                       c::c_dim(s.begin, out_.helpers), c::c_dim(s.end, out_.helpers), s.step);
+    out += statements(s.body, depth + 1);
+    return out + barrier(depth + 1) + pad(depth) + "}\n";
+  }
+
+  // Nothing in it but what each thread does for itself.
+  bool is_plain(const Stmt &s) const {
+    std::set<std::string> read, written;
+    Emitter inner = *this;
+    note_private(s, inner.private_);
+    inner.find_uses(s, read, written);
+    return written.empty() && !has_stack(s) && !has_parallel(s);
+  }
+  static void note_private(const Stmt &s, std::set<Symbol> &out) {
+    if (s.is(Stmt::Kind::alloc) && s.space == MemorySpace::reg && s.size == 1)
+      out.insert(s.name);
+    for (const auto *list : {&s.body, &s.other})
+      for (const Stmt &inner : *list)
+        note_private(inner, out);
+  }
+  static bool has_stack(const Stmt &s) {
+    bool here = s.is(Stmt::Kind::alloc) && !(s.space == MemorySpace::reg && s.size == 1);
+    auto inside = [](const std::vector<Stmt> &list) { return std::any_of(list.begin(), list.end(), has_stack); };
+    return here || inside(s.body) || inside(s.other);
+  }
+  static bool has_parallel(const Stmt &s) {
+    auto inside = [](const std::vector<Stmt> &list) { return std::any_of(list.begin(), list.end(), has_parallel); };
+    return is_loop(s, LoopKind::parallel) || inside(s.body) || inside(s.other);
+  }
+
+  std::string parallel(const Stmt &s, int depth) {
+    std::vector<const Stmt *> nest = perfect_nest(s, LoopKind::parallel);
+    const std::vector<Stmt> &body = nest.back()->body;
+    Dim total = product_of(nest);
+    bool for_warps = !group_.is_warp && wants_group(nest, body) && !std::any_of(body.begin(), body.end(), has_big_stack);
+    bool together = std::any_of(body.begin(), body.end(), has_big_stack) || (group_.is_warp && std::any_of(body.begin(), body.end(), has_stack));
+    if (for_warps)
+      return over_warps(s, nest, body, total, depth);
+    if (together && !group_.is_warp) {
+      // One iteration after the other, each by the whole block.
+      std::string out = barrier(depth);
+      out += fmt::format("{0}for ({1} kiln_turn = 0; kiln_turn < {2}; ++kiln_turn) {{\n{3}", pad(depth), context_.index_type,
+                         c::c_dim(total, out_.helpers), coordinates(nest, "kiln_turn", context_, out_.helpers, pad(depth + 1)));
+      out += statements(body, depth + 1);
+      return out + barrier(depth + 1) + pad(depth) + "}\n";
+    }
+    std::string out = wait_for(s, depth);
+    std::string at = fmt::format("kiln_i{}", counter_++);
+    out += fmt::format("{0}for ({1} {2} = {3}; {2} < {4}; {2} += {5}) {{\n{6}", pad(depth), context_.index_type, at, group_.lane,
+                       c::c_dim(total, out_.helpers), group_.size, coordinates(nest, at, context_, out_.helpers, pad(depth + 1)));
+    out += leaf(body, depth + 1);
+    return out + pad(depth) + "}\n";
+  }
+
+  // An assert that fails leaves this iteration alone: the thread is still needed at barriers.
+  std::string leaf(const std::vector<Stmt> &body, int depth) {
+    std::string text = c::c_body(body, depth + 1, style(), out_.helpers);
+    bool leaves = text.find("return;") != std::string::npos;
+    return leaves ? pad(depth) + "[&] {\n" + text + pad(depth) + "}();\n" : c::c_body(body, depth, style(), out_.helpers);
+  }
+
+  static bool has_big_stack(const Stmt &s) {
+    constexpr int64_t kBytes = 1 << 10;
+    bool here = s.is(Stmt::Kind::alloc) && s.space == MemorySpace::stack && s.size * int64_t(dtype_bytes(s.dtype)) > kBytes;
+    auto inside = [](const std::vector<Stmt> &list) { return std::any_of(list.begin(), list.end(), has_big_stack); };
+    return here || inside(s.body) || inside(s.other);
+  }
+
+  std::string over_warps(const Stmt &s, const std::vector<const Stmt *> &nest, const std::vector<Stmt> &body, const Dim &total, int depth) {
+    std::string out = wait_for(s, depth);
+    Group outside = std::exchange(group_, Group{true, "(int)threadIdx.x % 32", "32", "__syncwarp();"});
+    std::set<std::string> read = std::exchange(read_, {}), written = std::exchange(written_, {});
+    std::string at = fmt::format("kiln_i{}", counter_++);
+    out += fmt::format("{0}for ({1} {2} = (int)threadIdx.x / 32; {2} < {3}; {2} += {4}) {{\n{5}", pad(depth), context_.index_type, at,
+                       c::c_dim(total, out_.helpers), threads_ / kWarp, coordinates(nest, at, context_, out_.helpers, pad(depth + 1)));
+    out += statements(body, depth + 1);
+    out += barrier(depth + 1) + pad(depth) + "}\n";
+    group_ = outside;
+    read_ = std::move(read);
+    written_ = std::move(written);
+    return out;
+  }
+
+  std::string reduction(const Stmt &s, const std::vector<const Stmt *> &nest, const std::vector<Update> &updates, int depth) {
+    std::string out = wait_for(s, depth), at = fmt::format("kiln_i{}", counter_++);
+    out += pad(depth) + "{\n";
+    std::string p = pad(depth + 1);
+    // The parts have the accumulators' names, inside; what they are joined to is reached by another name.
+    for (const Update &u : updates)
+      out += fmt::format("{0}{1} *const kiln_all_{2} = {2};\n", p, c::c_type(u.dtype), c::c_name(u.acc));
+    out += p + "{\n";
+    std::string q = pad(depth + 2);
+    for (const Update &u : updates)
+      out += fmt::format("{}{} {}[1] = {{{}}};\n", q, c::c_type(u.dtype), c::c_name(u.acc), identity_text(u));
+    out += fmt::format("{0}for ({1} {2} = {3}; {2} < {4}; {2} += {5}) {{\n{6}", q, context_.index_type, at, group_.lane,
+                       c::c_dim(product_of(nest), out_.helpers), group_.size, coordinates(nest, at, context_, out_.helpers, q + "  "));
+    out += leaf(nest.back()->body, depth + 3) + q + "}\n";
+    for (const Update &u : updates) {
+      std::string type = c::c_type(u.dtype), name = c::c_name(u.acc);
+      Expr a = acc_value(u, "a"), b = acc_value(u, "b");
+      Expr joined;
+      joined.kind = Expr::Kind::binary;
+      joined.binary = u.op;
+      joined.dtype = u.dtype;
+      joined.args = {a, b};
+      std::string op = c::c_expr(joined, out_.helpers);
+      out += fmt::format("{0}{{\n{0}  auto op = [](const {1} v_a, const {1} v_b) -> {1} {{ return {2}; }};\n", q, type, op);
+      out += fmt::format("{0}  kiln_all_{1}[0] = op(kiln_all_{1}[0], kiln_{2}_reduce({1}[0], {3}, op));\n{0}}}\n", q, name,
+                         group_.is_warp ? "warp" : "block", identity_text(u));
+    }
+    return out + p + "}\n" + pad(depth) + "}\n";
+  }
+
+  static Expr acc_value(const Update &u, std::string_view name) {
+    Expr e;
+    e.kind = Expr::Kind::var;
+    e.dtype = u.dtype;
+    e.name = Symbol(name);
+    return e;
+  }
+
+  const NestContext &context_;
+  int threads_;
+  Group group_;
+  int rows_;
+  GpuNest out_;
+  std::string allocs_;
+  std::set<Symbol> private_; // each thread has its own, of the same value or its part of a sum
+  std::set<std::string> read_, written_;
+  int counter_ = 0;
+};
+
+// The longest loop directly in a body.
+int64_t longest(const std::vector<Stmt> &body) {
+  int64_t most = 0;
+  for (const Stmt &s : body) {
+    if (s.is(Stmt::Kind::loop)) {
+      std::vector<const Stmt *> nest = perfect_nest(s, s.loop);
+      Dim total = product_of(nest);
+      most = std::max(most, total.is_const() ? total.as_const() : int64_t(1) << 20);
+      most = std::max(most, longest(nest.back()->body));
+    } else if (s.is(Stmt::Kind::if_) || s.is(Stmt::Kind::while_)) {
+      most = std::max({most, longest(s.body), longest(s.other)});
+    }
+  }
+  return most;
+}
+
+bool any_stmt(const std::vector<Stmt> &body, const std::function<bool(const Stmt &)> &f) {
+  return std::any_of(body.begin(), body.end(), [&](const Stmt &s) { return f(s) || any_stmt(s.body, f) || any_stmt(s.other, f); });
+}
+
+// The stride of the reduction's fastest loop is 1 and that of the threads' fastest one is not, in most loads.
+bool reads_along(const Stmt &reduce, Symbol fastest) {
+  std::vector<const Stmt *> nest = perfect_nest(reduce, LoopKind::reduce);
+  int along = 0, across = 0;
+  std::function<void(const Expr &)> look = [&](const Expr &e) {
+    if (e.is(Expr::Kind::load)) {
+      auto step = e.index.coefficient_of(nest.back()->name), other = e.index.coefficient_of(fastest);
+      along += step && step->is_const(1) && !(other && other->is_const(1));
+      across += other && other->is_const(1);
+    }
+    for (const Expr &arg : e.args)
+      look(arg);
+  };
+  for (const Stmt &s : nest.back()->body)
+    look(s.value);
+  return along > 0 && across == 0;
+}
+
+} // namespace
+
+bool wants_group(const std::vector<const Stmt *> &outer, const std::vector<Stmt> &body) {
+  for (const Stmt &s : body) {
+    bool is_long_parallel = is_loop(s, LoopKind::parallel) && is_long(product_of(perfect_nest(s, LoopKind::parallel)));
+    if (is_long_parallel)
+      return true;
+    if (s.is(Stmt::Kind::alloc) && s.space == MemorySpace::stack && s.size > 64)
+      return true;
+    if (!is_loop(s, LoopKind::reduce))
+      continue;
+    std::vector<const Stmt *> nest = perfect_nest(s, LoopKind::reduce);
+    if (is_long(product_of(nest)) && !updates_of(nest.back()->body).empty() && reads_along(s, outer.back()->name))
+      return true;
+  }
+  return false;
+}
+
+GpuNest emit_group(const std::vector<const Stmt *> &outer, const std::vector<Stmt> &body, const NestContext &context) {
+  int64_t work = longest(body);
+  Dim total = product_of(outer);
+  int64_t groups = total.is_const() ? total.as_const() : 1024;
+  bool has_stack = any_stmt(body, [](const Stmt &s) { return s.is(Stmt::Kind::alloc) && s.space == MemorySpace::stack && s.size > 2048; });
+  // A warp for a short row; four rows in a block. A block for a long one, or where there are few.
+  bool is_warp = !outer.empty() && !has_stack && work <= 1024 && groups >= 2 * context.machine.multiprocessors;
+  int threads = is_warp ? 128 : work <= 128 ? 128 : work <= 4096 || groups > 4 * context.machine.multiprocessors ? 256 : 1024;
+  if (outer.empty() && work < 32)
+    threads = 32;
+  GpuNest out = Emitter(context, threads, is_warp).emit(outer, body);
+  for (size_t at; (at = out.text.find("KILN_SCRATCH_BYTES")) != std::string::npos;)
+    out.text.replace(at, std::string_view("KILN_SCRATCH_BYTES").size(), std::to_string(out.scratch_bytes));
+  return out;
+}
+
+} // namespace kiln::cuda

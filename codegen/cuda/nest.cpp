@@ -1,0 +1,83 @@
+#include "codegen/cuda/nest.h"
+
+#include "ir/kernel/build.h"
+#include "ir/kernel/visit.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace kiln::cuda {
+
+bool is_loop(const Stmt &s, LoopKind kind) { return s.is(Stmt::Kind::loop) && s.loop == kind; }
+
+std::vector<const Stmt *> perfect_nest(const Stmt &s, LoopKind kind) {
+  std::vector<const Stmt *> loops{&s};
+  for (const Stmt *inner = &s; inner->body.size() == 1 && is_loop(inner->body[0], kind);) {
+    inner = &inner->body[0];
+    bool independent = std::none_of(loops.begin(), loops.end(), [&](const Stmt *outer) {
+      return inner->begin.depends_on(outer->name) || inner->end.depends_on(outer->name);
+    });
+    if (!independent)
+      break;
+    loops.push_back(inner);
+  }
+  return loops;
+}
+
+Dim extent_of(const Stmt &loop) { return max(ceildiv(loop.end - loop.begin, loop.step), 0); }
+
+Dim product_of(const std::vector<const Stmt *> &loops) {
+  Dim total = 1;
+  for (const Stmt *l : loops)
+    total *= extent_of(*l);
+  return total;
+}
+
+std::optional<int64_t> constant(const Dim &d) { return d.try_const(); }
+
+std::string coordinates(const std::vector<const Stmt *> &loops, const std::string &flat, const NestContext &context,
+                        c::Helpers &helpers, const std::string &pad) {
+  std::string out, rest = flat;
+  for (size_t i = loops.size(); i-- > 0;) {
+    const Stmt &l = *loops[i];
+    std::string extent = c::c_dim(extent_of(l), helpers), name = c::c_name(l.name);
+    std::string at = i == 0 ? rest : fmt::format("{} % ({})", rest, extent);
+    std::string scaled = l.step == 1 ? at : fmt::format("({}) * {}", at, l.step);
+    std::string begin = l.begin.is_const(0) ? "" : fmt::format("{} + ", c::c_dim(l.begin, helpers));
+    out += fmt::format("{}const {} {} = {}{};\n", pad, context.index_type, name, begin, scaled);
+    if (i > 0) {
+      std::string next = fmt::format("kiln_rest{}_{}", i, name);
+      out += fmt::format("{}const {} {} = {} / ({});\n", pad, context.index_type, next, rest, extent);
+      rest = next;
+    }
+  }
+  return out;
+}
+
+void fuse_products(std::vector<Stmt> &body) {
+  visit_stmts(body, [](Stmt &s) {
+    if (!s.is(Stmt::Kind::store) || !s.value.is(Expr::Kind::binary) || s.value.binary != BinaryOp::add || s.value.dtype != DType::f32)
+      return;
+    const Expr &acc = s.value.args[0], &product = s.value.args[1];
+    if (acc.is(Expr::Kind::load) && acc.name == s.name && product.is(Expr::Kind::binary) && product.binary == BinaryOp::mul)
+      s.value = kb::fma(product.args[0], product.args[1], acc);
+  });
+}
+
+GpuNest emit_flat(const Stmt &nest, const NestContext &context) {
+  constexpr int kThreads = 256;
+  std::vector<const Stmt *> loops = perfect_nest(nest, LoopKind::parallel);
+  Dim total = product_of(loops);
+  GpuNest out;
+  out.threads = kThreads;
+  out.blocks = ceildiv(total, kThreads);
+  c::StmtStyle style{"*trap = {}; return;", nullptr, "", context.index_type};
+  out.text = fmt::format("  for ({0} kiln_at = ({0})blockIdx.x * {1} + (int)threadIdx.x; kiln_at < {2}; kiln_at += ({0})gridDim.x * {1}) {{\n{3}{4}  }}\n",
+                         context.index_type, kThreads, c::c_dim(total, out.helpers),
+                         coordinates(loops, "kiln_at", context, out.helpers, "    "),
+                         c::c_body(loops.back()->body, 2, style, out.helpers));
+  return out;
+}
+
+} // namespace kiln::cuda

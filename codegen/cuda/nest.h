@@ -1,0 +1,62 @@
+// What the forms of a GPU nest share: the loops that become the grid, and coordinates from a flat number.
+#pragma once
+
+#include "codegen/c/stmt.h"
+#include "codegen/gpu_machine.h"
+#include "ir/kernel/kernel.h"
+
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace kiln::cuda {
+
+// One __global__ function's body, and how it is launched.
+struct GpuNest {
+  std::string text;
+  c::Helpers helpers;
+  Dim blocks = 1;
+  int threads = 1;
+  int64_t shared_bytes = 0;  // dynamic: kiln_shared
+  int64_t scratch_bytes = 0; // for each block, from `scratch` on
+};
+
+struct NestContext {
+  const Kernel &kernel;
+  const GpuMachine &machine;
+  bool is_aliased;        // what is written may be what is read
+  std::string index_type; // "int" where every offset fits
+};
+
+bool is_loop(const Stmt &s, LoopKind kind);
+// The perfectly nested loops of that kind from `s` inwards whose bounds do not depend on each other.
+std::vector<const Stmt *> perfect_nest(const Stmt &s, LoopKind kind);
+Dim extent_of(const Stmt &loop); // iterations, 0 at least
+Dim product_of(const std::vector<const Stmt *> &loops);
+// The greatest value where it is a number.
+std::optional<int64_t> constant(const Dim &d);
+// Definitions of the loops' variables from `flat`, a number below their product; the last loop is the fastest.
+std::string coordinates(const std::vector<const Stmt *> &loops, const std::string &flat, const NestContext &context,
+                        c::Helpers &helpers, const std::string &pad);
+
+// f32 products in sums are added with one rounding: acc + a*b is fma(a, b, acc).
+void fuse_products(std::vector<Stmt> &body);
+
+// The forms.
+//
+// Flat: a thread for each iteration of the outer parallel loops.
+GpuNest emit_flat(const Stmt &nest, const NestContext &context);
+// Group: a block, or a warp, for each of them; its threads share the loops inside and what they leave for each other
+// (emit_group.cpp). Without loops: all of `body` by one block.
+GpuNest emit_group(const std::vector<const Stmt *> &outer, const std::vector<Stmt> &body, const NestContext &context);
+// Whether the body of a nest has work for a group.
+bool wants_group(const std::vector<const Stmt *> &outer, const std::vector<Stmt> &body);
+// Tile: a sum of products, of which a block computes a tile; nothing where the nest is none.
+std::optional<GpuNest> try_emit_tile(const Stmt &nest, const NestContext &context);
+
+// One for each top-level nest of a kernel; runs of other statements stay together in one block. In a kernel whose top
+// level allocates, everything stays together.
+std::vector<GpuNest> map_gpu(const Kernel &kernel, const GpuMachine &machine, bool is_aliased);
+
+} // namespace kiln::cuda

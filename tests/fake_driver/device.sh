@@ -1,0 +1,89 @@
+#!/bin/bash
+# kiln with --cuda and --device, on a machine without a GPU: NVRTC and the driver are the fakes beside this file.
+# Arguments: kiln, kiln-run, the fake NVRTC, the fake driver, the folder tests.
+set -eu
+kiln=$1 kiln_run=$2 nvrtc=$3 driver=$4 tests=$5
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+fail() { echo "FAILED: $1"; exit 1; }
+says() { grep -qF -- "$2" "$1" || { cat "$1"; fail "no '$2' in what it said"; }; }
+refuses() { # FILE COMMAND...: exit code 1, what it says in FILE
+  local to=$1 code=0
+  shift
+  "$@" >"$to" 2>&1 || code=$?
+  [ $code = 1 ] || { cat "$to"; fail "exit code $code of: $*"; }
+}
+export KILN_NVRTC=$nvrtc KILN_CUDA_DRIVER=$driver KILN_CACHE=$work/cache
+
+cat > net.kir <<'KIR'
+import nn
+model Net {
+  a = nn.Linear(24, 40)
+  b = nn.Linear(40, 10)
+  func forward(x) { return softmax(b(relu(a(x))), axis=1) }
+}
+net = Net()
+export func predict(x: f32[N, 24]) -> f32[N, 10] { return net(x) }
+export func count(x: f32[N, 24]) -> f32[1] {
+  n = 0.0 * sum(x) + 1.0
+  while (n < 100.0) { n = n * 3.0 }
+  return reshape(n, [1])
+}
+KIR
+"$kiln" compile net.kir --dim N=1..8 --cuda sm_80,ptx -o net.kiln
+[ "$(ls cache/nvrtc-* | wc -l)" -gt 0 ] || fail "the cache is empty"
+KILN_SHIM_CXX=/does/not/exist "$kiln" compile net.kir --dim N=1..8 --cuda sm_80,ptx -o again.kiln
+cmp net.kiln again.kiln || fail "the cache changes the package"
+"$kiln" compile net.kir --dim N=1..8 -o plain.kiln >/dev/null
+
+# The same numbers as on the CPU, nearly; and runs after the first.
+"$kiln" run net.kiln --input x=3x24xf32=0.5 --output "$("$kiln" inspect net.kiln --io | sed -n 's/^  output \([^:]*\):.*/\1/p' | head -1)=@cpu.npy"
+for program in "$kiln run" "$kiln_run"; do
+  $program net.kiln --entry predict --input x=3x24xf32=0.5 --device cuda:0 > gpu.txt 2>&1 || { cat gpu.txt; fail "$program --device cuda:0"; }
+  $program net.kiln --entry predict --input x=3x24xf32=0.5 > cpu.txt
+  head -c 120 cpu.txt > a; head -c 120 gpu.txt > b
+  [ "$(cut -c1-60 a | head -1)" = "$(cut -c1-60 b | head -1)" ] || { cat a b; fail "$program: other results"; }
+done
+"$kiln_run" net.kiln --entry predict --input x=8x24xf32=0.5 --device auto --repeat 3 2>/dev/null >/dev/null || fail "--repeat on a device"
+"$kiln" run net.kiln --entry count --input x=2x24xf32=0.5 --device cuda > count.txt
+says count.txt 243
+"$kiln" bench net.kiln --entry predict --device cuda:0 --seconds 0.1 --dim N=4 >bench.txt 2>&1 || { cat bench.txt; fail "bench"; }
+says bench.txt "cuda:0 sm_80"
+
+# What is not there is refused by name.
+refuses out.txt "$kiln" run plain.kiln --entry predict --input x=3x24xf32=0.5 --device cuda:0
+says out.txt "holds no code for a GPU"
+"$kiln" run plain.kiln --entry predict --input x=3x24xf32=0.5 --device auto >/dev/null || fail "auto takes the CPU where there is no code for a GPU"
+refuses out.txt "$kiln" run net.kiln --entry predict --input x=3x24xf32=0.5 --device cuda:7
+says out.txt "there is no device cuda:7"
+refuses out.txt "$kiln" run net.kiln --entry predict --input x=3x24xf32=0.5 --device tpu
+says out.txt "write cpu, cuda, cuda:0 or auto"
+refuses out.txt env KILN_CUDA_DRIVER=/does/not/exist.so "$kiln" run net.kiln --entry predict --input x=3x24xf32=0.5 --device cuda:0
+says out.txt "no CUDA driver"
+"$kiln" compile net.kir --dim N=1..8 --cuda sm_90 -o hopper.kiln >/dev/null
+refuses out.txt "$kiln" run hopper.kiln --entry predict --input x=3x24xf32=0.5 --device cuda:0
+says out.txt "built for sm_90, and the device is sm_80"
+KILN_FAKE_CUDA_ARCH=90 "$kiln" run hopper.kiln --entry predict --input x=3x24xf32=0.5 --device cuda:0 >/dev/null || fail "sm_90"
+KILN_FAKE_CUDA_ARCH=120 "$kiln" run net.kiln --entry predict --input x=3x24xf32=0.5 --device cuda:0 >/dev/null || fail "PTX on what is newer"
+
+# What fails says where.
+refuses out.txt env KILN_FAKE_CUDA_FAIL=cuLaunchKernel:2:700 "$kiln" run net.kiln --entry predict --input x=3x24xf32=0.5 --device cuda:0
+says out.txt "cuLaunchKernel failed: CUDA_ERROR_ILLEGAL_ADDRESS"
+says out.txt "net.kir:"
+refuses out.txt env KILN_FAKE_CUDA_FAIL=cuMemAlloc_v2:2:2 "$kiln" run net.kiln --entry predict --input x=3x24xf32=0.5 --device cuda:0
+says out.txt "CUDA_ERROR_OUT_OF_MEMORY"
+refuses out.txt env KILN_SHIM_CXX=false KILN_CACHE=off "$kiln" compile net.kir --cuda sm_80 -o no.kiln
+says out.txt "of the kernel"
+
+# Training: the whole step on the device, variables that go there and back.
+"$kiln" run "$tests/tools/spirals.kir" --entry points --output x=@x.npy --output label=@y.npy
+"$kiln" compile "$tests/tools/spirals.kir" --keep-params --cuda sm_80 -o spirals.kiln >/dev/null
+"$kiln" train spirals.kiln --data x=@x.npy --data y=@y.npy --validate x=@x.npy --validate y=@y.npy --batch 64 --epochs 12 --seed 3 \
+  --device cuda:0 --log log.jsonl -o trained.kiln 2>train.txt || { cat train.txt; fail "train"; }
+accuracy=$(grep validation log.jsonl | tail -1 | sed 's/.*"accuracy": \([0-9.]*\).*/\1/')
+awk "BEGIN { exit !($accuracy > 0.95) }" || fail "after 12 epochs the accuracy is $accuracy"
+"$kiln" run trained.kiln --entry evaluate --input x=@x.npy --input y=@y.npy > trained.txt
+"$kiln" run trained.kiln --entry evaluate --input x=@x.npy --input y=@y.npy --device cuda:0 > trained_gpu.txt
+cmp trained.txt trained_gpu.txt || { cat trained.txt trained_gpu.txt; fail "what was trained on the device is saved"; }
+echo "fine: accuracy $accuracy"

@@ -1,0 +1,42 @@
+// run_cases FOLDER [DEVICE]: the op table from the packages of make_cases, against the references. Links the
+// runtime and the interpreter, no code generator.
+#define CATCH_CONFIG_RUNNER
+#include <catch2/catch.hpp>
+
+#include "tests/gpu/cases.h"
+#include "tests/targets/check_target.h"
+#include "tests/targets/loaded_package.h"
+
+using namespace kiln;
+using namespace kiln::test;
+
+namespace {
+
+std::string g_folder, g_device = "cuda:0";
+
+class FolderTarget : public Target {
+public:
+  std::string name() const override { return g_device; }
+  Result<std::unique_ptr<Loaded>> load(Module) override {
+    std::ifstream file(case_file(g_folder, next_++), std::ios::binary);
+    std::vector<char> bytes{std::istreambuf_iterator<char>(file), {}};
+    return load_package({reinterpret_cast<const uint8_t *>(bytes.data()), bytes.size()}, g_device.c_str());
+  }
+
+private:
+  size_t next_ = 0;
+};
+
+} // namespace
+
+TEST_CASE("the op table on a device") {
+  FolderTarget target;
+  check_target(target);
+}
+
+int main(int argc, char **argv) {
+  g_folder = argc > 1 ? argv[1] : ".";
+  if (argc > 2)
+    g_device = argv[2];
+  return Catch::Session().run(1, argv);
+}
