@@ -5,10 +5,8 @@
 #include <pthread.h>
 
 // Weak, so that static programs, which cannot load libraries, need nothing for this.
-extern "C" {
-void *dlopen(const char *name, int flags) noexcept __attribute__((weak));
-void *dlsym(void *library, const char *name) noexcept __attribute__((weak));
-}
+#pragma weak dlopen
+#pragma weak dlsym
 
 namespace kiln::rt {
 namespace {
@@ -45,7 +43,10 @@ void try_open(Opened &opened) {
 } // namespace
 
 const Driver *open_driver(KilnError *error) {
-  if (dlopen == nullptr || dlsym == nullptr) {
+  // By way of variables: compilers take it that a function has an address.
+  void *(*volatile open_library)(const char *, int) = dlopen;
+  void *(*volatile find_symbol)(void *, const char *) = dlsym;
+  if (open_library == nullptr || find_symbol == nullptr) {
     fail(error, KILN_ERROR_DEVICE, "a static program cannot load a GPU's driver");
     return nullptr;
   }
