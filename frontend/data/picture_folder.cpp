@@ -1,4 +1,5 @@
-// A folder of pictures as a source: each folder in it is a class, each PNG or JPEG in there an example, read when it is needed.
+// A folder of pictures as a source: each folder in it is a class, each PNG or JPEG in there an example, read when it is needed. Decoding takes
+// longer than many a training step, so pictures are kept as they are wanted, where all of them are not too many.
 #include "frontend/data/dataset.h"
 #include "frontend/data/picture.h"
 #include "frontend/files/mapped_file.h"
@@ -6,14 +7,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <charconv>
 #include <cstring>
 #include <filesystem>
+#include <memory>
 
 namespace kiln::data {
 namespace {
 
 namespace fs = std::filesystem;
+constexpr int64_t kMostKept = int64_t(1) << 30; // bytes
 constexpr const char *kOptions = "size=HEIGHTxWIDTH, grey=yes, fields=x,y";
 
 Result<Picture> read_picture(const std::string &path, bool grey) {
@@ -27,11 +31,37 @@ Result<Picture> read_picture(const std::string &path, bool grey) {
 class Pictures : public Dataset {
 public:
   Pictures(std::vector<std::pair<std::string, int64_t>> files, std::vector<Field> fields, bool resize)
-      : files_(std::move(files)), fields_(std::move(fields)), resize_(resize) {}
+      : files_(std::move(files)), fields_(std::move(fields)), bytes_(size_t(fields_[0].dims[0] * fields_[0].dims[1] * fields_[0].dims[2])), resize_(resize) {
+    if (int64_t(bytes_) <= kMostKept / int64_t(files_.size()))
+      kept_ = std::vector<std::atomic<const uint8_t *>>(files_.size());
+  }
+  ~Pictures() override {
+    for (auto &kept : kept_)
+      delete[] kept.load();
+  }
   int64_t size() const override { return int64_t(files_.size()); }
   const std::vector<Field> &fields() const override { return fields_; }
   bool get(int64_t index, uint64_t, std::span<std::byte *const> out, std::string &error) const override {
-    const auto &[path, label] = files_[size_t(index)];
+    std::memcpy(out[1], &files_[size_t(index)].second, sizeof(int64_t));
+    if (!kept_.empty())
+      if (const uint8_t *kept = kept_[size_t(index)].load(std::memory_order_acquire)) {
+        std::memcpy(out[0], kept, bytes_);
+        return true;
+      }
+    if (!read(files_[size_t(index)].first, reinterpret_cast<uint8_t *>(out[0]), error))
+      return false;
+    if (!kept_.empty()) {
+      std::unique_ptr<uint8_t[]> copy(new uint8_t[bytes_]);
+      std::memcpy(copy.get(), out[0], bytes_);
+      const uint8_t *nothing = nullptr; // another thread may have been first
+      if (kept_[size_t(index)].compare_exchange_strong(nothing, copy.get(), std::memory_order_acq_rel))
+        copy.release();
+    }
+    return true;
+  }
+
+private:
+  bool read(const std::string &path, uint8_t *to, std::string &error) const {
     const int64_t c = fields_[0].dims[0], h = fields_[0].dims[1], w = fields_[0].dims[2];
     auto picture = read_picture(path, c == 1);
     if (!picture) {
@@ -43,18 +73,17 @@ public:
       return false;
     }
     Picture sized = resized(*picture, h, w);
-    auto *to = reinterpret_cast<uint8_t *>(out[0]);
     for (int64_t k = 0; k < c; ++k)
       for (int64_t i = 0; i < h * w; ++i)
         to[k * h * w + i] = sized.pixels[size_t(i * c + k)];
-    std::memcpy(out[1], &label, sizeof label);
     return true;
   }
 
-private:
   std::vector<std::pair<std::string, int64_t>> files_;
   std::vector<Field> fields_;
+  size_t bytes_; // of a picture
   bool resize_;
+  mutable std::vector<std::atomic<const uint8_t *>> kept_;
 };
 
 // By name, so that the order is that of no file system.

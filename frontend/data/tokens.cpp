@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <set>
+#include <tuple>
 
 namespace kiln::data {
 namespace {
@@ -100,9 +101,8 @@ Result<std::vector<int64_t>> tokenise(std::string_view text, const std::vector<s
     if (tokens[i] == "<unk>")
       unknown = int64_t(i);
   }
-  auto less = [&](int64_t a, int64_t b) { return tokens[size_t(a)] < tokens[size_t(b)]; };
   for (auto &list : begins)
-    std::stable_sort(list.begin(), list.end(), less);
+    std::sort(list.begin(), list.end(), [&](int64_t a, int64_t b) { return std::tie(tokens[size_t(a)], a) < std::tie(tokens[size_t(b)], b); });
   // The last token <= the rest begins it, or shares `n` bytes with it, and then no token of more than n bytes begins it.
   auto longest = [&](std::string_view rest) -> int64_t {
     const auto &list = begins[uint8_t(rest[0])];

@@ -95,8 +95,10 @@ TEST_CASE("a folder for each class, PNG and JPEG") {
   REQUIRE(set->size() == 3);
   CHECK(set->fields()[0].dims == std::vector<int64_t>{3, 2, 2});
   CHECK(set->fields()[1].names == std::vector<std::string>{"cat", "dog"});
-  data::Loader loader(set, {.batch = 3, .shuffle = false});
+  data::Loader loader(set, {.batch = 3, .shuffle = false, .workers = 2});
   loader.start(0);
+  loader.next();
+  loader.start(1); // this time from memory
   const data::Batch *batch = loader.next();
   REQUIRE(batch);
   auto y = batch->fields[1].values<int64_t>();
