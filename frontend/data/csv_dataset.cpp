@@ -24,6 +24,7 @@ std::optional<int64_t> column_number(std::string_view text) {
 
 struct Table {
   std::string path;
+  std::shared_ptr<const MappedFile> file; // what cells are views of
   Csv csv;
   size_t width() const { return csv.rows[0].size(); }
   std::string columns_text() const {
@@ -152,11 +153,7 @@ Result<Table> read_table(SourceText &source) {
   if (!csv)
     return Error{fmt::format("'{}' line {}", source.path, csv.error().message)};
   out.csv = std::move(*csv);
-  // What views point to is kept: the mapping ends with this function.
-  for (auto &row : out.csv.rows)
-    for (auto &cell : row)
-      if (reinterpret_cast<const std::byte *>(cell.data()) >= bytes.data() && reinterpret_cast<const std::byte *>(cell.data()) < bytes.data() + bytes.size())
-        cell = out.csv.unquoted.emplace_back(cell);
+  out.file = file;
   return out;
 }
 

@@ -203,6 +203,8 @@ DatasetPtr try_open(const std::string &text, std::string &error) {
     error = out.error().message;
   } catch (const std::bad_alloc &) {
     error = fmt::format("{}: there is not enough memory for it", text);
+  } catch (const std::exception &thrown) {
+    error = fmt::format("{}: {}", text, thrown.what());
   }
   return nullptr;
 }

@@ -10,6 +10,7 @@
 #include <mutex>
 #include <numeric>
 #include <optional>
+#include <system_error>
 #include <thread>
 
 namespace kiln::data {
@@ -212,8 +213,12 @@ void Loader::State::start(int64_t of_epoch, int64_t from) {
   error.clear();
   for (Slot &slot : slots)
     slot.index = -1;
-  for (int i = 0; i < options.workers; ++i)
-    threads.emplace_back([this] { work(); });
+  try {
+    for (int i = 0; i < options.workers; ++i)
+      threads.emplace_back([this] { work(); });
+  } catch (const std::system_error &) {
+    // The system gives no more threads: those that there are do the work, or next() where there are none.
+  }
 }
 
 bool Loader::State::fill(int64_t index, Slot &slot) const {

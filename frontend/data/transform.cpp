@@ -93,7 +93,18 @@ public:
   const std::vector<Field> &fields() const override { return fields_; }
   int64_t length(int64_t index) const override { return of_->length(index); }
   bool get(int64_t index, uint64_t draw, std::span<std::byte *const> out, std::string &error) const override {
-    thread_local std::vector<std::byte> read, moved;
+    // Memory that stays with the thread; a transformed dataset below this one finds it taken, and makes its own.
+    thread_local std::vector<std::byte> spare_read, spare_moved;
+    std::vector<std::byte> read = std::move(spare_read), moved = std::move(spare_moved);
+    bool fine = get(index, draw, out, read, moved, error);
+    spare_read = std::move(read);
+    spare_moved = std::move(moved);
+    return fine;
+  }
+
+private:
+  bool get(int64_t index, uint64_t draw, std::span<std::byte *const> out, std::vector<std::byte> &read, std::vector<std::byte> &moved,
+           std::string &error) const {
     int64_t length = of_->length(index);
     size_t all = 0, most = 0;
     for (const Step &step : steps_) {
@@ -126,7 +137,6 @@ public:
     return true;
   }
 
-private:
   DatasetPtr of_;
   std::vector<Step> steps_;
   std::vector<Field> fields_;

@@ -228,6 +228,11 @@ TEST_CASE("transforms: bytes become parts of one, channels are normalised, pictu
   CHECK(results.count({0, 0, 0, 0, 1, 2}) == 1);
   CHECK(results.count({5, 6, 0, 0, 0, 0}) == 1);
 
+  // One over the other, as from two places of a program.
+  auto twice = data::transformed(data::transformed(pictures, {{.field = "x", .dtype = KILN_F32}}), {{.field = "x", .mean = {1}, .std = {0.5}}});
+  CHECK(floats(*twice, 0, 0, 6)[5] == Approx(0).margin(1e-6));
+  CHECK(floats(*twice, 0, 0, 6)[0] == Approx(-2));
+
   CHECK(!data::try_transformed(pictures, {{.field = "x", .dims = {7}, .reshape = true}}, error));
   HAS(error, "does not fill [7]");
   CHECK(!data::try_transformed(pictures, {{.field = "w"}}, error));

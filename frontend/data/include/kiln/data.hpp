@@ -34,7 +34,7 @@
 
 namespace kiln::data {
 
-class DataError : public std::runtime_error {
+class KILN_DATA_API DataError : public std::runtime_error {
 public:
   using std::runtime_error::runtime_error;
 };
