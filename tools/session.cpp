@@ -437,6 +437,27 @@ Status Session::run() {
   return Unit{};
 }
 
+Status Session::set_input(const std::string &name, const Tensor &value) {
+  for (auto &[key, tensor] : state_->inputs)
+    if (key == name) {
+      if (tensor.type() != value.type())
+        return Error{fmt::format("the input '{}' is {}, not {}", name, tensor.type().text(), value.type().text())};
+      std::copy(value.bytes().begin(), value.bytes().end(), tensor.mutable_bytes());
+      return Unit{};
+    }
+  return Error{fmt::format("no input '{}' is bound", name)};
+}
+
+Status Session::fill_input(const std::string &name, double value) {
+  for (auto &[key, tensor] : state_->inputs)
+    if (key == name) {
+      for (int64_t i = 0; i < tensor.count(); ++i)
+        is_integer(tensor.dtype()) ? tensor.set_i64(i, int64_t(value)) : tensor.set_f64(i, value);
+      return Unit{};
+    }
+  return Error{fmt::format("no input '{}' is bound", name)};
+}
+
 std::vector<Tensor> &Session::outputs() { return state_->results.empty() ? state_->outputs : state_->results; }
 
 void Session::set_kernel_hook(KilnKernelHook hook, void *self) {

@@ -62,6 +62,9 @@ public:
   // Inputs by name; all must be given, no others. Sizes the context and makes the outputs.
   Status bind(std::vector<std::pair<std::string, Tensor>> inputs);
   Status run();
+  // The values of an input that is bound, of the same type; one number for all its elements.
+  Status set_input(const std::string &name, const Tensor &value);
+  Status fill_input(const std::string &name, double value);
   std::vector<Tensor> &outputs(); // in the order of output_names(), made anew by each run
 
   void set_kernel_hook(KilnKernelHook hook, void *self);

@@ -1,6 +1,7 @@
 // kiln run: a package, or a model file compiled in memory first, on given inputs.
 #include "tools/cli.h"
 #include "tools/session.h"
+#include "tools/tensor_files.h"
 #include "tools/text_tensor.h"
 
 #include "frontend/data/npy.h"
@@ -19,6 +20,7 @@ struct RunOptions {
   ModelOptions model;
   std::vector<std::string> inputs, outputs;
   SessionOptions session;
+  FeedOptions feed;
   std::string level = "2", labels;
   int top = 0;
 };
@@ -48,16 +50,25 @@ Status print_top(const std::string &name, const Tensor &tensor, const RunOptions
   return Unit{};
 }
 
-Status write_output(const std::string &file, const Tensor &tensor, bool text) {
+Status write_output(const std::string &file, const std::string &name, const Tensor &tensor, bool text) {
   if (file != "-")
-    return write_npy(file, tensor, text);
+    return write_tensor(file, name, tensor, text);
   std::vector<std::byte> bytes = npy_bytes(tensor, text);
   std::cout.write(reinterpret_cast<const char *>(bytes.data()), std::streamsize(bytes.size())).flush();
   return Unit{};
 }
 
 int run(const RunOptions &options) {
-  auto inputs = parse_inputs(options.inputs);
+  std::vector<std::string> texts;
+  std::vector<std::pair<std::string, std::string>> pictures;
+  for (const std::string &text : options.inputs) {
+    size_t at = text.find("=@");
+    if (at != std::string::npos && at > 0 && is_data_file(text))
+      pictures.emplace_back(text.substr(0, at), text.substr(at + 2));
+    else
+      texts.push_back(text);
+  }
+  auto inputs = parse_inputs(texts);
   if (!inputs)
     return report(inputs.error(), options.model.json);
   std::vector<std::pair<std::string, std::string>> sinks;
@@ -79,8 +90,18 @@ int run(const RunOptions &options) {
     if (std::find(names.begin(), names.end(), name) == names.end())
       return report(Error{fmt::format("the model has no output '{}'; it has: {}", name, fmt::join(names, ", "))},
                     options.model.json);
+  for (const auto &[name, file] : pictures) {
+    auto picture = read_data_for(*session, name, file);
+    if (!picture)
+      return report(picture.error(), options.model.json);
+    inputs->emplace_back(name, std::move(*picture));
+  }
   if (auto status = session->bind(std::move(*inputs)); !status)
     return report(status.error(), options.model.json);
+  if (!options.feed.feeds.empty() || options.feed.repeat > 1 || !options.feed.prompt.empty()) {
+    auto status = run_fed(*session, options.feed);
+    return status ? kFine : report(status.error(), options.model.json);
+  }
   if (auto status = session->run(); !status)
     return report(status.error(), options.model.json);
   std::string json;
@@ -89,7 +110,7 @@ int run(const RunOptions &options) {
     bool text = session->is_text(true, names[i]);
     for (const auto &[name, file] : sinks)
       if (name == names[i])
-        if (auto status = write_output(file, tensor, text); !status)
+        if (auto status = write_output(file, name, tensor, text); !status)
           return report(status.error(), options.model.json);
     if (options.model.json)
       json += fmt::format("{}{}: {{\"dtype\": \"{}\", \"shape\": [{}]}}", json.empty() ? "" : ", ",
@@ -112,8 +133,12 @@ void add_run(CLI::App &app, int &exit_code) {
   auto options = std::make_shared<RunOptions>();
   CLI::App *verb = app.add_subcommand("run", "Run a package, or compile a model in memory and run it");
   options->model.add_to(*verb);
-  verb->add_option("-i,--input", options->inputs, "NAME=@FILE.npy or NAME=2x2xf32=1,2,3,4")->allow_extra_args(false);
-  verb->add_option("-o,--output", options->outputs, "NAME=@FILE.npy; without any, outputs are printed")->allow_extra_args(false);
+  verb->add_option("-i,--input", options->inputs, "NAME=@FILE.npy, a picture for f32[1, 3, H, W], or NAME=2x2xf32=1,2,3,4")->allow_extra_args(false);
+  verb->add_option("-o,--output", options->outputs, "NAME=@FILE.npy, or .png, .csv, .svg (a chart); without any, outputs are printed")->allow_extra_args(false);
+  verb->add_option("--repeat", options->feed.repeat, "runs that often, states go on from run to run; prints each run's first output")
+      ->check(CLI::Range(int64_t(1), int64_t(1) << 40));
+  verb->add_option("--feed", options->feed.feeds, "OUTPUT=INPUT: what a run gives, the next one gets")->allow_extra_args(false);
+  verb->add_option("--prompt", options->feed.prompt, "what the first fed input gets before, token by token, as text");
   verb->add_option("--entry", options->session.entry, "which exported function (default: the first)");
   verb->add_option("--threads", options->session.threads, "threads to run on")->check(CLI::Range(1, 1024));
   verb->add_option("--seed", options->session.seed, "of the first values of params that have no others (default: 0)");

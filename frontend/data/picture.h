@@ -18,5 +18,6 @@ struct Picture {
 Result<Picture> decode_picture(std::span<const std::byte> bytes, bool grey);
 // A triangle filter as wide as a result's pixel, at least one of the source's: linear where it grows, an average where it shrinks.
 Picture resized(const Picture &picture, int64_t height, int64_t width);
+Result<std::vector<std::byte>> encode_png(const Picture &picture); // of 1 or 3 channels
 
 } // namespace kiln::data
