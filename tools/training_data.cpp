@@ -170,6 +170,9 @@ Result<data::DatasetPtr> fit_data(const data::DatasetPtr &dataset, const TrainDa
     bool varies = !field->dims.empty() && field->dims[0] == data::kVaries;
     if (known && input.symbols[0] < 0 && input.dims[0] < 0)
       known = false; // y: i64[B*T]
+    if (known && !varies && input.dims[0] >= 0 && input.dims[0] != entry.batch && entry.batch > 0 &&
+        input.dims[0] * product_of(example) == entry.batch * product_of(field->dims))
+      known = false; // x: i64[8, 128], y: i64[1024]: a batch's elements in one row
     if (known && (varies || product_of(example) != product_of(field->dims)))
       return Error{fmt::format("the data for '{}' is {}[{}]: an example does not fill {}", input.name, dtype_name(*dtype_from_code(int(field->dtype))),
                                fmt::join(field->dims, ", "), input.text())};

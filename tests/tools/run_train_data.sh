@@ -105,6 +105,12 @@ export func evaluate(x: i64[B, T], y: i64[B, T]) -> (loss: f32[]) { return l(x, 
 K
 "$kiln" train text.kir --data "abc.txt window=16" --batch 4 --epochs 20 --log w.jsonl 2>/dev/null
 awk "BEGIN { exit !($(tail -1 w.jsonl | sed 's/.*"loss": \([0-9.e-]*\).*/\1/') < 1) }" || fail "the text is not learnt"
+# The targets of a batch in one row, of a fixed size or not.
+for sizes in "4, 16/64" "B, T/B*T"; do
+  sed "s|\(train_step.*\)x: i64\[B, T\], y: i64\[B, T\]|\1x: i64[${sizes%/*}], y: i64[${sizes#*/}]|" text.kir >row.kir
+  "$kiln" train row.kir --data "abc.txt window=16" --batch 4 --epochs 20 --log r.jsonl 2>/dev/null
+  near "$(tail -1 w.jsonl | sed 's/.*"loss": \([0-9.e-]*\).*/\1/')" "$(tail -1 r.jsonl | sed 's/.*"loss": \([0-9.e-]*\).*/\1/')" || fail "targets in one row"
+done
 for workers in 0 3; do
   "$kiln" train text.kir --data lines:abc.txt --split 0.2 --buckets 8,16 --batch 8 --epochs 5 --workers $workers --threads $((workers % 2 + 1)) \
     --keep-training --log l$workers.jsonl -o l$workers.kiln 2>/dev/null
