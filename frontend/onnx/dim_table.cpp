@@ -4,6 +4,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cctype>
+
 namespace kiln::onnx {
 
 std::string identifier(std::string_view name) {
@@ -34,9 +37,11 @@ Symbol DimTable::symbol_for(std::string_view param) {
 }
 
 Dim DimTable::dim_of(std::string_view input, size_t i, const DimView &view) {
-  if (view.value)
+  // Old exporters write -1, or a question mark, for a size that they do not know.
+  if (view.value && *view.value != -1)
     return *view.value;
-  std::string param = view.param.empty() ? fmt::format("{}_d{}", input, i) : std::string(view.param);
+  bool named = std::any_of(view.param.begin(), view.param.end(), [](unsigned char c) { return std::isalnum(c) || c >= 0x80; });
+  std::string param = named ? std::string(view.param) : fmt::format("{}_d{}", input, i);
   return Dim::symbol(symbol_for(param));
 }
 

@@ -13,6 +13,13 @@
 namespace kiln::onnx {
 namespace {
 
+// Text that ends where C says: what packages hold.
+std::string without_zeros(std::string_view text) {
+  std::string out(text);
+  std::erase(out, '\0');
+  return out;
+}
+
 constexpr int kMaxGraphDepth = 16;
 constexpr size_t kMaxCallDepth = 64;
 constexpr size_t kMaxFunctions = 2000; // that are looked through, each within the one that calls it
@@ -66,9 +73,9 @@ bool Importer::run(const ModelView &model) {
       diagnostics_.error(at(""), fmt::format("the function '{}' is defined twice", operator_name(f.domain, f.name)));
   // What they compute counts as failed, so that everything else that is wrong is told with them.
   report_unsupported(model);
-  module_.name = std::string(model.graph.name);
+  module_.name = without_zeros(model.graph.name);
   for (const auto &[key, value] : model.metadata)
-    module_.metadata.emplace(std::string(key), std::string(value));
+    module_.metadata.emplace(without_zeros(key), without_zeros(value));
   size_t index = module_.functions.size();
   module_.functions.emplace_back();
   Function &function = module_.functions[index];
@@ -180,9 +187,16 @@ bool Importer::define(std::string_view name, Produced produced) {
 bool Importer::define_initializers(const GraphView &graph,
                                    const std::unordered_set<std::string_view> &skip) {
   bool ok = true;
-  if (graph.has_sparse_initializers) {
-    diagnostics_.error(at(""), "sparse initializers are not supported");
-    ok = false;
+  for (std::string_view message : graph.sparse_initializers) {
+    auto view = read_sparse(message, budget_);
+    auto tensor = view ? make_tensor(*view, files_) : Result<Tensor>(view.error());
+    std::string_view name = view ? view->values.name : std::string_view();
+    if (!tensor) {
+      diagnostics_.error(at(""), fmt::format("the sparse initializer '{}': {}", name, tensor.error().message));
+      ok = false;
+      continue;
+    }
+    ok &= skip.contains(name) || define(name, {emitter_->constant(*std::move(tensor), name), nullptr, ""});
   }
   for (const TensorView &view : graph.initializers) {
     if (skip.contains(view.name))

@@ -1,4 +1,4 @@
-// A Loop that carries sequences or optionals. A step may make a sequence longer, so that every step has values of
+// A Loop that carries sequences, optionals or tensors that grow. A step may make a sequence longer, so that every step has values of
 // its own: they are imported one after the other, which needs their number, and whether one ends the loop, to
 // be known.
 #include "frontend/onnx/importer.h"
@@ -27,7 +27,7 @@ Status loop_unrolled(OnnxNode &n, const GraphView &graph, const std::vector<Val>
   if (n.has(0)) {
     auto list = e.dims(n.in(0));
     if (!list || list->size() != 1 || !(*list)[0].is_const())
-      return Error{"it carries sequences or optionals, so that its number of steps must be known at compile time; fix "
+      return Error{"it carries sequences, optionals or tensors whose sizes change, so that its number of steps must be known at compile time; fix "
                    "sizes with --dim or --shape"};
     count = (*list)[0].as_const();
   }
@@ -37,12 +37,12 @@ Status loop_unrolled(OnnxNode &n, const GraphView &graph, const std::vector<Val>
   for (int64_t step = 0; !count || step < *count; ++step) {
     auto goes_on = known_bool(e, go);
     if (!goes_on)
-      return Error{"it carries sequences or optionals, and whether it goes on is computed at run time; make its "
+      return Error{"it carries sequences, optionals or tensors whose sizes change, and whether it goes on is computed at run time; make its "
                    "condition a constant"};
     if (!*goes_on)
       break;
     if (step >= kMaxSteps)
-      return Error{fmt::format("it carries sequences or optionals, which is supported for {} steps at most", kMaxSteps)};
+      return Error{fmt::format("it carries sequences, optionals or tensors whose sizes change, which is supported for {} steps at most", kMaxSteps)};
     std::vector<Val> inputs = {e.constant(Tensor::scalar_i64(DType::i64, step)), go};
     inputs.insert(inputs.end(), carried.begin(), carried.end());
     KILN_TRY(results, n.importer().import_subgraph(graph, inputs));

@@ -99,6 +99,19 @@ Result<Val> flipped(Emitter &e, const Val &x, bool flip) {
   return flip ? e.emit(Op::flip, {x}, {{"axes", attr_ints(std::vector<int>{0})}}) : Result<Val>(x);
 }
 
+// Whether what a step carries on cannot have the type of what the loop began with: a tensor that grows.
+bool changes_shape(const Function &f, const Block &body, const std::vector<Val> &initial) {
+  for (size_t i = 0; i < std::min(initial.size(), body.results.size()); ++i) {
+    const Shape &before = initial[i].type.shape, &after = f.type(body.results[i]).shape;
+    if (before.size() != after.size())
+      return true;
+    for (size_t d = 0; d < before.size(); ++d)
+      if (auto more = (after[d] - before[d]).try_const(); more && *more != 0)
+        return true;
+  }
+  return false;
+}
+
 // False where the body may end the loop early and that has not been counted yet; nothing has been emitted
 // then. `count` is asked for the number of steps when it is needed.
 Result<bool> loop_as_scan(OnnxNode &n, const GraphView &graph, const std::vector<Val> &initial, bool counted_before,
@@ -119,6 +132,10 @@ Result<bool> loop_as_scan(OnnxNode &n, const GraphView &graph, const std::vector
   bool always = goes_on.constant && goes_on.constant->count() == 1 && goes_on.constant->at_i64(0) != 0;
   if (!always && !counted_before)
     return false;
+  if (changes_shape(e.function(), body, initial)) {
+    KILN_RETURN_IF_ERROR(loop_unrolled(n, graph, initial));
+    return true;
+  }
   KILN_TRY(steps, count());
   if (steps.is_const() && steps.as_const() < 0)
     steps = 0;

@@ -174,7 +174,12 @@ Status import_constant(OnnxNode &n) {
       tensor.set_f64(int64_t(i), values[i]);
     return give(std::move(tensor));
   }
-  return Error{"it holds no tensor, number or string; sparse tensors are not supported"};
+  if (const AttributeView *value = n.find("sparse_value"); value && value->type == AttrType::sparse_tensor) {
+    KILN_TRY(view, read_sparse(value->message, n.importer().budget()));
+    KILN_TRY(tensor, make_tensor(view, n.importer().files()));
+    return give(std::move(tensor));
+  }
+  return Error{"it holds no tensor, number or string"};
 }
 
 Status import_shape(OnnxNode &n) {

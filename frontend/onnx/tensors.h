@@ -31,4 +31,7 @@ private:
 
 Result<Tensor> make_tensor(const TensorView &view, ExternalFiles &files);
 
+// With its zeros written out.
+Result<Tensor> make_tensor(const SparseView &view, ExternalFiles &files);
+
 } // namespace kiln::onnx

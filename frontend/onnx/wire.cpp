@@ -97,8 +97,8 @@ public:
         out.outputs.push_back(value_info(view(r)));
         break;
       case bytes_field(15):
-        out.has_sparse_initializers = true;
-        r.skip();
+        count_message();
+        out.sparse_initializers.push_back(view(r));
         break;
       default:
         r.skip();
@@ -125,6 +125,31 @@ public:
         break;
       case bytes_field(8):
         out.name = view(r);
+        break;
+      default:
+        r.skip();
+      }
+    }
+    return out;
+  }
+
+  SparseView sparse(std::string_view bytes) {
+    count_message();
+    SparseView out;
+    for (pbf_reader r = reader(bytes); r.next();) {
+      switch (r.tag_and_type()) {
+      case bytes_field(1):
+        out.values = tensor(view(r));
+        break;
+      case bytes_field(2):
+        out.indices = tensor(view(r));
+        break;
+      case bytes_field(3):
+        for (int64_t d : r.get_packed_int64())
+          push(out.dims, d);
+        break;
+      case varint_field(3):
+        push(out.dims, r.get_int64());
         break;
       default:
         r.skip();
@@ -256,6 +281,10 @@ private:
       case bytes_field(9):
         push(out.strings, view(r));
         infer_type(out, AttrType::strings);
+        break;
+      case bytes_field(22):
+        out.message = view(r);
+        infer_type(out, AttrType::sparse_tensor);
         break;
       case bytes_field(14):
         r.skip();
@@ -555,6 +584,10 @@ Result<GraphView> read_graph(std::string_view message, WireBudget &budget) {
 
 Result<TensorView> read_tensor(std::string_view message, WireBudget &budget) {
   return guarded([&] { return Parser(budget).tensor(message); });
+}
+
+Result<SparseView> read_sparse(std::string_view message, WireBudget &budget) {
+  return guarded([&] { return Parser(budget).sparse(message); });
 }
 
 Result<std::vector<std::string_view>> read_strings(const TensorView &tensor, int64_t limit) {

@@ -47,7 +47,7 @@ struct AttributeView {
   float f = 0;
   int64_t i = 0;
   std::string_view s;
-  std::string_view message; // of a tensor or a graph
+  std::string_view message; // of a tensor (sparse or not) or a graph
   std::vector<float> floats;
   std::vector<int64_t> ints;
   std::vector<std::string_view> strings;
@@ -65,7 +65,7 @@ struct GraphView {
   std::vector<NodeView> nodes;
   std::vector<TensorView> initializers;
   std::vector<ValueInfoView> inputs, outputs;
-  bool has_sparse_initializers = false;
+  std::vector<std::string_view> sparse_initializers; // messages
 };
 
 struct OpsetView {
@@ -99,6 +99,13 @@ struct WireBudget {
 Result<ModelView> read_model(std::string_view bytes, WireBudget &budget);
 Result<GraphView> read_graph(std::string_view message, WireBudget &budget);
 Result<TensorView> read_tensor(std::string_view message, WireBudget &budget);
+
+// A SparseTensorProto, whose name is that of its values: elements that are not zero, and where they stand.
+struct SparseView {
+  TensorView values, indices;
+  std::vector<int64_t> dims;
+};
+Result<SparseView> read_sparse(std::string_view message, WireBudget &budget);
 
 // The elements of a TensorProto as they are stored: raw_data, or one of the typed repeated fields, or
 // a reference to another file.

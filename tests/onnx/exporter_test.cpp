@@ -1,0 +1,108 @@
+// What exporters write that is unusual: sizes that they do not know, sparse tensors, text with zero bytes,
+// loops whose tensors grow.
+#include "tests/onnx/harness.h"
+
+using namespace kiln;
+using namespace kiln::test;
+using Catch::Contains;
+
+namespace {
+
+std::string sparse(const Tensor &values, const std::string &indices, const std::vector<int64_t> &dims, const std::string &name = "w") {
+  std::string out;
+  pbf_writer w(out);
+  w.add_message(1, tensor_proto(name, values)), w.add_message(2, indices);
+  for (int64_t d : dims)
+    w.add_int64(3, d);
+  return out;
+}
+
+// A model whose graph has one more field.
+std::string with_field(const GraphMaker &g, uint32_t field, const std::string &message, bool in_model = false) {
+  std::string graph = g.bytes(), out, opset;
+  pbf_writer(opset).add_int64(2, 17);
+  if (!in_model)
+    pbf_writer(graph).add_message(field, message);
+  pbf_writer w(out);
+  w.add_int64(1, 8), w.add_message(7, graph), w.add_message(8, opset);
+  if (in_model)
+    w.add_message(field, message);
+  return out;
+}
+
+Tensor matrix(std::vector<int64_t> dims, const std::vector<int64_t> &values) {
+  Tensor out(DType::i64, std::move(dims));
+  for (size_t i = 0; i < values.size(); ++i)
+    out.set_i64(int64_t(i), values[i]);
+  return out;
+}
+
+} // namespace
+
+TEST_CASE("sizes of -1 and names without letters are sizes that the exporter does not know") {
+  GraphMaker g;
+  g.input("x", DType::f32, {-1, "?"}).node("Relu", {"x"}, {"y"}).output("y");
+  Imported m(g.model());
+  INFO(m.errors());
+  REQUIRE(m.ok);
+  CHECK(m.result_type().text() == "f32[x_d0, x_d1]");
+  GraphMaker negative;
+  negative.input("x", DType::f32, {-2}).node("Relu", {"x"}, {"y"}).output("y");
+  CHECK_THAT(Imported(negative.model()).errors(), Contains("negative size"));
+}
+
+TEST_CASE("sparse initializers and constants are dense ones") {
+  GraphMaker g;
+  g.input("x", DType::f32, {2, 3}).node("Add", {"x", "w"}, {"y"}).output("y");
+  Tensor values = floats({2}, {5, 7});
+  Tensor x = floats({2, 3}, {1, 2, 3, 4, 5, 6});
+  auto run = [&](const std::string &message) { return Imported(with_field(g, 15, message)).run({x})[0]; };
+  check_near(run(sparse(values, tensor_proto("", ints({1, 5})), {2, 3})), {1, 7, 3, 4, 5, 13});
+  check_near(run(sparse(values, tensor_proto("", matrix({2, 2}, {0, 2, 1, 0})), {2, 3})), {1, 2, 8, 11, 5, 6});
+
+  auto refused = [&](const std::string &message) { return Imported(with_field(g, 15, message)).errors(); };
+  CHECK_THAT(refused(sparse(values, tensor_proto("", ints({1, 6})), {2, 3})), Contains("'w'") && Contains("value 1 is outside"));
+  CHECK_THAT(refused(sparse(values, tensor_proto("", matrix({2, 2}, {0, 2, 0, 3})), {2, 3})), Contains("value 1 is outside"));
+  CHECK_THAT(refused(sparse(values, tensor_proto("", ints({1})), {2, 3})), Contains("do not fit its values"));
+  CHECK_THAT(refused(sparse(values, tensor_proto("", ints({1, 2})), {1 << 20, 1 << 20})), Contains("store it dense"));
+  CHECK_THAT(refused(sparse(values, tensor_proto("", ints({1, 2})), {int64_t(1) << 40, int64_t(1) << 40})), Contains("too large"));
+
+  GraphMaker c;
+  c.input("x", DType::f32, {2, 3});
+  c.node("Constant", {}, {"w"}, {attr_bytes("sparse_value", 22, 11, sparse(values, tensor_proto("", ints({1, 5})), {2, 3}))});
+  c.node("Add", {"x", "w"}, {"y"}).output("y");
+  check_near(Imported(c.model()).run({x})[0], {1, 7, 3, 4, 5, 13});
+}
+
+TEST_CASE("names and metadata may hold zero bytes") {
+  GraphMaker g;
+  g.input("x", DType::f32, {2}).node("Relu", {"x"}, {"y"}).output("y");
+  std::string entry;
+  pbf_writer w(entry);
+  w.add_string(1, "key"), w.add_bytes(2, std::string("a\0b", 3));
+  Imported m(with_field(g, 14, entry, true));
+  REQUIRE(m.ok);
+  CHECK(m.module.metadata.at("key") == "ab");
+}
+
+TEST_CASE("a loop of known steps may carry a tensor that grows") {
+  GraphMaker body;
+  body.input("i", DType::i64, {}).input("go", DType::bool_, {}).input("v", DType::f32, {});
+  body.node("Identity", {"go"}, {"go_on"}).node("Concat", {"v", "x"}, {"more"}, {attr_i("axis", 0)});
+  body.node("ReduceSum", {"v"}, {"sum"}, {attr_i("keepdims", 0)});
+  body.output("go_on").output("more").output("sum");
+  auto model = [&](bool known) {
+    GraphMaker g;
+    g.input("x", DType::f32, {1, 2}).weight("yes", Tensor::scalar_i64(DType::bool_, 1));
+    if (known)
+      g.weight("steps", Tensor::scalar_i64(DType::i64, 3));
+    else
+      g.input("steps", DType::i64, {});
+    g.node("Loop", {"steps", "yes", "x"}, {"y", "sums"}, {attr_graph("body", body.bytes())}).output("y").output("sums");
+    return g.model();
+  };
+  auto out = Imported(model(true)).run({floats({1, 2}, {1, 2})});
+  check_near(out[0], {1, 2, 1, 2, 1, 2, 1, 2});
+  check_near(out[1], {3, 6, 9});
+  CHECK_THAT(Imported(model(false)).errors(), Contains("tensors whose sizes change") && Contains("known at compile time"));
+}
