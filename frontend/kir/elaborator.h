@@ -303,6 +303,8 @@ Datum freeze_builtin(Elaborator &, const Args &, const Location &);
 Datum unfreeze_builtin(Elaborator &, const Args &, const Location &);
 Datum states_builtin(Elaborator &, const Args &, const Location &);
 
+// What stands here for a name of PyTorch's or Python's that the language has not; empty for others.
+std::string_view said_otherwise(std::string_view name);
 // The closest of `known` to `name`, if it is close: for "did you mean".
 std::string suggestion(std::string_view name, std::span<const std::string> known);
 

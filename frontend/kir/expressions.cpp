@@ -210,6 +210,8 @@ Datum Elaborator::unknown_name(const Expr &e, std::string_view what) {
   for (std::string_view library : {"nn", "init", "loss", "optim", "metrics"})
     if (e.text == library)
       return error(e.location, fmt::format("'{0}' is a library; put `import {0}` at the top of the file", e.text));
+  if (std::string_view instead = said_otherwise(e.text); !instead.empty())
+    return error(e.location, fmt::format("there is no '{}'; {}", e.text, instead));
   std::string hint = suggestion(e.text, names);
   return error(e.location, fmt::format("unknown {} '{}'{}", what, e.text,
                                        hint.empty() ? "" : fmt::format("; did you mean '{}'?", hint)));
@@ -286,6 +288,8 @@ Datum Elaborator::member_of(const Datum &base, const Expr &e) {
         return call_named("transpose_last", Args{{{base, e.location}}, {}}, e.location);
     }
   }
+  if (std::string_view instead = said_otherwise(e.text); !instead.empty())
+    return error(e.location, fmt::format("there is no '{}'; {}", e.text, instead));
   std::string hint = suggestion(e.text, known);
   return error(e.location, fmt::format("{} has no '{}'{}", describe(base), e.text,
                                        hint.empty() ? "" : fmt::format("; did you mean '{}'?", hint)));

@@ -152,6 +152,9 @@ private:
       token_.kind = TokenKind::real;
       token_.text += text_[at_++];
       digits();
+    } else if (peek() == '.' && peek(1) != '.' && !is_letter(peek(1))) { // 1.
+      token_.kind = TokenKind::real;
+      token_.text += text_[at_++];
     }
     if (peek() == 'e' || peek() == 'E') {
       bool sign = peek(1) == '+' || peek(1) == '-';

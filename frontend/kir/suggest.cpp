@@ -28,6 +28,31 @@ size_t edits(std::string_view a, std::string_view b) {
 
 } // namespace
 
+std::string_view said_otherwise(std::string_view name) {
+  static constexpr std::pair<std::string_view, std::string_view> kOtherwise[] = {
+      {"torch", "names stand alone: ones(2, 3), nn.Linear(3, 4), optim.Adam(net)"},
+      {"F", "functions stand alone: relu(x), softmax(x, dim=1); losses are in `import loss`"},
+      {"functional", "functions stand alone: relu(x), softmax(x, dim=1); losses are in `import loss`"},
+      {"np", "names stand alone: ones(2, 3), arange(4)"},
+      {"print", "a function returns what is to be seen; `kiln eval` and `kiln repl` show the value of an expression"},
+      {"backward", "gradients are values: g = grad(loss, wrt), with tensors, params or modules as wrt"},
+      {"zero_grad", "gradients are values, made anew by each grad(loss, wrt); there is nothing to set to zero"},
+      {"requires_grad_", "every float has a gradient; freeze(module) takes params out of parameters(module), stop_gradient(x) keeps gradients out"},
+      {"requires_grad", "every float has a gradient; freeze(module) takes params out of parameters(module), stop_gradient(x) keeps gradients out"},
+      {"no_grad", "nothing is kept for gradients that nobody takes; stop_gradient(x) keeps them from going through x"},
+      {"numpy", "`kiln run --output x=@x.npy` writes a result for NumPy"},
+      {"tolist", "values are known when the program runs; `kiln run --output x=@x.csv` writes them"},
+      {"cuda", "the target of a compilation says where a program runs: kiln compile --cuda"},
+      {"cpu", "the target of a compilation says where a program runs: kiln compile --target"},
+      {"is_tensor", "kind(x) == \"tensor\" tells"},
+      {"lambda", "a named function can be passed instead: func f(x) { return x }"},
+  };
+  for (const auto &[key, instead] : kOtherwise)
+    if (key == name)
+      return instead;
+  return {};
+}
+
 std::string suggestion(std::string_view name, std::span<const std::string> known) {
   constexpr size_t kLongest = 64;
   std::string best;
