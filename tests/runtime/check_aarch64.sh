@@ -10,7 +10,7 @@ cd "$folder"
 
 # The runtime uses only headers of the C++ library, and those are the same for both machines.
 headers=$(g++ -x c++ -E -v /dev/null 2>&1 | awk '/^ .*c\+\+/ {print "-isystem " $1}')
-for source in "$root"/runtime/*.cpp; do
+for source in "$root"/runtime/*.cpp "$root"/runtime/cuda/*.cpp; do
   "$clang" --target=aarch64-linux-gnu -std=c++20 -O2 -Wall -Wextra -Wshadow -Werror \
     -fno-exceptions -fno-rtti -fno-threadsafe-statics -fvisibility=hidden -I"$root" -nostdinc++ \
     $headers -isystem /usr/aarch64-linux-gnu/include -c "$source"
