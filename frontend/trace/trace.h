@@ -20,9 +20,11 @@
 #include <functional>
 #include <initializer_list>
 #include <memory>
+#include <optional>
 #include <source_location>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace kiln::trace {
@@ -111,11 +113,20 @@ public:
   std::vector<Tensor> call_many(Op op, std::vector<Operand> operands, Attrs attrs, Where where);
   Tensor fail(Where where, std::string message);
 
+  // Within a function: the gradient of one number with respect to each of `wrt`, of its type; tensors and parameters.
+  std::vector<Tensor> grad(Tensor loss, std::vector<Tensor> wrt, Where where = Where::current());
+  // The products of the Jacobian of `outputs` with cotangents (one for each output) and tangents (one for each of wrt).
+  std::vector<Tensor> vjp(std::vector<Tensor> outputs, std::vector<Tensor> wrt, std::vector<Tensor> cotangents, Where where = Where::current());
+  std::vector<Tensor> jvp(std::vector<Tensor> outputs, std::vector<Tensor> wrt, std::vector<Tensor> tangents, Where where = Where::current());
+
   // The module so far; the tracer is empty after.
   Module take();
 
 private:
   friend class Tensor;
+  // The values behind tensors; empty after a mistake, which has been reported.
+  std::optional<std::vector<ValueId>> ids_of(const std::vector<Tensor> &tensors, std::string_view name, Where where);
+  std::vector<Tensor> product(bool reverse, std::vector<Tensor> outputs, std::vector<Tensor> wrt, std::vector<Tensor> seeds, Where where);
   struct State;
   std::unique_ptr<State> state_;
 };

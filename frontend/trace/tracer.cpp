@@ -1,5 +1,5 @@
 // The tracer: functions, variables, and the one way in which a call becomes a node.
-#include "frontend/trace/trace.h"
+#include "frontend/trace/state.h"
 
 #include "ir/ops/op.h"
 
@@ -8,27 +8,6 @@
 #include <fmt/format.h>
 
 namespace kiln::trace {
-
-struct Tracer::State {
-  explicit State(Diagnostics &d) : diagnostics(d) {}
-  Diagnostics &diagnostics;
-  Module module;
-  // The function being traced; its id tells tensors of other functions apart.
-  std::unique_ptr<Function> function;
-  std::unique_ptr<GraphBuilder> builder;
-  std::map<VariableId, ValueId> current;
-};
-
-namespace {
-
-Location location_of(const Where &where) {
-  std::string_view file = where.file_name();
-  size_t slash = file.rfind('/');
-  return {Symbol(slash == std::string_view::npos ? file : file.substr(slash + 1)), int(where.line()),
-          int(where.column()), {}};
-}
-
-} // namespace
 
 Tracer::Tracer(Diagnostics &diagnostics) : state_(std::make_unique<State>(diagnostics)) {}
 Tracer::~Tracer() = default;
@@ -111,12 +90,7 @@ std::vector<Tensor> Tracer::call_many(Op op, std::vector<Operand> operands, Attr
     } else if (o.tensor.tracer_ != this) {
       return fail(where, fmt::format("{}: an operand belongs to another tracer", name)), std::vector<Tensor>{};
     } else if (o.tensor.variable_.valid()) {
-      auto [it, fresh] = s.current.emplace(o.tensor.variable_, ValueId());
-      if (fresh) {
-        it->second = (*s.builder)(Op::read_variable, {}, {{"variable", o.tensor.variable_}});
-        s.function->value(it->second).name = s.module.variables[size_t(o.tensor.variable_)].name;
-      }
-      ids.push_back(it->second);
+      ids.push_back(s.read(o.tensor.variable_));
     } else if (size_t(o.tensor.id_) >= s.function->values.size()) {
       return fail(where, fmt::format("{}: an operand belongs to another function", name)), std::vector<Tensor>{};
     } else {

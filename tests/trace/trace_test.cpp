@@ -2,6 +2,8 @@
 #define CATCH_CONFIG_MAIN
 #include "frontend/trace/trace.h"
 
+#include "ir/interpret.h"
+
 #include <catch2/catch.hpp>
 
 using namespace kiln;
@@ -9,6 +11,13 @@ using namespace kiln;
 namespace {
 
 const Dim N = Dim::symbol("N");
+
+Tensor pair_of(double a, double b) {
+  Tensor t(DType::f64, {2});
+  t.set_f64(0, a);
+  t.set_f64(1, b);
+  return t;
+}
 
 bool has(const std::string &text, const std::string &part) { return text.find(part) != std::string::npos; }
 
@@ -104,4 +113,49 @@ TEST_CASE("layers") {
   });
   INFO(diagnostics.render());
   CHECK_FALSE(diagnostics.has_errors());
+}
+
+TEST_CASE("gradients, and products with the Jacobian") {
+  Diagnostics diagnostics;
+  trace::Tracer tracer(diagnostics);
+  auto w = tracer.weight("w", pair_of(3, -1));
+  auto v = TensorType{DType::f64, {2}};
+  tracer.function("f", {{"x", v}, {"t", v}}, [&](std::span<const trace::Tensor> in) {
+    auto y = square(in[0]) * w;
+    auto g = tracer.grad(y.sum(), {in[0], w});                  // 2 x w, x^2
+    auto again = tracer.grad((g[0] * g[0]).sum(), {in[0]});     // 8 x w^2
+    auto back = tracer.vjp({y}, {in[0]}, {in[1]}), forth = tracer.jvp({y}, {in[0]}, {in[1]}); // both 2 x w t
+    return std::vector{g[0], g[1], again[0], back[0], forth[0]};
+  });
+  INFO(diagnostics.render());
+  REQUIRE_FALSE(diagnostics.has_errors());
+  Module module = tracer.take();
+  verify(module, diagnostics);
+  REQUIRE_FALSE(diagnostics.has_errors());
+  std::vector<Tensor> inputs{pair_of(2, 5), pair_of(1, 10)};
+  auto variables = initial_variables(module);
+  REQUIRE(variables.ok());
+  auto results = interpret(module, module.functions[0], inputs, *variables);
+  REQUIRE(results.ok());
+  const double expected[5][2] = {{12, -10}, {4, 25}, {144, 40}, {12, -100}, {12, -100}};
+  for (size_t i = 0; i < 5; ++i)
+    for (int64_t k = 0; k < 2; ++k)
+      CHECK((*results)[i].at_f64(k) == Approx(expected[i][k]));
+}
+
+TEST_CASE("mistakes with gradients") {
+  Diagnostics diagnostics;
+  trace::Tracer tracer(diagnostics);
+  auto w = tracer.parameter("w", {DType::f32, {2}});
+  CHECK(tracer.grad(w, {w}).empty());
+  tracer.function("f", {{"x", {DType::f32, {2}}}}, [&](std::span<const trace::Tensor> in) {
+    CHECK(tracer.grad(in[0], {in[0]}).empty());
+    CHECK(tracer.vjp({in[0]}, {in[0]}, {}).empty());
+    return std::vector{in[0]};
+  });
+  std::string text = diagnostics.render();
+  INFO(text);
+  CHECK(has(text, "grad is called outside of Tracer::function()"));
+  CHECK(has(text, "a loss is one number"));
+  CHECK(has(text, "vjp takes a cotangent for each output"));
 }
