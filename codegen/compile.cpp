@@ -266,7 +266,7 @@ bool compile_module(Module &module, const CompileOptions &options, Compiled &com
     join_form(module, std::move(form));
   }
   timer.begin("lowering");
-  if (!lower_module(module, compiled.program, diagnostics))
+  if (!lower_module(module, compiled.program, diagnostics, {!options.gpus.empty()}))
     return false;
   timer.end();
   return generate_code(options, compiled, diagnostics);
@@ -298,7 +298,7 @@ bool generate_code(const CompileOptions &options, Compiled &compiled, Diagnostic
   compiled.devices.clear();
   for (const GpuMachine &machine : options.gpus) {
     timer.begin(machine.name + ": code generation");
-    auto section = cuda::device_section(compiled.program, machine, {options.jobs, true});
+    auto section = cuda::device_section(compiled.program, machine, {options.jobs, true, options.denormals_keep});
     if (!section) {
       diagnostics.error({}, fmt::format("no code for {}: {}", machine.name, section.error().message));
       return false;

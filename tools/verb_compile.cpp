@@ -107,7 +107,7 @@ Result<std::string> emit_text(const CompileVerb &verb, Module &module, const Com
   if (verb.emit == "graph")
     return print_module(module);
   Program program;
-  if (!lower_module(module, program, diagnostics))
+  if (!lower_module(module, program, diagnostics, {!options.gpus.empty()}))
     return Error{""};
   if (verb.emit == "c") {
     std::vector<std::byte> weights = weights_section(module, program);

@@ -34,9 +34,9 @@ std::optional<fs::path> cache_folder() {
 
 class Cache {
 public:
-  Cache(const Nvrtc &nvrtc, const GpuMachine &machine, bool is_used) {
-    if (auto folder = is_used ? cache_folder() : std::nullopt)
-      folder_ = *folder / fmt::format("nvrtc-{}.{}-{}", nvrtc.major(), nvrtc.minor(), machine.name);
+  Cache(const Nvrtc &nvrtc, const GpuMachine &machine, const DeviceOptions &options) {
+    if (auto folder = options.use_cache ? cache_folder() : std::nullopt)
+      folder_ = *folder / fmt::format("nvrtc-{}.{}-{}{}", nvrtc.major(), nvrtc.minor(), machine.name, options.denormals_keep ? "-denormals" : "");
   }
 
   std::vector<std::byte> find(const std::string &source) const {
@@ -90,9 +90,9 @@ private:
 
 // The function of a unit that does not compile, with the kernel that it was made of.
 Error blame(const Nvrtc &nvrtc, std::span<const CudaFunction> functions, std::span<const Kernel *const> origins,
-            const GpuMachine &machine, const Error &error) {
+            const GpuMachine &machine, const DeviceOptions &options, const Error &error) {
   for (size_t i = 0; i < functions.size(); ++i) {
-    auto alone = nvrtc.compile(cuda_source(functions.subspan(i, 1)), origins[i]->name, machine.name);
+    auto alone = nvrtc.compile(cuda_source(functions.subspan(i, 1)), origins[i]->name, machine.name, options.denormals_keep);
     if (!alone)
       return Error{fmt::format("{}\nof the kernel\n{}", alone.error().message, print_kernel(*origins[i]))};
   }
@@ -109,7 +109,7 @@ Result<CompiledUnits> compile_units(const Nvrtc &nvrtc, const std::vector<CudaFu
   out.images.resize(units);
   for (size_t i = 0; i < functions.size(); ++i)
     out.image_of.push_back(int(i / kFunctionsInUnit));
-  Cache cache(nvrtc, machine, options.use_cache);
+  Cache cache(nvrtc, machine, options);
   std::vector<std::optional<Error>> errors(units);
   std::atomic<size_t> next{0};
   auto work = [&] {
@@ -120,9 +120,9 @@ Result<CompiledUnits> compile_units(const Nvrtc &nvrtc, const std::vector<CudaFu
       out.images[u] = cache.find(source);
       if (!out.images[u].empty())
         continue;
-      auto binary = nvrtc.compile(source, fmt::format("unit{}", u), machine.name);
+      auto binary = nvrtc.compile(source, fmt::format("unit{}", u), machine.name, options.denormals_keep);
       if (!binary) {
-        errors[u] = blame(nvrtc, part, {origins.data() + first, count}, machine, binary.error());
+        errors[u] = blame(nvrtc, part, {origins.data() + first, count}, machine, options, binary.error());
         continue;
       }
       cache.keep(source, binary->bytes);

@@ -53,7 +53,8 @@ public:
     std::string log;
   };
   // arch: "sm_80", "sm_90", ... for a cubin, "compute_80", ... for PTX. Errors carry NVRTC's log.
-  Result<Binary> compile(std::string_view source, std::string_view name, std::string_view arch) const;
+  // Denormals of f32 count as zero unless they are kept.
+  Result<Binary> compile(std::string_view source, std::string_view name, std::string_view arch, bool denormals_keep = true) const;
   int major() const { return major_; }
   int minor() const { return minor_; }
 

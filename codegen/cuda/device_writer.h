@@ -13,6 +13,7 @@ namespace kiln::cuda {
 struct DeviceOptions {
   int jobs = 1;          // translation units that are compiled at a time; the bytes do not depend on it
   bool use_cache = true; // compiled units are kept in the user's cache folder (KILN_CACHE, XDG_CACHE_HOME)
+  bool denormals_keep = false;
 };
 
 // Compiles with NVRTC; where it is not there, the error says what to install. What does not compile is shown with

@@ -8,6 +8,7 @@
 //   * `stack` memory is the group's: shared memory, or scratch memory where that is too small.
 // A barrier stands only where one statement reads or writes what another one has written or read.
 #include "codegen/cuda/nest.h"
+#include "codegen/cuda/sums.h"
 
 #include "ir/kernel/visit.h"
 
@@ -24,77 +25,6 @@ constexpr int kWarp = 32;
 constexpr int64_t kLongLoop = 32;
 
 bool is_long(const Dim &extent) { return !extent.is_const() || extent.as_const() >= kLongLoop; }
-
-bool is_assoc(BinaryOp op) {
-  return op == BinaryOp::add || op == BinaryOp::mul || op == BinaryOp::min || op == BinaryOp::max || op == BinaryOp::bit_and ||
-         op == BinaryOp::bit_or || op == BinaryOp::bit_xor;
-}
-
-bool reads(const Expr &e, Symbol buffer) {
-  bool is_load = (e.is(Expr::Kind::load) || e.is(Expr::Kind::gather)) && e.name == buffer;
-  return is_load || std::any_of(e.args.begin(), e.args.end(), [&](const Expr &arg) { return reads(arg, buffer); });
-}
-
-struct Update {
-  Symbol acc;
-  BinaryOp op = BinaryOp::add;
-  DType dtype = DType::f32;
-};
-
-// acc[0] = op(acc[0], term), or a fused product added to it.
-std::optional<Update> as_update(const Stmt &s) {
-  if (!s.is(Stmt::Kind::store) || !s.index.is_const(0))
-    return std::nullopt;
-  const Expr &v = s.value;
-  auto is_acc = [&](const Expr &e) { return e.is(Expr::Kind::load) && e.name == s.name && e.index.is_const(0); };
-  if (v.is(Expr::Kind::fma) && is_acc(v.args[2]) && !reads(v.args[0], s.name) && !reads(v.args[1], s.name))
-    return Update{s.name, BinaryOp::add, v.dtype};
-  if (v.is(Expr::Kind::binary) && is_assoc(v.binary) && is_acc(v.args[0]) && !reads(v.args[1], s.name))
-    return Update{s.name, v.binary, v.dtype};
-  return std::nullopt;
-}
-
-// The sums of a reduction whose innermost body has nothing but lets and updates of different accumulators.
-std::vector<Update> updates_of(const std::vector<Stmt> &body) {
-  std::vector<Update> out;
-  for (const Stmt &s : body) {
-    if (s.is(Stmt::Kind::let) || s.is(Stmt::Kind::assert_))
-      continue;
-    auto update = as_update(s);
-    if (!update || std::any_of(out.begin(), out.end(), [&](const Update &u) { return u.acc == update->acc; }))
-      return {};
-    out.push_back(*update);
-  }
-  for (const Stmt &s : body)
-    for (const Update &u : out)
-      if (s.name != u.acc && !s.value.is(Expr::Kind::none) && reads(s.value, u.acc))
-        return {};
-  return out;
-}
-
-std::string identity_text(const Update &u) {
-  std::string type = c::c_type(u.dtype);
-  auto limit = [&](bool least) {
-    if (is_float(u.dtype))
-      return std::string(least ? "-INFINITY" : "INFINITY");
-    if (is_bool(u.dtype))
-      return std::string(least ? "0" : "1");
-    std::string stem = fmt::format("{}INT{}", is_unsigned_int(u.dtype) ? "U" : "", dtype_bits(u.dtype));
-    return least ? (is_unsigned_int(u.dtype) ? "0" : stem + "_MIN") : stem + "_MAX";
-  };
-  switch (u.op) {
-  case BinaryOp::mul:
-    return fmt::format("({})1", type);
-  case BinaryOp::min:
-    return fmt::format("({}){}", type, limit(false));
-  case BinaryOp::max:
-    return fmt::format("({}){}", type, limit(true));
-  case BinaryOp::bit_and:
-    return fmt::format("({}){}", type, is_bool(u.dtype) ? "1" : "~0ull");
-  default:
-    return fmt::format("({})0", type);
-  }
-}
 
 struct Group {
   bool is_warp = false;
@@ -365,26 +295,12 @@ private:
     out += leaf(nest.back()->body, depth + 3) + q + "}\n";
     for (const Update &u : updates) {
       std::string type = c::c_type(u.dtype), name = c::c_name(u.acc);
-      Expr a = acc_value(u, "a"), b = acc_value(u, "b");
-      Expr joined;
-      joined.kind = Expr::Kind::binary;
-      joined.binary = u.op;
-      joined.dtype = u.dtype;
-      joined.args = {a, b};
-      std::string op = c::c_expr(joined, out_.helpers);
-      out += fmt::format("{0}{{\n{0}  auto op = [](const {1} v_a, const {1} v_b) -> {1} {{ return {2}; }};\n", q, type, op);
+      out += fmt::format("{0}{{\n{0}  auto op = [](const {1} v_a, const {1} v_b) -> {1} {{ return {2}; }};\n", q, type,
+                         join_text(u, out_.helpers));
       out += fmt::format("{0}  kiln_all_{1}[0] = op(kiln_all_{1}[0], kiln_{2}_reduce({1}[0], {3}, op));\n{0}}}\n", q, name,
                          group_.is_warp ? "warp" : "block", identity_text(u));
     }
     return out + p + "}\n" + pad(depth) + "}\n";
-  }
-
-  static Expr acc_value(const Update &u, std::string_view name) {
-    Expr e;
-    e.kind = Expr::Kind::var;
-    e.dtype = u.dtype;
-    e.name = Symbol(name);
-    return e;
   }
 
   const NestContext &context_;

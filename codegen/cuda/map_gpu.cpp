@@ -21,6 +21,8 @@ GpuNest emit_nest(const Stmt &nest, const NestContext &context) {
   std::vector<const Stmt *> outer = perfect_nest(nest, LoopKind::parallel);
   if (wants_group(outer, outer.back()->body))
     return emit_group(outer, outer.back()->body, context);
+  if (auto split = try_emit_split(nest, context))
+    return std::move(*split);
   return emit_flat(nest, context);
 }
 

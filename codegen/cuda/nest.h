@@ -52,6 +52,8 @@ GpuNest emit_flat(const Stmt &nest, const NestContext &context);
 GpuNest emit_group(const std::vector<const Stmt *> &outer, const std::vector<Stmt> &body, const NestContext &context);
 // Whether the body of a nest has work for a group.
 bool wants_group(const std::vector<const Stmt *> &outer, const std::vector<Stmt> &body);
+// Split: few results with long reductions, whose steps are shared by the warps of a block; nothing for other nests.
+std::optional<GpuNest> try_emit_split(const Stmt &nest, const NestContext &context);
 // Tile: a sum of products, of which a block computes a tile; nothing where the nest is none.
 std::optional<GpuNest> try_emit_tile(const Stmt &nest, const NestContext &context);
 

@@ -64,13 +64,13 @@ Result<Nvrtc> Nvrtc::open() {
   return out;
 }
 
-Result<Nvrtc::Binary> Nvrtc::compile(std::string_view source, std::string_view name, std::string_view arch) const {
+Result<Nvrtc::Binary> Nvrtc::compile(std::string_view source, std::string_view name, std::string_view arch, bool denormals_keep) const {
   Api::Program program = nullptr;
   std::string text(source), file = std::string(name) + ".cu", option = "--gpu-architecture=" + std::string(arch);
   if (int code = api_->create(&program, text.c_str(), file.c_str(), 0, nullptr, nullptr); code != 0)
     return Error{fmt::format("NVRTC: {}", api_->error_string(code))};
   // Products and sums are rounded one by one, as on every other target.
-  const char *options[] = {option.c_str(), "--std=c++17", "--fmad=false", "--restrict"};
+  const char *options[] = {option.c_str(), "--std=c++17", "--fmad=false", denormals_keep ? "--ftz=false" : "--ftz=true"};
   int code = api_->compile(program, 4, options);
   Binary out;
   size_t size = 0;

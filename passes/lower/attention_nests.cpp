@@ -35,6 +35,8 @@ constexpr int64_t kHeldElements = 1 << 17; // of the keys and values of a head t
 constexpr int64_t kSpanElements = 1 << 16; // of those of a span otherwise
 constexpr int64_t kEnoughShares = 6;       // even, so that two threads get as much
 constexpr int64_t kMinCopyRows = 4, kMinDirectKey = 32; // shorter keys make short vectors
+// On a GPU a share is a block of threads: its keys, values and scores lie in shared memory.
+constexpr int64_t kGpuShareRows = 32, kGpuSpan = 64;
 constexpr int64_t kMinShareRows = 32, kShareRows = 256; // a share copies all keys and values
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -68,15 +70,18 @@ public:
 private:
   void choose_spans() {
     int64_t of_a_key = key_size_ + value_size_;
-    in_spans_ = !keys_.is_const() || keys_.as_const() * of_a_key > kHeldElements;
-    span_ = in_spans_ ? std::max<int64_t>(kSpanElements / of_a_key / 64, 1) * 64 : keys_.as_const();
+    bool gpu = l_.options_.gpu;
+    in_spans_ = !keys_.is_const() || (gpu ? keys_.as_const() > kGpuSpan : keys_.as_const() * of_a_key > kHeldElements);
+    span_ = !in_spans_ ? keys_.as_const() : gpu ? kGpuSpan : std::max<int64_t>(kSpanElements / of_a_key / 64, 1) * 64;
     row_ = padded_row(span_);
   }
 
   void choose_blocks() {
-    int64_t most = std::clamp(kBlockElements / row_, kMinBlockRows, kMaxBlockRows);
+    bool gpu = l_.options_.gpu;
+    int64_t most = gpu ? kGpuShareRows : std::clamp(kBlockElements / row_, kMinBlockRows, kMaxBlockRows);
+    int64_t most_shared = gpu ? kGpuShareRows : kShareRows;
     if (!queries_.is_const()) {
-      share_rows_ = kShareRows;
+      share_rows_ = most_shared;
       rows_ = std::max<int64_t>(most / kTileRows, 1) * kTileRows;
       return;
     }
@@ -89,8 +94,8 @@ private:
       ++shares;
     if (shares * heads % 2 != 0 && can_split())
       ++shares;
-    if (in_spans_)
-      shares = std::max(shares, (queries + kShareRows - 1) / kShareRows);
+    if (in_spans_ || gpu)
+      shares = std::max(shares, (queries + most_shared - 1) / most_shared);
     share_rows_ = (queries + shares - 1) / shares;
     // The last block computes rows again where blocks do not add up: another size where it saves 2 %.
     auto upwards = [&](int64_t by) { return (share_rows_ + by - 1) / by; };

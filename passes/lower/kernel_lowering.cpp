@@ -499,10 +499,12 @@ void KernelLowering::lower_root(const Node &root) {
   op_def(root.op).lower(context);
 }
 
-LoweredNode lower_node(const Module &module, const Function &function, NodeId node) {
+LoweredNode lower_node(const Module &module, const Function &function, NodeId node, const LowerOptions &options) {
   if (is_chain(function.node(node)))
     return lower_chain(module, function, node);
-  return KernelLowering(module, function, function.node(node)).run();
+  KernelLowering lowering(module, function, function.node(node));
+  lowering.set_options(options);
+  return lowering.run();
 }
 
 } // namespace kiln

@@ -44,6 +44,7 @@ class KernelLowering {
 public:
   KernelLowering(const Module &module, const Function &function, const Node &node,
                  const ChainStage *stage = nullptr);
+  void set_options(const LowerOptions &options) { options_ = options; }
   LoweredNode run();
 
   // The parts of a chain: the stage's statements, the zeros around its result, what it reads so far.
@@ -131,6 +132,7 @@ private:
   const KernelBuffer &input_buffer(ValueId external);
   Symbol fresh(std::string_view stem);
 
+  LowerOptions options_;
   const Module &module_;
   const Function &function_;
   const Node &node_;

@@ -4,10 +4,10 @@
 
 namespace kiln {
 
-bool lower_module(const Module &module, Program &program, Diagnostics &diagnostics) {
+bool lower_module(const Module &module, Program &program, Diagnostics &diagnostics, const LowerOptions &options) {
   program = {};
   program.name = module.name;
-  ProgramBuilder builder(module, program);
+  ProgramBuilder builder(module, program, options);
   builder.place_variables();
   for (const Function &function : module.functions) {
     if (!function.exported)

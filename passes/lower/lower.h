@@ -17,10 +17,14 @@ struct LoweredNode {
   std::vector<ValueId> values; // one for each of kernel.buffers
 };
 
+struct LowerOptions {
+  bool gpu = false; // parts of a kernel that share memory are small enough for a block of threads
+};
+
 // The node must not be structural (constants, control flow and variables are the plan's).
-LoweredNode lower_node(const Module &module, const Function &function, NodeId node);
+LoweredNode lower_node(const Module &module, const Function &function, NodeId node, const LowerOptions &options = {});
 
 // All exported functions. Calls must have been inlined and composites decomposed; errors name the node.
-bool lower_module(const Module &module, Program &program, Diagnostics &diagnostics);
+bool lower_module(const Module &module, Program &program, Diagnostics &diagnostics, const LowerOptions &options = {});
 
 } // namespace kiln

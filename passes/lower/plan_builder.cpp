@@ -460,7 +460,7 @@ void PlanBuilder::read_variable(NodeId id, std::vector<PlanStep> &steps) {
 
 void PlanBuilder::launch(NodeId id, std::vector<PlanStep> &steps) {
   const Node &node = function_.node(id);
-  LoweredNode lowered = lower_node(program_.module(), function_, id);
+  LoweredNode lowered = lower_node(program_.module(), function_, id, program_.options());
   ++clock_;
   PlanStep step;
   for (ValueId value : lowered.values) {

@@ -12,17 +12,20 @@ namespace kiln {
 // Kernels and weights, shared by all entries of a program: equal ones exist once.
 class ProgramBuilder {
 public:
-  ProgramBuilder(const Module &module, Program &program) : module_(module), program_(program) {}
+  ProgramBuilder(const Module &module, Program &program, const LowerOptions &options)
+      : module_(module), program_(program), options_(options) {}
 
   int add_kernel(Kernel kernel);
   int add_weight(ConstantId constant, const Layout &layout, int64_t bytes);
   void place_variables();
   const Module &module() const { return module_; }
   Program &program() { return program_; }
+  const LowerOptions &options() const { return options_; }
 
 private:
   const Module &module_;
   Program &program_;
+  LowerOptions options_;
   std::unordered_multimap<size_t, int> kernel_index_;
   std::unordered_multimap<size_t, int> weight_index_; // by a part of the bytes
 };

@@ -53,6 +53,13 @@ int32_t arch_of(const Driver &driver, int device, uint32_t *arch, KilnError *err
   return KILN_OK;
 }
 
+// A copy from memory that is not pinned may still be on its way when it returns, and streams of contexts do not wait
+// for the stream that it is in.
+int32_t wait_for_copies(const Driver &driver, KilnError *error) {
+  KILN_DRIVER_TRY(driver, cuStreamSynchronize, nullptr);
+  return KILN_OK;
+}
+
 int32_t load_images(KilnModule *module, Device *device, KilnError *error) {
   const Driver &driver = *device->driver;
   const DeviceHeader &header = device->section.header();
@@ -65,14 +72,20 @@ int32_t load_images(KilnModule *module, Device *device, KilnError *error) {
   for (uint32_t i = 0; i < header.functions.count; ++i) {
     const DeviceFunctionRecord &f = device->section.functions()[i];
     KILN_DRIVER_TRY(driver, cuModuleGetFunction, &device->functions[i], device->modules[f.image], device->section.text(f.name));
-    // Without being asked a block gets 48 KiB.
-    if (f.shared_bytes > (48u << 10))
+    // Asking loads the function now: a driver that does so at the first launch may not while a graph is recorded.
+    int most_threads = 0;
+    KILN_DRIVER_TRY(driver, cuFuncGetAttribute, &most_threads, kFunctionThreads, device->functions[i]);
+    if (most_threads < static_cast<int>(f.threads))
+      return fail(error, KILN_ERROR_DEVICE, "the device runs a kernel of the model with ", int32_t{most_threads}, " threads in a block, and ",
+                  f.threads, " are needed");
+    // Without being asked a block gets 48 KiB, what the kernel declares itself among them.
+    if (f.shared_bytes > (32u << 10))
       KILN_DRIVER_TRY(driver, cuFuncSetAttribute, device->functions[i], kFunctionSharedBytes, static_cast<int>(f.shared_bytes));
   }
   uint64_t size = module->manifest.header().weights_size;
   KILN_DRIVER_TRY(driver, cuMemAlloc_v2, &device->weights, size + kWeightSlack);
   KILN_DRIVER_TRY(driver, cuMemcpyHtoD_v2, device->weights, module->weights, size + kWeightSlack);
-  return KILN_OK;
+  return wait_for_copies(driver, error);
 }
 
 int32_t open_on(KilnModule *module, Device *device, const char *what, KilnError *error) {
@@ -210,6 +223,8 @@ int32_t push_variables(const KilnModule *module, VariablesMirror *mirror, KilnEr
   if (!mirror->host_is_newer)
     return KILN_OK;
   KILN_DRIVER_TRY(*module->device->driver, cuMemcpyHtoD_v2, mirror->memory, mirror->block, module->variables_size());
+  if (int32_t code = wait_for_copies(*module->device->driver, error))
+    return code;
   mirror->host_is_newer = false;
   return KILN_OK;
 }

@@ -16,8 +16,8 @@ struct Driver {
 #undef KILN_DRIVER
 };
 
-// Attributes of cuDeviceGetAttribute and cuFuncSetAttribute.
-inline constexpr int kAttributeMajor = 75, kAttributeMinor = 76, kFunctionSharedBytes = 8;
+// Attributes of cuDeviceGetAttribute, cuFuncGetAttribute and cuFuncSetAttribute.
+inline constexpr int kAttributeMajor = 75, kAttributeMinor = 76, kFunctionThreads = 0, kFunctionSharedBytes = 8;
 
 // Opened and initialised once for the process: libcuda.so.1, or what KILN_CUDA_DRIVER names. Null, with the
 // reason, where there is none.

@@ -144,21 +144,26 @@ inline void resume(unsigned t) {
 #endif
 }
 
-// Runs the threads of one block to their ends.
+// Runs the threads of one block to their ends. The order of a warp's threads, and of the warps, turns around with every
+// block and every barrier, so that what a missing barrier leaves to chance goes wrong.
 inline void run_block(unsigned threads) {
   for (unsigned t = 0; t < threads; ++t)
     prepare(t);
-  for (;;) {
-    bool progress = false, all_wait = true, any_left = false;
-    for (unsigned warp = 0; warp < threads; warp += 32) {
+  for (unsigned turn = g_block.x;; ++turn) {
+    bool progress = false, all_wait = true, any_left = false, backwards = turn % 2 != 0;
+    for (unsigned w = 0; w < threads; w += 32) {
+      unsigned warp = backwards ? (threads - 1) / 32 * 32 - w : w;
       unsigned end = warp + 32 < threads ? warp + 32 : threads;
       bool again = true;
       while (again) {
-        for (unsigned t = warp; t < end; ++t)
+        backwards = !backwards;
+        for (unsigned i = warp; i < end; ++i) {
+          unsigned t = backwards ? end - 1 - (i - warp) : i;
           if (g_fibers[t].state == State::ready) {
             resume(t);
             progress = true;
           }
+        }
         // Threads that wait for their warp go on once no other one of it can still arrive.
         unsigned at_warp = 0, at_block = 0;
         for (unsigned t = warp; t < end; ++t) {

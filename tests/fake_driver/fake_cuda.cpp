@@ -205,6 +205,11 @@ FAKE cuModuleGetFunction(Function **function, Module *module, const char *name) 
   *function = &f;
   return kFine;
 }
+FAKE cuFuncGetAttribute(int *value, int, Function *) {
+  ENTER("cuFuncGetAttribute");
+  *value = 1024;
+  return kFine;
+}
 FAKE cuFuncSetAttribute(Function *, int, int) {
   ENTER("cuFuncSetAttribute");
   return kFine;
@@ -304,7 +309,7 @@ FAKE cuStreamDestroy_v2(Stream *stream) {
 }
 FAKE cuStreamSynchronize(Stream *stream) {
   ENTER("cuStreamSynchronize");
-  return stream->capturing ? 900 : kFine;
+  return stream && stream->capturing ? 900 : kFine;
 }
 FAKE cuStreamBeginCapture_v2(Stream *stream, int) {
   ENTER("cuStreamBeginCapture_v2");
