@@ -150,11 +150,11 @@ inline void run_block(unsigned threads) {
   for (unsigned t = 0; t < threads; ++t)
     prepare(t);
   for (unsigned turn = g_block.x;; ++turn) {
-    bool progress = false, all_wait = true, any_left = false, backwards = turn % 2 != 0;
+    bool progress = false, all_wait = true, any_left = false;
     for (unsigned w = 0; w < threads; w += 32) {
-      unsigned warp = backwards ? (threads - 1) / 32 * 32 - w : w;
+      unsigned warp = turn % 2 != 0 ? (threads - 1) / 32 * 32 - w : w;
       unsigned end = warp + 32 < threads ? warp + 32 : threads;
-      bool again = true;
+      bool again = true, backwards = turn % 2 == 0;
       while (again) {
         backwards = !backwards;
         for (unsigned i = warp; i < end; ++i) {

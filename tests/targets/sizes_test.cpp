@@ -12,6 +12,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <cstdlib>
 
 using namespace kiln;
 using namespace kiln::test;
@@ -21,6 +22,8 @@ namespace {
 std::vector<std::unique_ptr<Target>> all_targets() {
   auto out = native_targets();
   out.push_back(c_target());
+  if (std::getenv("KILN_CUDA_DRIVER"))
+    out.push_back(cuda_target());
   return out;
 }
 
