@@ -85,9 +85,20 @@ Status from_sizes(OnnxNode &n, const std::vector<Dim> &sizes, const std::vector<
   std::string policy = n.get_string("keep_aspect_ratio_policy", "stretch");
   for (size_t i = 0; i < axes.size(); ++i) {
     size_t axis = size_t(axes[i]);
-    KILN_TRY(scale, scale_between(n.shape()[axis], sizes[i]));
+    const Dim &from = n.shape()[axis];
+    auto scale = scale_between(from, sizes[i]);
     out.sizes[axis] = sizes[i];
-    out.scales[axis] = scale;
+    if (scale) {
+      out.scales[axis] = *scale;
+      continue;
+    }
+    if ((from.is_const() && sizes[i].is_const()) || policy != "stretch")
+      return scale.error();
+    // Images and channels are not resized: what exporters write for them is the size that there was.
+    if (axis < 2 && n.rank() > 2 && n.emitter().require_equal(from, sizes[i], "Resize"))
+      out.sizes[axis] = from;
+    else
+      out.scales[axis] = kOpenScale;
   }
   if (policy == "stretch" || axes.empty())
     return Unit{};
@@ -131,7 +142,7 @@ std::vector<AxisResize> axes_of(const Sizing &sizing, const std::vector<int> &ax
   std::vector<AxisResize> out;
   for (int axis : axes) {
     AxisResize to{axis, sizing.sizes[size_t(axis)], sizing.scales[size_t(axis)], 1};
-    if (auto ratio = fraction(to.up)) // ties are where they are meant to be
+    if (auto ratio = to.is_open() ? std::nullopt : fraction(to.up)) // ties are where they are meant to be
       to.up = double(ratio->first), to.down = double(ratio->second);
     out.push_back(to);
   }
@@ -165,8 +176,9 @@ Status finish(OnnxNode &n, Sizing sizing, const std::vector<int> &axes, ResizeOp
   options.exclude_outside = n.get_flag("exclude_outside", false);
   options.antialias = n.get_flag("antialias", false) && mode != "nearest";
   options.fractional_corners = n.opset() >= 19; // which defines the width before rounding
-  bool shrinks = false, same = true;
+  bool shrinks = false, same = true, open = false;
   for (size_t i = 0; i < sizing.scales.size(); ++i) {
+    open |= std::isnan(sizing.scales[i]);
     shrinks |= sizing.scales[i] < 1;
     same &= sizing.sizes[i] == n.shape()[i];
   }
@@ -188,9 +200,11 @@ Status finish(OnnxNode &n, Sizing sizing, const std::vector<int> &axes, ResizeOp
     coordinates = "half_pixel";
     options.rounding = "round_prefer_ceil";
   }
-  if (coordinates == "half_pixel_symmetric" && !rounded(n, sizing))
+  if (open && options.antialias)
+    return Error{"antialiasing needs the ratio of the sizes; fix them with --dim or --shape"};
+  if (coordinates == "half_pixel_symmetric" && !open && !rounded(n, sizing))
     coordinates = "half_pixel";
-  if ((options.antialias && shrinks) || coordinates == "half_pixel_symmetric" || coordinates == "tf_half_pixel_for_nn" ||
+  if (open || (options.antialias && shrinks) || coordinates == "half_pixel_symmetric" || coordinates == "tf_half_pixel_for_nn" ||
       (coordinates == "align_corners" && options.fractional_corners && rounded(n, sizing))) {
     Calc c(n.emitter());
     return n.finish(resize_axes(c, n.in(0), axes_of(sizing, axes), options, std::nullopt));

@@ -35,17 +35,21 @@ public:
   }
 
 private:
+  Num unscaled(const Num &x, const AxisResize &to, const Dim &size) {
+    return to.is_open() ? x * c_.size(kReal, size) / c_.size(kReal, to.size) : x * to.down / to.up;
+  }
+
   Num plain(const AxisResize &to, const Dim &size) {
     const std::string &kind = options_.coordinates;
     Num i = c_.iota(kReal, {to.size});
     if (kind == "align_corners") {
-      Num corners = options_.fractional_corners ? c_.size(kReal, size) * to.scale() : c_.size(kReal, to.size);
+      Num corners = options_.fractional_corners && !to.is_open() ? c_.size(kReal, size) * to.scale() : c_.size(kReal, to.size);
       Num steps = corners - 1.0;
       return i * where(equal(steps, 0), 0, (c_.size(kReal, size) - 1.0) / steps);
     }
     if (kind == "asymmetric")
-      return i * to.down / to.up;
-    Num half = (i + 0.5) * to.down / to.up;
+      return unscaled(i, to, size);
+    Num half = unscaled(i + 0.5, to, size);
     if (kind == "tf_half_pixel_for_nn")
       return half;
     if (kind == "pytorch_half_pixel")
@@ -53,6 +57,8 @@ private:
     if (kind == "half_pixel")
       return half - 0.5;
     // half_pixel_symmetric: the centers of both lie on each other.
+    if (to.is_open()) // no size was rounded
+      return half - 0.5;
     Num from = c_.size(kReal, size), adjustment = c_.size(kReal, to.size) / (from * to.scale());
     return from * 0.5 * (1.0 - adjustment) + half - 0.5;
   }

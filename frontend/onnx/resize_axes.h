@@ -1,18 +1,25 @@
 // Resize one axis at a time, for the forms that the op `resize` does not have: antialiasing, regions of
-// interest, and sizes that were rounded.
+// interest, sizes that were rounded, and sizes whose ratio is not known.
 #pragma once
 
 #include "frontend/onnx/calc.h"
 
+#include <cmath>
+#include <limits>
+
 namespace kiln::onnx {
+
+inline constexpr double kOpenScale = std::numeric_limits<double>::quiet_NaN();
 
 struct AxisResize {
   int axis = 0;
   Dim size; // of the result
-  // The scale before sizes were rounded is up / down: exact where both are whole numbers.
+  // The scale before sizes were rounded is up / down: exact where both are whole numbers. kOpenScale: it is the
+  // ratio of the sizes, which only a run tells.
   double up = 1, down = 1;
 
   double scale() const { return up / down; }
+  bool is_open() const { return std::isnan(up); }
 };
 
 struct ResizeOptions {

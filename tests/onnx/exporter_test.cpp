@@ -106,3 +106,23 @@ TEST_CASE("a loop of known steps may carry a tensor that grows") {
   check_near(out[1], {3, 6, 9});
   CHECK_THAT(Imported(model(false)).errors(), Contains("tensors whose sizes change") && Contains("known at compile time"));
 }
+
+TEST_CASE("images of any size are resized to one that is known") {
+  auto model = [](const std::string &mode, const std::string &coordinates, std::vector<std::string> more = {}) {
+    GraphMaker g;
+    g.input("x", DType::f32, {"N", 1, "H", "W"}).weight("sizes", ints({1, 1, 1, 4}));
+    more.push_back(attr_s("mode", mode)), more.push_back(attr_s("coordinate_transformation_mode", coordinates));
+    g.node("Resize", {"x", "", "", "sizes"}, {"y"}, more).output("y");
+    return g.model(18);
+  };
+  Tensor two = floats({1, 1, 1, 2}, {0, 4}), eight = floats({1, 1, 1, 8}, {0, 1, 2, 3, 4, 5, 6, 7});
+  check_near(Imported(model("linear", "asymmetric")).run({two})[0], {0, 2, 4, 4});
+  check_near(Imported(model("linear", "asymmetric")).run({eight})[0], {0, 2, 4, 6});
+  check_near(Imported(model("linear", "half_pixel")).run({two})[0], {0, 1, 3, 4});
+  check_near(Imported(model("linear", "align_corners")).run({eight})[0], {0, 7.0 / 3, 14.0 / 3, 7});
+  check_near(Imported(model("nearest", "asymmetric", {attr_s("nearest_mode", "floor")})).run({eight})[0], {0, 2, 4, 6});
+  check_near(Imported(model("cubic", "half_pixel")).run({floats({1, 1, 1, 4}, {1, 5, 2, 3})})[0], {1, 5, 2, 3});
+  Imported m(model("linear", "half_pixel"));
+  CHECK(m.result_type().text() == "f32[N, 1, 1, 4]");
+  CHECK_THAT(Imported(model("linear", "half_pixel", {attr_i("antialias", 1)})).errors(), Contains("antialiasing needs the ratio"));
+}
