@@ -25,7 +25,7 @@ public:
   const std::vector<Field> &fields() const override { return fields_; }
   bool get(int64_t index, uint64_t, std::span<std::byte *const> out, std::string &) const override {
     for (size_t i = 0; i < tensors_.size(); ++i)
-      std::memcpy(out[i], tensors_[i].bytes().data() + size_t(index) * bytes_[i], bytes_[i]);
+      std::copy_n(tensors_[i].bytes().data() + size_t(index) * bytes_[i], bytes_[i], out[i]);
     return true;
   }
 

@@ -113,7 +113,7 @@ Result<Tensor> parse_idx(std::span<const std::byte> bytes) {
     return Error{fmt::format("{} elements of {} are {} bytes, but {} follow its header: it is {}", fmt::join(header.dims, "x"), dtype_name(header.dtype),
                              header.size, bytes.size() - header.begin, header.size > bytes.size() - header.begin ? "cut off" : "too long")};
   Tensor out(header.dtype, header.dims);
-  std::memcpy(out.mutable_bytes(), bytes.data() + header.begin, size_t(header.size));
+  std::copy_n(bytes.data() + header.begin, size_t(header.size), out.mutable_bytes());
   auto width = size_t(dtype_bytes(header.dtype));
   for (size_t i = 0; width > 1 && i < size_t(header.size); i += width)
     std::reverse(out.mutable_bytes() + i, out.mutable_bytes() + i + width);
