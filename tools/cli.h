@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <utility>
@@ -26,6 +27,8 @@ struct ModelOptions {
   std::vector<std::string> dims;   // N=4 or N=1..64
   std::vector<std::string> shapes; // x=1x3x224x224
   std::vector<std::string> imports; // base=FILE
+  std::set<std::string> remat;                   // models whose calls are computed again for gradients
+  std::shared_ptr<std::set<std::string>> called; // filled with the models that could be
   std::vector<std::string> states; // auto, auto:256, past.0.k=present.0.k, past.0.k=present.0.k:256
   std::string weights;
   std::string compress_weights = "f32"; // or bf16, f16, i8

@@ -195,6 +195,8 @@ bool load_kir_file(const ModelOptions &options, const DimChoices &dims, Module &
   }
   KirOptions kir;
   kir.dims = dims.fixed;
+  kir.remat = options.remat;
+  kir.called = options.called.get();
   kir.read_import = [&](std::string_view import) { return read_beside(options.path, import); };
   std::set<std::string> imported;
   kir.import_model = [&](const ModelRequest &request, Module &part, Diagnostics &found) {

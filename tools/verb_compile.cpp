@@ -1,6 +1,7 @@
 // kiln compile: a model file becomes a package, or any of the forms on the way there.
 #include "codegen/tuning.h"
 #include "tools/cli.h"
+#include "tools/fit_memory.h"
 #include "tools/tune.h"
 
 #include "codegen/c/c.h"
@@ -31,6 +32,7 @@ struct CompileVerb {
   std::vector<std::string> targets, gpus;
   std::string emit = "package", level = "2", dump_dir, stop_after;
   int jobs = int(std::max(1u, std::thread::hardware_concurrency()));
+  std::string max_memory;
   bool time_passes = false, keep_params = false;
   std::string denormals = "flush";
   std::string tune_file;
@@ -320,6 +322,16 @@ int compile(CompileVerb verb) {
   options.forms = *forms;
   if (!load_model(verb.model, module, diagnostics))
     return report(diagnostics, json);
+  if (!verb.max_memory.empty()) {
+    auto limit = parse_bytes(verb.max_memory);
+    if (!limit)
+      return bad_usage(fmt::format("--max-memory {}: write bytes, or 48M, or 1.5G", verb.max_memory), json);
+    std::string note;
+    if (!fit_memory(verb.model, options, *limit, module, note, diagnostics))
+      return report(diagnostics, json);
+    if (!note.empty() && !json)
+      std::cerr << "kiln: note: " << note << "\n";
+  }
   Tuning tuning;
   if (!read_tuning(verb, tuning, diagnostics))
     return report(diagnostics, json);
@@ -372,6 +384,7 @@ void add_compile(CLI::App &app, int &exit_code) {
   sub->add_option("--emit", verb->emit, "package, object (with a .h), header, c, cuda, graph, kernels, llvm or asm")
       ->check(CLI::IsMember({"package", "object", "header", "c", "cuda", "graph", "kernels", "llvm", "asm"}));
   sub->add_option("-O", verb->level, "0: one kernel an op; 1: fused; 2: with layouts (default)");
+  sub->add_option("--max-memory", verb->max_memory, "48M: a training step that needs more between its kernels computes values again instead of keeping them");
   sub->add_option("--specialise", verb->specialise, "N=1,8 or H=224,W=224: code of its own for these sizes, chosen when a run has them")
       ->allow_extra_args(false);
   sub->add_option("-j,--jobs", verb->jobs, "threads that compile")->check(CLI::Range(1, 256));

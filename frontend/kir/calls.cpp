@@ -193,7 +193,13 @@ Datum Elaborator::call(const Datum &callee, const Args &args, const Location &wh
   if (auto *object = callee.get<Object *>()) {
     if ((*object)->imported)
       return call_imported(*(*object)->imported, args, where);
-    if ((*object)->remat && fn_ && again_ != *object)
+    bool whole = fn_ && std::any_of((*object)->fields.begin(), (*object)->fields.end(), [](const std::pair<std::string, Datum> &field) {
+      return field.second.is<Object *>();
+    });
+    if (whole && options_.called)
+      options_.called->insert((*object)->decl->name);
+    bool again = (*object)->remat || (whole && options_.remat.contains((*object)->decl->name));
+    if (again && fn_ && again_ != *object)
       return call_again(callee, args, where);
     for (const auto &method : (*object)->decl->methods)
       if (method->name == "forward")

@@ -35,6 +35,10 @@ struct KirOptions {
   std::function<std::optional<std::string>(std::string_view)> read_import;
   // Reads a model file into an empty module, as one exported function.
   std::function<bool(const ModelRequest &, Module &, Diagnostics &)> import_model;
+  // Models whose calls are as if by remat(): their values are computed again for gradients. And, if not null, filled with those that have modules of
+  // their own and are called: what can stand in `remat`.
+  std::set<std::string> remat;
+  std::set<std::string> *called = nullptr;
   // Makes display(x) a function: a tensor, or a list of tensors, is what it gives; anything else goes here, as text.
   std::function<void(std::string)> display;
 };
