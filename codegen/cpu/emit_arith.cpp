@@ -145,6 +145,30 @@ llvm::Value *KernelEmitter::emit_float_extremum(bool maximum, llvm::Value *a, ll
   return b_.CreateSelect(b_.CreateFCmpUNO(a, a), a, extremum);
 }
 
+// Of all lanes, looking for NaN once and not at each halving. Nothing where that has no form of its own.
+llvm::Value *KernelEmitter::emit_float_extremum(bool maximum, llvm::Value *v) {
+  auto *type = llvm::dyn_cast<llvm::FixedVectorType>(v->getType());
+  if (!type || !type->getElementType()->isFloatingPointTy() ||
+      !llvm::StringRef(machine_.triple).starts_with("x86_64"))
+    return nullptr;
+  unsigned lanes = type->getNumElements(), least = 128 / type->getScalarSizeInBits();
+  llvm::Value *result = v;
+  while (lanes > 1) {
+    lanes /= 2;
+    std::vector<int> low(std::max(lanes, least)), high(low.size());
+    for (unsigned i = 0; i < low.size(); ++i)
+      low[i] = int(i), high[i] = int(i % lanes + lanes);
+    llvm::Value *a = b_.CreateShuffleVector(result, low), *b = b_.CreateShuffleVector(result, high);
+    result = x86_extremum(b_, machine_, maximum, b, a);
+    if (!result)
+      return nullptr;
+  }
+  llvm::Value *unordered = b_.CreateBitCast(b_.CreateFCmpUNO(v, v), b_.getIntNTy(type->getNumElements()));
+  llvm::Value *any = b_.CreateICmpNE(unordered, llvm::ConstantInt::get(unordered->getType(), 0));
+  return b_.CreateSelect(any, llvm::ConstantFP::getNaN(type->getElementType()),
+                         b_.CreateExtractElement(result, uint64_t(0)));
+}
+
 llvm::Value *KernelEmitter::emit_int_binary(BinaryOp op, bool is_signed, llvm::Value *a,
                                             llvm::Value *b) {
   using P = llvm::CmpInst::Predicate;

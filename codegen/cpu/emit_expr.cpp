@@ -113,6 +113,10 @@ llvm::Value *KernelEmitter::emit_reduce(const Expr &e) {
   int lanes = e.args[0].lanes;
   if ((lanes & (lanes - 1)) != 0)
     return fail("reduce over lanes that are no power of two", scalar_type(context_, e.dtype));
+  bool maximum = e.binary == BinaryOp::max;
+  if (maximum || e.binary == BinaryOp::min)
+    if (llvm::Value *extremum = emit_float_extremum(maximum, v))
+      return extremum;
   while (lanes > 1) {
     lanes /= 2;
     std::vector<int> low(size_t(lanes), 0), high(size_t(lanes), 0);

@@ -103,6 +103,7 @@ private:
   llvm::Value *emit_int_binary(BinaryOp op, bool is_signed, llvm::Value *a, llvm::Value *b);
   llvm::Value *emit_bool_binary(BinaryOp op, llvm::Value *a, llvm::Value *b);
   llvm::Value *emit_float_extremum(bool maximum, llvm::Value *a, llvm::Value *b);
+  llvm::Value *emit_float_extremum(bool maximum, llvm::Value *v);
   llvm::Value *emit_int_division(bool remainder, bool is_signed, llvm::Value *a, llvm::Value *b);
   llvm::Value *emit_shift(bool left, bool is_signed, llvm::Value *a, llvm::Value *b);
   llvm::Value *emit_fma(llvm::Value *a, llvm::Value *b, llvm::Value *c);

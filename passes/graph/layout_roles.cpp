@@ -4,6 +4,7 @@
 #include "passes/graph/index_map.h"
 
 #include <algorithm>
+#include <functional>
 
 namespace kiln {
 namespace {
@@ -230,6 +231,60 @@ bool is_pointwise(const Function &function, const Node &outer) {
                      [&](NodeId id) { return keeps(function.node(id)); });
 }
 
+// Copies of fewer elements are not worth another one.
+constexpr int64_t kManyElements = 4096;
+
+// Calls f(operand's place in `args`, index) for all that `v` reads of them at `index`; false where that is no
+// index.
+bool for_reads(const Function &function, ValueId v, const std::vector<ValueId> &args, std::vector<Dim> index,
+               const DimRanges &ranges, const std::function<void(size_t, const std::vector<Dim> &)> &f) {
+  if (auto it = std::find(args.begin(), args.end(), v); it != args.end()) {
+    f(size_t(it - args.begin()), index);
+    return true;
+  }
+  const Node *def = function.def(v);
+  if (!def)
+    return false;
+  for (size_t i = 0; i < def->operands.size(); ++i) {
+    auto next = operand_index(function, *def, int(i), index, ranges);
+    if (!next || !for_reads(function, def->operands[i], args, std::move(*next), ranges, f))
+      return false;
+  }
+  return true;
+}
+
+// Movements that take channels apart (a shuffle of channels, heads, a flattened image) copy rows of pixels
+// where these lie side by side, and elements one by one where channels do: where reading and writing planes
+// is worth a relayout.
+bool takes_channels_apart(const Function &function, const Node &outer) {
+  const TensorType &type = function.type(outer.results[0]);
+  auto count = element_count(type.shape).try_const();
+  if (outer.results.size() != 1 || !count || *count < kManyElements)
+    return false;
+  bool is_fusion = outer.op == Op::fusion, apart = false;
+  const Block *region = is_fusion ? &outer.regions[0] : nullptr;
+  ValueId root = region ? region->results[0] : outer.results[0];
+  IndexSpace space = index_space(type.shape);
+  if (space.symbols.empty())
+    return false;
+  Symbol lane = space.symbols.back();
+  bool known = for_reads(function, root, region ? region->args : outer.operands, space.index, space.ranges,
+                         [&](size_t operand, const std::vector<Dim> &at) {
+    const TensorType &from = function.type(outer.operands[operand]);
+    if (!can_block(from) || !is_static(from.shape))
+      return;
+    int64_t pixels = 1;
+    for (size_t d = 2; d < from.shape.size(); ++d)
+      pixels *= from.shape[d].as_const();
+    Dim channel = simplify(at[1], space.ranges);
+    bool kept = type.rank() > 1 && (channel - space.index[1]).is_const(),
+         as_lanes = (channel - Dim::symbol(lane)).is_const();
+    bool whole_rows = !channel.depends_on(lane) || outer.op == Op::reshape;
+    apart |= pixels > 1 && !kept && !as_lanes && whole_rows;
+  });
+  return known && apart;
+}
+
 // Blocks that do not start where the parts' do are copied in two runs.
 bool keeps_blocks(const Function &function, const Node &concat) {
   int64_t axis = concat.attrs.get_int("axis");
@@ -335,7 +390,7 @@ KernelWants kernel_wants(const Function &function, NodeId id, int64_t block, boo
       bool copies = node.attrs.get_string("mode") == "nearest";
       out.makes = copies ? Makes::inherits : Makes::as_read;
       set_all(out, Want::match);
-    } else {
+    } else if (!takes_channels_apart(function, node)) {
       out.makes = Makes::any;
       set_all(out, Want::any);
     }

@@ -107,6 +107,8 @@ private:
     auto is_factor = [](const Stmt &s) { return s.is(Stmt::Kind::let) && s.lanes > 1; };
     int64_t all = 0;
     visit_stmts(steps, [&](const Stmt &s) { all += is_factor(s); });
+    if (all == 0) // one vector: the factor stands in its sum
+      return std::none_of(steps.begin(), steps.end(), [](const Stmt &s) { return s.is(Stmt::Kind::loop); });
     return all == 1 && std::any_of(steps.begin(), steps.end(), is_factor);
   }
 

@@ -96,6 +96,21 @@ bool copies_fit(int64_t columns, const TileNest &nest, const MachineDesc &m) {
   return bytes <= m.l2_bytes / 2;
 }
 
+// All that a single row reads stays in the second level.
+bool panels_fit(const TileNest &nest, int64_t columns, const MachineDesc &m) {
+  int64_t bytes = columns * nest.block * 4;
+  bool known = true;
+  visit_stmts(nest.body, [&](const Stmt &s) {
+    if (!s.is(Stmt::Kind::loop))
+      return;
+    auto trips = trip_count(s).try_const();
+    known &= trips && *trips <= m.l2_bytes;
+    bytes *= known ? *trips : 1;
+    known &= bytes <= m.l2_bytes;
+  });
+  return known;
+}
+
 void add_even(std::vector<TilePiece> &out, const Dim &first, int64_t n, int64_t size) {
   Cut cut = even_cut(n, size);
   if (cut.large_count > 0)
@@ -202,6 +217,17 @@ TileShape choose_tile_shape(const TileNest &nest, const MachineDesc &machine,
   if (alone && !nest.as_products && nest.panel && !choice.vectors && best_columns == guess_columns &&
       best_columns * shape.vectors_per_column >= 2 * machine.fma_latency)
     best_columns = (best_columns + 1) / 2;
+
+  // A single row only streams the panels. From the second cache they come much faster one after the other, as one
+  // stretch of memory, than several side by side, which further levels need to be asked for enough lines. The
+  // steps are the independent sums then (split_chains).
+  if (n_rows.is_const(1) && nest.panel && nest.border_lo + nest.border_hi == 0 && !nest.as_products &&
+      !choice.vectors && panels_fit(nest, guess_columns, machine)) {
+    best_columns = 1;
+    int64_t sums = machine.fma_latency * machine.fma_per_cycle / shape.vectors_per_column;
+    if (!choice.unroll)
+      shape.unroll = std::max(shape.unroll, sums);
+  }
 
   if (nest.border_lo > 0)
     shape.rows.push_back({0, nest.border_lo, 1, false, true});

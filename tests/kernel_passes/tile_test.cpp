@@ -239,6 +239,21 @@ TEST_CASE("steps that are unrolled whole leave a register free") {
   CHECK(counts.back() >= 22);
 }
 
+TEST_CASE("one row of panels that the second cache holds reads one after the other, in sums by the steps") {
+  Kernel kernel = naive::matmul(1, 128, 1024, true);
+  schedule(kernel, *find_machine("x86-64-v4"));
+  int loops = 0;
+  visit_stmts(kernel.body, [&](const Stmt &s) {
+    if (is_loop(s, LoopKind::threads)) {
+      CHECK(trip_count(s).is_const(8));
+      ++loops;
+    }
+  });
+  CHECK(loops == 1);
+  for (int64_t count : accumulator_counts(kernel))
+    CHECK(count == 8);
+}
+
 TEST_CASE("one row of few columns is computed in two groups, for two threads") {
   Kernel kernel = naive::matmul(1, 128, 9216, true);
   schedule(kernel, *find_machine("x86-64-v4"));
