@@ -34,6 +34,8 @@ bool run_graph_pipeline(Module &module, PassManager &manager, OptLevel level) {
     return false;
   if (!run("compress-weights")) // constant weights are as small as the user wants them
     return false;
+  if (!run("strides")) // convolutions make no pixels that nobody reads
+    return false;
   if (level == OptLevel::o2 && !run("winograd")) // 3x3 convolutions have the form that is fastest for their size
     return false;
   if (!run("hoist")) // nothing dear is computed twice by a loop

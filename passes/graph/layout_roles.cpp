@@ -253,9 +253,8 @@ bool for_reads(const Function &function, ValueId v, const std::vector<ValueId> &
   return true;
 }
 
-// Movements that take channels apart (a shuffle of channels, heads, a flattened image) copy rows of pixels
-// where these lie side by side, and elements one by one where channels do: where reading and writing planes
-// is worth a relayout.
+// Movements that take channels apart (a shuffle of channels, heads made of them) copy rows of pixels where these
+// lie side by side, and elements one by one where channels do: reading and writing planes is worth a relayout.
 bool takes_channels_apart(const Function &function, const Node &outer) {
   const TensorType &type = function.type(outer.results[0]);
   auto count = element_count(type.shape).try_const();
@@ -278,9 +277,8 @@ bool takes_channels_apart(const Function &function, const Node &outer) {
       pixels *= from.shape[d].as_const();
     Dim channel = simplify(at[1], space.ranges);
     bool kept = type.rank() > 1 && (channel - space.index[1]).is_const(),
-         as_lanes = (channel - Dim::symbol(lane)).is_const();
-    bool whole_rows = !channel.depends_on(lane) || outer.op == Op::reshape;
-    apart |= pixels > 1 && !kept && !as_lanes && whole_rows;
+         rows_of_pixels = !channel.depends_on(lane);
+    apart |= pixels > 1 && !kept && rows_of_pixels;
   });
   return known && apart;
 }

@@ -26,6 +26,9 @@ constexpr double kGrowth = 0.2;
 constexpr double kLeastGain = 0.1;
 // Bytes a cycle from memory, a part of which arithmetic hides, and to and from the shared cache.
 constexpr double kMemoryBytes = 5, kSharedBytes = 8;
+// The same of what a run writes anew and another core reads, or read last: a mean over one thread, where it costs
+// little, and two, where transformed weights took ten times as long as on one.
+constexpr double kHandedBytes = 4;
 constexpr int64_t kPanel = 16;
 constexpr int64_t kTileRows = 24; // rows that register tiles of 4, 6, 8 and 12 cut evenly
 
@@ -69,7 +72,7 @@ public:
     if (stored)
       return sum + memory(bytes);
     return sum + memory(36 * s.cells()) + (tile == 4 ? 80 : 35) * s.cells() / lanes_ +
-           (bytes > double(cache_) ? 2 * bytes / kSharedBytes : 0);
+           (bytes > double(cache_) ? 2 * bytes / kSharedBytes : 0) + bytes / kHandedBytes;
   }
 
   static int64_t tiles_of(const Shapes &s, int64_t tile) {
