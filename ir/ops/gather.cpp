@@ -63,7 +63,7 @@ Result<std::vector<Tensor>> ref_gather(const RefContext &context) {
   Tensor out = make_tensor(context.results[0]);
   for (int64_t i = 0; i < outer; ++i)
     for (int64_t j = 0; j < indices.count(); ++j, to += inner) {
-      KILN_TRY(index, wrapped_index(indices.at_i64(j), size));
+      KILN_TRY(index, index_at(indices, j, size));
       copy_elements(x, (i * size + index) * inner, out, to, inner);
     }
   return one_tensor(std::move(out));
@@ -76,7 +76,7 @@ Result<std::vector<Tensor>> ref_gather_elements(const RefContext &context) {
   Tensor out = make_tensor(context.results[0]);
   Status status = Unit{};
   for_each_index(out.dims(), [&](const std::vector<int64_t> &at, int64_t linear) {
-    auto index = wrapped_index(indices.at_i64(linear), x.dims()[axis]);
+    auto index = index_at(indices, linear, x.dims()[axis]);
     if (!index) {
       status = index.error();
       return;
@@ -102,7 +102,7 @@ Result<std::vector<Tensor>> ref_gather_nd(const RefContext &context) {
   for (int64_t row = 0; row < rows; ++row) {
     int64_t from = row / (rows / batches) * batch_size;
     for (size_t k = 0; k < depth; ++k) {
-      KILN_TRY(index, wrapped_index(indices.at_i64(row * int64_t(depth) + int64_t(k)), x.dims()[batch + k]));
+      KILN_TRY(index, index_at(indices, row * int64_t(depth) + int64_t(k), x.dims()[batch + k]));
       from += index * strides[batch + k];
     }
     copy_elements(x, from, out, row * inner, inner);

@@ -62,6 +62,13 @@ Result<int64_t> wrapped_index(int64_t index, int64_t size) {
   return index < 0 ? index + size : index;
 }
 
+Result<int64_t> index_at(const Tensor &indices, int64_t at, int64_t size) {
+  int64_t index = indices.at_i64(at);
+  if (index < 0 && is_unsigned_int(indices.dtype()))
+    return Error{fmt::format("the index {} is out of range for size {}", uint64_t(index), size)};
+  return wrapped_index(index, size);
+}
+
 Expr literal(const Tensor &t) {
   if (is_narrow(t.dtype()))
     return kb::integer(t.dtype(), narrow_code(t.dtype(), *t.data<uint8_t>()));
@@ -76,7 +83,8 @@ Expr literal(DType dtype, double value) {
 
 Dim checked_index(LowerContext &context, int i, std::span<const Dim> at, const Dim &size) {
   Expr raw = kb::convert(DType::i64, context.operand(i, at));
-  if (raw.is(Expr::Kind::number) && size.is_const())
+  bool is_unsigned = is_unsigned_int(context.operand_type(i).dtype);
+  if (raw.is(Expr::Kind::number) && size.is_const() && !(is_unsigned && raw.integer < 0))
     if (auto index = wrapped_index(raw.integer, size.as_const()))
       return *index;
   if (raw.is(Expr::Kind::index)) {
@@ -87,7 +95,7 @@ Dim checked_index(LowerContext &context, int i, std::span<const Dim> at, const D
   raw = context.bind(std::move(raw));
   Expr zero = kb::integer(DType::i64, 0), end = kb::index(size);
   Expr index = raw;
-  if (!is_unsigned_int(context.operand_type(i).dtype))
+  if (!is_unsigned)
     index = context.bind(kb::select(kb::lt(raw, zero), kb::add(raw, end), raw));
   context.require(kb::logical_and(kb::le(zero, index), kb::lt(index, end)), KILN_TRAP_INDEX);
   return context.bind_index(std::move(index), 0, size);

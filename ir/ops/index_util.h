@@ -39,6 +39,8 @@ Tensor strided_copy(const Tensor &x, int64_t base, std::span<const int64_t> stri
 
 // An index that may count from the end, as one from the front; an error if it is out of range.
 Result<int64_t> wrapped_index(int64_t index, int64_t size);
+// Element `at` of a tensor of indices so; unsigned ones count from the start only.
+Result<int64_t> index_at(const Tensor &indices, int64_t at, int64_t size);
 
 // The value of a Dim attribute of a concrete node.
 inline std::vector<Tensor> one_tensor(Tensor t) {

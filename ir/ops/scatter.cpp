@@ -101,7 +101,7 @@ Result<std::vector<Tensor>> ref_scatter_elements(const RefContext &context) {
   size_t axis = size_t(axis_of(context.attrs, "axis", x.rank()));
   auto strides = row_major_strides(x.dims()), from = row_major_strides(indices.dims());
   return scattered(context, [&](int64_t i) -> Result<int64_t> {
-    KILN_TRY(index, wrapped_index(indices.at_i64(i), x.dims()[axis]));
+    KILN_TRY(index, index_at(indices, i, x.dims()[axis]));
     int64_t to = index * strides[axis];
     for (size_t d = 0; d < strides.size(); ++d)
       if (d != axis)
@@ -121,7 +121,7 @@ Result<std::vector<Tensor>> ref_scatter_nd(const RefContext &context) {
   std::vector<int64_t> rows(size_t(product(std::span(indices.dims()).first(indices.dims().size() - 1))));
   for (size_t row = 0; row < rows.size(); ++row)
     for (size_t k = 0; k < depth; ++k) {
-      KILN_TRY(index, wrapped_index(indices.at_i64(int64_t(row * depth + k)), x.dims()[k]));
+      KILN_TRY(index, index_at(indices, int64_t(row * depth + k), x.dims()[k]));
       rows[row] += index * strides[k];
     }
   return scattered(context, [&](int64_t i) -> Result<int64_t> { return rows[size_t(i / inner)] + i % inner; });

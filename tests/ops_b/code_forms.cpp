@@ -162,6 +162,12 @@ TEST_CASE("an index out of range traps in code and fails in ref") {
     check_against_ref(Op::gather_elements, {x.type(), indices.type()}, axis, {x, indices});
     check_against_ref(Op::scatter_elements, {x.type(), indices.type(), updates.type()}, axis, {x, indices, updates});
   }
+  // Unsigned ones do not count from the end.
+  Tensor x = tensor(DType::f32, {3}, {1, 2, 3}), updates = tensor(DType::f32, {2}, {5, 6}), large = tensor(DType::u64, {2}, {0, 0});
+  large.set_i64(1, -2);
+  check_against_ref(Op::gather, {x.type(), large.type()}, {{"axis", Dim(0)}}, {x, large});
+  check_against_ref(Op::gather_elements, {x.type(), large.type()}, {{"axis", Dim(0)}}, {x, large});
+  check_against_ref(Op::scatter_elements, {x.type(), large.type(), updates.type()}, {{"axis", Dim(0)}}, {x, large, updates});
 }
 
 TEST_CASE("sorting with NaN, infinities and ties") {
