@@ -69,7 +69,7 @@ public:
 
 private:
   void choose_spans() {
-    int64_t of_a_key = key_size_ + value_size_;
+    int64_t of_a_key = std::max<int64_t>(key_size_ + value_size_, 1); // any size may be 0
     bool gpu = l_.options_.gpu;
     in_spans_ = !keys_.is_const() || (gpu ? keys_.as_const() > kGpuSpan : keys_.as_const() * of_a_key > kHeldElements);
     span_ = !in_spans_ ? keys_.as_const() : gpu ? kGpuSpan : std::max<int64_t>(kSpanElements / of_a_key / 64, 1) * 64;
@@ -78,14 +78,14 @@ private:
 
   void choose_blocks() {
     bool gpu = l_.options_.gpu;
-    int64_t most = gpu ? kGpuShareRows : std::clamp(kBlockElements / row_, kMinBlockRows, kMaxBlockRows);
+    int64_t most = gpu ? kGpuShareRows : std::clamp(kBlockElements / std::max<int64_t>(row_, 1), kMinBlockRows, kMaxBlockRows);
     int64_t most_shared = gpu ? kGpuShareRows : kShareRows;
     if (!queries_.is_const()) {
       share_rows_ = most_shared;
       rows_ = std::max<int64_t>(most / kTileRows, 1) * kTileRows;
       return;
     }
-    int64_t queries = queries_.as_const(), heads = 1, shares = 1;
+    int64_t queries = std::max<int64_t>(queries_.as_const(), 1), heads = 1, shares = 1;
     const Shape &out = l_.type(out_).shape;
     for (size_t d = 0; d + 2 < out.size(); ++d)
       heads *= out[d].is_const() ? out[d].as_const() : 1;
