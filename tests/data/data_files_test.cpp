@@ -4,6 +4,7 @@
 #include "frontend/data/safetensors.h"
 #include "frontend/files/file_writer.h"
 #include "frontend/files/mapped_file.h"
+#include "tests/temp_folder.h"
 
 #include <catch2/catch.hpp>
 
@@ -18,16 +19,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-struct Folder {
-  fs::path path;
-  Folder() {
-    std::string name = (fs::temp_directory_path() / "kiln_data_XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  ~Folder() { fs::remove_all(path); }
-  std::string operator/(const std::string &name) const { return (path / name).string(); }
-};
+using Folder = test::TempFolder;
 
 Tensor counting(DType dtype, std::vector<int64_t> dims) {
   Tensor out(dtype, std::move(dims));

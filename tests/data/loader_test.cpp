@@ -1,5 +1,7 @@
 // The data library as its users see it: batches, their order, what augmentation does, and what is said of bad files.
 #define CATCH_CONFIG_MAIN
+#include "tests/temp_folder.h"
+
 #include <catch2/catch.hpp>
 
 #include <kiln/data.hpp>
@@ -18,20 +20,7 @@ using namespace kiln;
 
 namespace {
 
-struct Folder {
-  fs::path path;
-  Folder() {
-    std::string name = (fs::temp_directory_path() / "kiln_loader_XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  ~Folder() { fs::remove_all(path); }
-  std::string write(const std::string &name, const std::string &text) const {
-    fs::create_directories((path / name).parent_path());
-    std::ofstream(path / name, std::ios::binary) << text;
-    return (path / name).string();
-  }
-};
+using Folder = test::TempFolder;
 
 // x: `length` numbers that begin with the index; y: the index; z: the draw.
 class Counting : public data::Dataset {

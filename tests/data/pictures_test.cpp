@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include "frontend/data/picture.h"
+#include "tests/temp_folder.h"
 
 #include <kiln/data.hpp>
 
@@ -20,6 +21,8 @@ namespace fs = std::filesystem;
 using namespace kiln;
 
 namespace {
+
+using Folder = test::TempFolder;
 
 std::string png(uint32_t height, uint32_t width, const std::vector<uint8_t> &rgb) {
   png_image image;
@@ -60,20 +63,6 @@ std::string jpeg(uint32_t height, uint32_t width, uint8_t value) {
   std::free(memory);
   return out;
 }
-
-struct Folder {
-  fs::path path;
-  Folder() {
-    std::string name = (fs::temp_directory_path() / "kiln_pictures_XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  ~Folder() { fs::remove_all(path); }
-  void write(const std::string &name, const std::string &bytes) const {
-    fs::create_directories((path / name).parent_path());
-    std::ofstream(path / name, std::ios::binary) << bytes;
-  }
-};
 
 std::string error_of(const std::string &bytes) {
   auto out = data::decode_picture(std::as_bytes(std::span(bytes)), false);
