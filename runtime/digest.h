@@ -11,7 +11,7 @@
 // is the folding of the lanes into four words at the end. Hence damage confined to one aligned
 // 8-byte word (a flipped bit, a flipped byte) changes the digest with certainty; any other damage
 // goes unseen with odds of about 2^-64. The prime has 32 bits so that a product is two SSE2/NEON
-// ones.
+// ones; one by one they are half of what a core reads from memory. wide_digest.h has wider ones.
 #pragma once
 
 #include <cstdint>
@@ -21,9 +21,31 @@
 
 namespace kiln::package {
 
+inline constexpr uint64_t kDigestLanes = 16;
+inline constexpr uint64_t kDigestPrime = 0x9e3779b1;
+
+// Takes stripes of 128 bytes into the lanes.
+using AbsorbStripes = void (*)(uint64_t *lanes, const uint8_t *bytes, uint64_t stripes);
+
+// Inlined everywhere: whose copy a linker keeps must not decide how it was compiled.
+[[gnu::always_inline]] inline void absorb_words(uint64_t *lanes, const uint8_t *bytes, uint64_t stripes) {
+  for (; stripes != 0; --stripes, bytes += kDigestLanes * sizeof(uint64_t)) {
+    uint64_t words[kDigestLanes];
+    std::memcpy(words, bytes, sizeof words);
+    for (uint64_t i = 0; i < kDigestLanes; ++i) {
+      uint64_t x = (lanes[i] ^ words[i]) * kDigestPrime;
+      lanes[i] = x ^ (x >> 31);
+    }
+  }
+}
+
+inline void absorb_stripes(uint64_t *lanes, const uint8_t *bytes, uint64_t stripes) {
+  absorb_words(lanes, bytes, stripes);
+}
+
 class Digester {
 public:
-  Digester() {
+  explicit Digester(AbsorbStripes absorb_with = absorb_stripes) : absorb_with_(absorb_with) {
     for (uint64_t i = 0; i < kLanes; ++i)
       lanes_[i] = avalanche((i + 1) * kGolden);
   }
@@ -70,9 +92,8 @@ public:
   }
 
 private:
-  static constexpr uint64_t kLanes = 16;
+  static constexpr uint64_t kLanes = kDigestLanes;
   static constexpr uint64_t kStripe = kLanes * sizeof(uint64_t);
-  static constexpr uint64_t kPrime = 0x9e3779b1;
   static constexpr uint64_t kGolden = 0x9e3779b97f4a7c15;
 
   static uint64_t avalanche(uint64_t x) {
@@ -83,28 +104,17 @@ private:
     return x ^ (x >> 32);
   }
 
-  void absorb(const uint8_t *bytes, uint64_t stripes) {
-    uint64_t lanes[kLanes];
-    std::memcpy(lanes, lanes_, sizeof lanes);
-    for (; stripes != 0; --stripes, bytes += kStripe) {
-      uint64_t words[kLanes];
-      std::memcpy(words, bytes, sizeof words);
-      for (uint64_t i = 0; i < kLanes; ++i) {
-        uint64_t x = (lanes[i] ^ words[i]) * kPrime;
-        lanes[i] = x ^ (x >> 31);
-      }
-    }
-    std::memcpy(lanes_, lanes, sizeof lanes);
-  }
+  void absorb(const uint8_t *bytes, uint64_t stripes) { absorb_with_(lanes_, bytes, stripes); }
 
+  AbsorbStripes absorb_with_;
   uint64_t lanes_[kLanes];
   uint64_t total_ = 0;
   uint64_t held_ = 0;
   uint8_t stripe_[kStripe];
 };
 
-inline Digest digest_of(const void *data, uint64_t size) {
-  Digester digester;
+inline Digest digest_of(const void *data, uint64_t size, AbsorbStripes absorb_with = absorb_stripes) {
+  Digester digester(absorb_with);
   digester.update(data, size);
   return digester.finish();
 }

@@ -46,7 +46,7 @@ int32_t load_package(const uint8_t *data, uint64_t size, const KilnOpenOptions *
   PackageView &view = module->package;
   {
     Prefault prefault(checks_weights ? module->file : MappedFile());
-    if (int32_t code = open_package(data, size, checks_weights, what, &view, error))
+    if (int32_t code = open_package(data, size, checks_weights, &prefault, what, &view, error))
       return code;
   }
   if ((view.header->flags & package::kFileStateOnly) != 0)

@@ -6,7 +6,8 @@
 #include <cstring>
 
 #include "runtime/cpu_target.h"
-#include "runtime/digest.h"
+#include "runtime/prefault.h"
+#include "runtime/wide_digest.h"
 
 namespace kiln::rt {
 namespace {
@@ -65,6 +66,20 @@ int32_t check_header(const uint8_t *data, uint64_t size, const char *what, KilnE
   return KILN_OK;
 }
 
+// In pieces that stay behind the pages that are mapped.
+Digest digest_of_section(const uint8_t *data, const SectionHeader &section, AbsorbStripes absorb,
+                         Prefault *prefault) {
+  constexpr uint64_t kPiece = uint64_t{1} << 20;
+  Digester digester(absorb);
+  for (uint64_t at = 0; at < section.extent; at += kPiece) {
+    uint64_t size = section.extent - at < kPiece ? section.extent - at : kPiece;
+    if (prefault != nullptr)
+      prefault->reach(section.offset + at + size);
+    digester.update(data + section.offset + at, size);
+  }
+  return digester.finish();
+}
+
 // Sections lie one behind the other, without gaps, from the first page to the file's end.
 bool are_laid_out(const PackageView &view) {
   if (view.header->section_count > kMaxSections)
@@ -99,8 +114,8 @@ Section *slot(PackageView *view, SectionKind kind) {
 
 } // namespace
 
-int32_t open_package(const uint8_t *data, uint64_t size, bool checks_weights, const char *what,
-                     PackageView *view, KilnError *error) {
+int32_t open_package(const uint8_t *data, uint64_t size, bool checks_weights, Prefault *prefault,
+                     const char *what, PackageView *view, KilnError *error) {
   if (int32_t code = check_header(data, size, what, error))
     return code;
   view->data = data;
@@ -108,11 +123,12 @@ int32_t open_package(const uint8_t *data, uint64_t size, bool checks_weights, co
   view->sections = reinterpret_cast<const SectionHeader *>(data + sizeof(FileHeader));
   if (!are_laid_out(*view))
     return fail(error, KILN_ERROR_FORMAT, what, ": its section table is malformed");
+  AbsorbStripes absorb = fastest_absorb();
   for (uint32_t i = 0; i < view->header->section_count; ++i) {
     const SectionHeader &section = view->sections[i];
     bool is_checked = checks_weights || section.kind != SectionKind::Weights;
     if (is_checked &&
-        !same_digest(digest_of(data + section.offset, section.extent), section.digest))
+        !same_digest(digest_of_section(data, section, absorb, prefault), section.digest))
       return fail(error, KILN_ERROR_FORMAT, what, ": damaged: the section '",
                   kind_name(section.kind), section.name[0] != 0 ? " " : "", section.name,
                   "' does not match its digest");

@@ -1,6 +1,7 @@
 #include "runtime/prefault.h"
 
 #include <csignal>
+#include <sys/mman.h>
 
 namespace kiln::rt {
 namespace {
@@ -8,6 +9,8 @@ namespace {
 // Linux maps the 16 pages around the one that is touched, if they are in memory.
 constexpr uint64_t kFaultAround = 65536;
 constexpr uint64_t kWorthThread = uint64_t{8} << 20;
+constexpr uint64_t kBlock = uint64_t{2} << 20; // a huge page
+constexpr uint64_t kAhead = 2 * kBlock;
 
 } // namespace
 
@@ -18,6 +21,8 @@ Prefault::Prefault(const MappedFile &file) : data_(file.data), size_(file.size) 
     touch_all(this);
     return;
   }
+  // Files that have yet to be read come into memory in huge pages. Failing changes nothing.
+  madvise(const_cast<uint8_t *>(data_), size_, MADV_HUGEPAGE);
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -31,13 +36,26 @@ Prefault::~Prefault() {
     join_thread(&thread_);
 }
 
+void Prefault::reach(uint64_t end) {
+  if (has_thread_)
+    while (__atomic_load_n(&taken_, __ATOMIC_RELAXED) < end + kAhead && touch_next()) {
+    }
+}
+
+// Touches a block that nobody else does; false where there is none.
+bool Prefault::touch_next() {
+  uint64_t at = __atomic_fetch_add(&taken_, kBlock, __ATOMIC_RELAXED);
+  if (at >= size_)
+    return false;
+  uint64_t end = size_ - at < kBlock ? size_ : at + kBlock;
+  for (; at < end; at += kFaultAround)
+    static_cast<void>(*const_cast<const volatile uint8_t *>(data_ + at));
+  return true;
+}
+
 void *Prefault::touch_all(void *self) {
   auto *prefault = static_cast<Prefault *>(self);
-  uint8_t sum = 0;
-  for (uint64_t at = 0; at < prefault->size_; at += kFaultAround) {
-    if (__atomic_load_n(&prefault->stops_, __ATOMIC_RELAXED))
-      break;
-    sum = static_cast<uint8_t>(sum + *const_cast<const volatile uint8_t *>(prefault->data_ + at));
+  while (!__atomic_load_n(&prefault->stops_, __ATOMIC_RELAXED) && prefault->touch_next()) {
   }
   return nullptr;
 }

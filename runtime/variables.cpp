@@ -167,7 +167,7 @@ int32_t match_variables(const Manifest &mine, const Manifest &theirs, const char
 int32_t load_from(const MappedFile &file, const KilnModule &module, uint8_t *block,
                   const char *path, KilnError *error) {
   PackageView view;
-  if (int32_t code = open_package(file.data, file.size, true, path, &view, error))
+  if (int32_t code = open_package(file.data, file.size, true, nullptr, path, &view, error))
     return code;
   Manifest theirs;
   bool is_state_only = (view.header->flags & kFileStateOnly) != 0;

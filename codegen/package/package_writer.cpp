@@ -163,7 +163,8 @@ private:
   std::vector<SectionHeader> sections_;
 };
 
-// A temporary beside `path` that is gone again unless commit() renamed it.
+// A temporary beside `path` that is gone again unless commit() renamed it. What follows each other is written in
+// whole blocks of 2 MiB: the system then keeps the file in pages of that size, which are mapped at a touch each.
 class WholeFile {
 public:
   explicit WholeFile(const std::string &path) : path_(path) {
@@ -190,6 +191,49 @@ public:
   const std::string &error() const { return error_; }
 
   std::string put(uint64_t offset, const void *data, size_t size) {
+    std::string error;
+    if (offset != held_at_ + held_.size())
+      error = flush(), held_at_ = offset;
+    for (auto *bytes = static_cast<const uint8_t *>(data); size != 0 && error.empty();) {
+      size_t whole = held_.empty() && held_at_ % kBlock == 0 ? size / kBlock * kBlock : 0;
+      size_t step = whole != 0 ? whole : std::min<size_t>(size, kBlock - (held_at_ + held_.size()) % kBlock);
+      if (whole != 0) {
+        error = write(held_at_, bytes, whole);
+        held_at_ += whole;
+      } else {
+        held_.insert(held_.end(), bytes, bytes + step);
+        if ((held_at_ + held_.size()) % kBlock == 0)
+          error = flush();
+      }
+      bytes += step, size -= step;
+    }
+    return error;
+  }
+
+  std::string commit() {
+    if (std::string error = flush(); !error.empty())
+      return error;
+    if (fsync(fd_) != 0)
+      return fail("write");
+    int closed = close(fd_);
+    fd_ = -1;
+    if (closed != 0 || rename(temporary_.c_str(), path_.c_str()) != 0)
+      return fail("replace");
+    is_there_ = false;
+    return {};
+  }
+
+private:
+  static constexpr uint64_t kBlock = uint64_t{2} << 20;
+
+  std::string flush() {
+    std::string error = write(held_at_, held_.data(), held_.size());
+    held_at_ += held_.size();
+    held_.clear();
+    return error;
+  }
+
+  std::string write(uint64_t offset, const void *data, size_t size) {
     auto *bytes = static_cast<const uint8_t *>(data);
     while (size != 0) {
       size_t step = std::min<size_t>(size, size_t{1} << 30);
@@ -205,18 +249,6 @@ public:
     return {};
   }
 
-  std::string commit() {
-    if (fsync(fd_) != 0)
-      return fail("write");
-    int closed = close(fd_);
-    fd_ = -1;
-    if (closed != 0 || rename(temporary_.c_str(), path_.c_str()) != 0)
-      return fail("replace");
-    is_there_ = false;
-    return {};
-  }
-
-private:
   std::string fail(const char *verb) {
     error_ = "cannot " + std::string(verb) + " '" + path_ + "': " + std::strerror(errno);
     return error_;
@@ -225,6 +257,8 @@ private:
   std::string path_;
   std::string temporary_;
   std::string error_;
+  std::vector<uint8_t> held_; // of the block that is being filled
+  uint64_t held_at_ = 0;
   int fd_ = -1;
   bool is_there_ = false;
 };
