@@ -5,6 +5,7 @@
 
 #include "frontend/onnx/shape_values.h"
 #include "frontend/onnx/value.h"
+#include "frontend/onnx/value_numbers.h"
 
 #include <deque>
 #include <map>
@@ -15,7 +16,7 @@ namespace kiln::onnx {
 class Emitter {
 public:
   Emitter(Module &module, Function &function)
-      : module_(module), function_(function), builder_(module, function, function.body) {}
+      : module_(module), function_(function), builder_(module, function, function.body), numbers_(module, function) {}
 
   Result<std::vector<Val>> emit_all(Op op, std::span<const Val> operands, Attrs attrs = {},
                                     std::vector<Block> regions = {});
@@ -38,10 +39,10 @@ public:
   std::optional<std::vector<Dim>> dims(const Val &val);
 
   // A number that the model computes (i64, one element) as a size: what it is known to be, or a symbol that
-  // is bound here, at most `bound`. `stem` is what the symbol is called.
+  // is bound here, at most `bound`. Equal numbers have one symbol. `stem` is what it is called.
   Result<Dim> bind_size(const Val &count, const Dim &bound, std::string_view stem);
-  // Room for what nothing bounds: a dim that the caller of a run may choose.
-  Dim capacity(std::string_view stem, int64_t otherwise);
+  // The same where nothing bounds the number: below a capacity `<stem>_room`, a dim that the caller of a run may choose.
+  Result<Dim> bind_free_size(const Val &count, int64_t room, std::string_view stem, std::string_view room_stem = {});
   // Whether a size depends on one that only a run finds.
   bool is_found(const Dim &d) const;
   bool is_found(const Shape &shape) const;
@@ -79,12 +80,17 @@ private:
   Result<ValueId> value_of(const Dim &d);
   Result<ValueId> value_of(const DimAtom &atom);
   std::string unique_size(std::string_view stem);
+  Result<std::optional<Dim>> known_size(const Val &count);
+  Result<Dim> bind_new(ValueId count, const Dim &bound, std::string_view stem);
+  // The symbol that was bound to the same number, where it can be seen.
+  Result<std::optional<Symbol>> bound_before(ValueId count);
   Result<ValueId> raw(Op op, std::vector<ValueId> operands, Attrs attrs = {});
   ValueId outer_constant(Tensor tensor, std::string name);
 
   Module &module_;
   Function &function_;
   GraphBuilder builder_;
+  ValueNumbers numbers_;
   std::deque<Tensor> tensors_;
   std::deque<std::vector<Element>> elements_;
   std::deque<std::vector<Val>> lists_;
@@ -96,8 +102,11 @@ private:
     ValueId value; // i64[]
     Dim largest;
     bool local;
+    bool at_least_0; // it was not negative before it was bound
+    NodeId bound;    // by this node
   };
   std::unordered_map<Symbol, FoundSize> found_;
+  std::multimap<int, Symbol> found_by_number_;
   std::map<ValueId, std::vector<Element>> placed_elements_; // what a value in the graph was made of
 };
 

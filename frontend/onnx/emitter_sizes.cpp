@@ -26,30 +26,77 @@ std::string Emitter::unique_size(std::string_view stem) {
   return name;
 }
 
-Dim Emitter::capacity(std::string_view stem, int64_t otherwise) {
-  std::string name = unique_size(stem);
-  module_.capacities.emplace(name, otherwise);
-  return Dim::symbol(name);
-}
-
-Result<Dim> Emitter::bind_size(const Val &count, const Dim &bound, std::string_view stem) {
+Result<std::optional<Dim>> Emitter::known_size(const Val &count) {
   if (count.dtype() != DType::i64 || !element_count(count.type.shape).is_const(1))
     return Error{fmt::format("a size must be one i64, not {}", count.type.text())};
-  if (auto known = dims(count)) {
-    const Dim &d = (*known)[0];
-    if (!d.is_valid() || (d.is_const() && d.as_const() < 0))
-      return Error{fmt::format("a size is {}", d.text())};
-    return d;
+  auto known = dims(count);
+  if (!known)
+    return std::optional<Dim>();
+  const Dim &d = (*known)[0];
+  if (!d.is_valid() || (d.is_const() && d.as_const() < 0))
+    return Error{fmt::format("a size is {}", d.text())};
+  return std::optional(d);
+}
+
+Result<std::optional<Symbol>> Emitter::bound_before(ValueId count) {
+  bool at_least_0 = false;
+  auto [begin, end] = found_by_number_.equal_range(numbers_.of_size(count, at_least_0));
+  for (auto it = begin; it != end; ++it) {
+    const FoundSize &size = found_.at(it->second);
+    const auto &here = builder_.block().nodes;
+    if (size.local && std::find(here.begin(), here.end(), size.bound) == here.end())
+      continue;
+    // What is bound now is equal or negative, which is an error.
+    if (size.at_least_0 && !at_least_0)
+      KILN_RETURN_IF_ERROR(bind_new(count, Dim::symbol(it->second), it->second.text()));
+    return std::optional(it->second);
   }
-  KILN_TRY(id, materialize(count));
-  if (count.rank() > 0) {
+  return std::optional<Symbol>();
+}
+
+Result<Dim> Emitter::bind_new(ValueId id, const Dim &bound, std::string_view stem) {
+  if (function_.type(id).rank() > 0) {
     KILN_TRY(scalar, raw(Op::reshape, {id}, {{"shape", Shape()}}));
     id = scalar;
   }
-  std::string name = unique_size(stem);
-  KILN_RETURN_IF_ERROR(builder_.emit(Op::bind_size, {id}, {{"symbol", name}, {"bound", bound}}));
-  found_.emplace(Symbol(name), FoundSize{id, largest(bound), &builder_.block() != &function_.body});
-  return Dim::symbol(name);
+  Symbol symbol(unique_size(stem));
+  KILN_TRY(node, builder_.emit(Op::bind_size, {id}, {{"symbol", std::string(symbol.text())}, {"bound", bound}}));
+  FoundSize size{id, largest(bound), &builder_.block() != &function_.body, false, node};
+  found_by_number_.emplace(numbers_.of_size(id, size.at_least_0), symbol);
+  found_.emplace(symbol, std::move(size));
+  return Dim::symbol(symbol);
+}
+
+Result<Dim> Emitter::bind_size(const Val &count, const Dim &bound, std::string_view stem) {
+  KILN_TRY(known, known_size(count));
+  if (known)
+    return *known;
+  KILN_TRY(id, materialize(count));
+  KILN_TRY(symbol, bound_before(id));
+  if (symbol) {
+    // It may have been bound by more.
+    Dim size = Dim::symbol(*symbol);
+    const FoundSize &found = found_.at(*symbol);
+    if (known_nonnegative(bound - found.largest, DimRanges()))
+      return size;
+    bool always = &builder_.block() == &function_.body; // what is required holds in every run
+    if (always && !found.local && require_equal(min(size, bound), size, std::string(stem)))
+      return size;
+  }
+  return bind_new(id, bound, stem);
+}
+
+Result<Dim> Emitter::bind_free_size(const Val &count, int64_t room, std::string_view stem, std::string_view room_stem) {
+  KILN_TRY(known, known_size(count));
+  if (known)
+    return *known;
+  KILN_TRY(id, materialize(count));
+  KILN_TRY(symbol, bound_before(id));
+  if (symbol)
+    return Dim::symbol(*symbol);
+  std::string name = unique_size(room_stem.empty() ? fmt::format("{}_room", stem) : std::string(room_stem));
+  module_.capacities.emplace(name, room);
+  return bind_new(id, Dim::symbol(name), stem);
 }
 
 bool Emitter::is_found(const Dim &d) const {

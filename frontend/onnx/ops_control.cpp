@@ -332,7 +332,9 @@ Status import_loop(OnnxNode &n) {
       count = (*list)[0];
   bool starts = !n.has(1) || (n.in(1).constant && n.in(1).constant->count() == 1 && n.in(1).constant->at_i64(0) != 0);
   // At most as many steps as are asked for, where that is known; otherwise as there is room for.
-  auto room = [&] { return count ? max(*count, 0) : e.capacity("loop_room", 64); };
+  auto bind_steps = [&](const Val &steps) {
+    return count ? e.bind_size(steps, max(*count, 0), "loop_steps") : e.bind_free_size(steps, 64, "loop_steps", "loop_room");
+  };
   if (starts && (count || n.has(0))) {
     KILN_TRY(done, loop_as_scan(n, graph, initial, false, [&]() -> Result<Dim> {
                if (count)
@@ -340,7 +342,7 @@ Status import_loop(OnnxNode &n) {
                KILN_TRY(given, reshape(e, n.in(0), {}));
                KILN_TRY(wide, convert(e, given, DType::i64));
                KILN_TRY(some, e.emit(Op::maximum, {wide, number(e, 0)}));
-               return e.bind_size(some, room(), "loop_steps");
+               return bind_steps(some);
              }));
     if (done)
       return Unit{};
@@ -352,7 +354,7 @@ Status import_loop(OnnxNode &n) {
     return Unit{};
   }
   // What the steps stack needs their number: they are counted first, and done again.
-  KILN_TRY(done, loop_as_scan(n, graph, initial, true, [&] { return e.bind_size(results[0], room(), "loop_steps"); }));
+  KILN_TRY(done, loop_as_scan(n, graph, initial, true, [&] { return bind_steps(results[0]); }));
   KILN_CHECK(done, "a loop that has been counted is a scan");
   return Unit{};
 }

@@ -78,7 +78,7 @@ Status reshape_found(OnnxNode &n, std::vector<RunInt> target, bool allow_zero) {
       size = chosen;
     }
     // Of no elements the sizes may be anything.
-    KILN_TRY(one, e.bind_size(size, total.is_const(0) ? e.capacity("reshape_room", 64) : bound, "reshape"));
+    KILN_TRY(one, total.is_const(0) ? e.bind_free_size(size, 64, "reshape") : e.bind_size(size, bound, "reshape"));
     shape.push_back(one);
     found *= one;
   }
@@ -115,9 +115,17 @@ Status range_found(OnnxNode &n) {
       KILN_TRY(one, convert(e, v, DType::i64));
       wide.push_back(one);
     }
-    KILN_TRY(span, e.emit(Op::sub, {wide[1], wide[0]}));
-    KILN_TRY(steps, ceil_quotient(e, span, wide[2]));
-    count = steps;
+    // 0, 1, ..., n - 1 has the number n, which others may read as well.
+    auto is = [&](size_t i, int64_t value) { return wide[i].constant && wide[i].constant->at_i64(0) == value; };
+    count = wide[1];
+    if (!is(0, 0)) {
+      KILN_TRY(span, e.emit(Op::sub, {wide[1], wide[0]}));
+      count = span;
+    }
+    if (!is(2, 1)) {
+      KILN_TRY(steps, ceil_quotient(e, count, wide[2]));
+      count = steps;
+    }
   }
   KILN_TRY(some, e.emit(Op::maximum, {count, number(e, 0)}));
   std::vector<RunInt> size = {{std::nullopt, some}};

@@ -62,8 +62,7 @@ Result<std::vector<Dim>> bind_free(OnnxNode &n, std::span<const RunInt> list, st
       out.push_back(*r.known);
       continue;
     }
-    Dim room = n.emitter().capacity(fmt::format("{}_room", stem), kRoom[std::min(open, std::size(kRoom) - 1)]);
-    KILN_TRY(size, n.emitter().bind_size(r.value, room, stem));
+    KILN_TRY(size, n.emitter().bind_free_size(r.value, kRoom[std::min(open, std::size(kRoom) - 1)], stem));
     out.push_back(size);
   }
   return out;

@@ -2,6 +2,8 @@
 // loops whose tensors grow.
 #include "tests/onnx/harness.h"
 
+#include <algorithm>
+
 using namespace kiln;
 using namespace kiln::test;
 using Catch::Contains;
@@ -125,4 +127,53 @@ TEST_CASE("images of any size are resized to one that is known") {
   Imported m(model("linear", "half_pixel"));
   CHECK(m.result_type().text() == "f32[N, 1, 1, 4]");
   CHECK_THAT(Imported(model("linear", "half_pixel", {attr_i("antialias", 1)})).errors(), Contains("antialiasing needs the ratio"));
+}
+
+TEST_CASE("a number that several nodes read from a tensor is one size") {
+  auto sizes = [](const Imported &m) {
+    auto names = m.ops();
+    return std::count(names.begin(), names.end(), Op::bind_size);
+  };
+  GraphMaker g;
+  g.input("x", DType::f32, {1, 2}).input("z", DType::f32, {1, 2}).input("shape", DType::i64, {2});
+  g.node("Expand", {"x", "shape"}, {"a"}).node("Expand", {"z", "shape"}, {"b"}).node("Add", {"a", "b"}, {"y"}).output("y");
+  Imported m(g.model());
+  auto out = m.run({floats({1, 2}, {1, 2}), floats({1, 2}, {10, 20}), ints({3, 2})});
+  check_near(out[0], {11, 22, 11, 22, 11, 22});
+  CHECK(sizes(m) == 2);
+  CHECK(m.module.capacities.size() == 1);
+
+  // One element of a row by Gather, by Slice and Squeeze, through another dtype, and joined again.
+  GraphMaker r;
+  r.input("shape", DType::i32, {2}).weight("one", Tensor::scalar_i64(DType::i64, 1)).weight("ones", ints({1})).weight("two", ints({2}));
+  r.weight("zero", Tensor::scalar_i64(DType::i64, 0)).weight("from", ints({0})).weight("v", floats({1}, {5}));
+  r.node("Gather", {"shape", "one"}, {"g"}).node("Cast", {"g"}, {"n"}, {attr_i("to", 7)});
+  r.node("Range", {"zero", "n", "one"}, {"a"});
+  r.node("Cast", {"shape"}, {"wide"}, {attr_i("to", 7)}).node("Slice", {"wide", "ones", "two", "from"}, {"s"});
+  r.node("Concat", {"ones", "s"}, {"both"}, {attr_i("axis", 0)}).node("Expand", {"v", "both"}, {"b"});
+  r.node("Max", {"s", "from"}, {"some"}).node("ConstantOfShape", {"some"}, {"c"});
+  r.node("Cast", {"a"}, {"f"}, {attr_i("to", 1)}).node("Add", {"f", "c"}, {"d"}).node("Add", {"d", "b"}, {"y"}).output("y");
+  Imported n(r.model());
+  Tensor shape(DType::i32, {2});
+  shape.set_i64(0, 7), shape.set_i64(1, 3);
+  check_near(n.run({shape})[0], {5, 6, 7});
+  CHECK(n.result_type().text() == "f32[1, range]");
+  CHECK(sizes(n) == 2); // Range takes negative numbers for 0, Expand does not
+  shape.set_i64(1, -1);
+  VariableValues variables;
+  CHECK(!interpret(n.module, n.main(), std::vector<Tensor>{shape}, variables).ok());
+}
+
+TEST_CASE("a size that was bound by more is held against what bounds it now") {
+  GraphMaker g;
+  g.input("n", DType::i64, {1}).input("x", DType::f32, {4});
+  g.node("ConstantOfShape", {"n"}, {"zeros"}).node("TopK", {"x", "n"}, {"best", ""}, {attr_i("axis", 0)});
+  g.node("Add", {"zeros", "best"}, {"y"}).output("y");
+  Imported m(g.model());
+  check_near(m.run({ints({2}), floats({4}, {1, 4, 2, 3})})[0], {4, 3});
+  VariableValues variables;
+  std::vector<Tensor> five = {ints({5}), floats({4}, {1, 4, 2, 3})};
+  auto results = interpret(m.module, m.main(), five, variables);
+  REQUIRE(!results.ok());
+  CHECK_THAT(results.error().message, Contains("min(") && Contains("k"));
 }
