@@ -165,6 +165,8 @@ std::vector<OpSample> samples() {
   add(f, {1, 6, 6, 6}, {6, 1, 3, 3}, true, {1, 1}, {1, 1, 1, 1}, {1, 1}, 6);    // depthwise
   add(f, {2, 3, 5, 5}, {6, 1, 3, 3}, false, {2, 2}, {1, 1, 1, 1}, {1, 1}, 3);   // a multiplier of 2
   add(f, {1, 8, 5, 5}, {6, 4, 3, 3}, true, {1, 1}, {0, 0, 0, 0}, {1, 1}, 2);    // groups
+  add(f, {1, 64, 4, 5}, {48, 32, 1, 3}, true, {1, 1}, {0, 1, 0, 1}, {1, 1}, 2); // of whole and of ragged blocks
+  add(f, {1, 32, 6, 5}, {64, 16, 3, 1}, true, {2, 1}, {1, 0, 1, 0}, {1, 1}, 2); // of blocks
   add(f, {1, 17, 4, 4}, {19, 17, 1, 1}, true, {1, 1}, {0, 0, 0, 0}, {1, 1}, 1); // pointwise
   add(f, {1, 3, 23, 23}, {16, 3, 7, 7}, false, {2, 2}, {3, 3, 3, 3}, {1, 1},
       1);                                                   // the stem of a ResNet

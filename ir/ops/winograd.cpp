@@ -102,8 +102,15 @@ Result<std::vector<TensorType>> infer_conv(InferContext &c) {
     return Error{fmt::format("'rows' is {}; it must be at least 1", rows)};
   const Shape &x = c.operands[0].shape, &u = c.operands[1].shape;
   int64_t points = (tile + 2) * (tile + 2);
-  KILN_RETURN_IF_ERROR(equal_shapes(c, u, {Dim(points), u[1], x[1]},
-                                    "the transformed weights and [points, channels out, channels in]"));
+  KILN_TRY(groups, int_attr(c.attrs, "groups"));
+  auto splits = [&](const Dim &channels, int64_t by) {
+    return channels.is_const() && channels.as_const() % groups == 0 && channels.as_const() / groups % by == 0;
+  };
+  if (groups < 1 || (groups > 1 && (!splits(x[1], 1) || !splits(u[1], kPanel))))
+    return Error{fmt::format("'groups' is {}; it must divide the channels, those of the result into multiples of {}",
+                             groups, kPanel)};
+  KILN_RETURN_IF_ERROR(equal_shapes(c, u, {Dim(points), u[1], groups == 1 ? x[1] : Dim(x[1].as_const() / groups)},
+                                    "the transformed weights and [points, channels out, channels in of a group]"));
   if (c.operands.size() > 2)
     KILN_RETURN_IF_ERROR(equal_shapes(c, c.operands[2].shape, {u[1]}, "the bias and the output channels"));
   KILN_TRY(pad, ints_attr(c.attrs, "pad", 4, 0));
@@ -150,6 +157,7 @@ Result<std::vector<Tensor>> ref_conv(const RefContext &c) {
   auto pad = c.attrs.get_ints("pad");
   const auto &in = x.dims(), &to = out.dims();
   int64_t tile = m.tile, points = m.points, channels = in[1], outputs = to[1];
+  int64_t groups = c.attrs.get_int("groups"), in_group = channels / groups, out_group = outputs / groups;
   auto image = widen_all<double>(x), u = widen_all<double>(*c.operands[1]);
   std::vector<double> bias(size_t(outputs), 0.0), result(size_t(out.count()));
   if (c.operands.size() > 2)
@@ -171,9 +179,10 @@ Result<std::vector<Tensor>> ref_conv(const RefContext &c) {
         }
         for (int64_t o = 0; o < outputs; ++o) {
           Square product(size_t(points * points));
-          for (int64_t ch = 0; ch < channels; ++ch)
+          for (int64_t ch = 0; ch < in_group; ++ch)
             for (size_t k = 0; k < product.size(); ++k)
-              product[k] += v[size_t(ch)][k] * u[(k * size_t(outputs) + size_t(o)) * size_t(channels) + size_t(ch)];
+              product[k] += v[size_t(o / out_group * in_group + ch)][k] *
+                            u[(k * size_t(outputs) + size_t(o)) * size_t(in_group) + size_t(ch)];
           Square y = sandwich(m.output, product);
           for (int64_t i = 0; i < tile && top + i < to[2]; ++i)
             for (int64_t j = 0; j < tile && left + j < to[3]; ++j)
@@ -217,7 +226,10 @@ public:
       padded_[d] = c.operand_zero_padded(0, int(d) + 2, pad_[d], tiles_[d] * tile_ + 2 - pad_[d] - x[d + 2].as_const());
     }
     panels_ = ceildiv(outputs_, kPanel);
-    group_ = panels_.is_const() ? panels_in_group(panels_.as_const()) : 1;
+    int64_t groups = c.attrs().get_int("groups");
+    alone_ = groups == 1 ? panels_ : Dim(outputs_.as_const() / groups / kPanel);
+    in_group_ = c.operand_type(1).shape[2];
+    group_ = alone_.is_const() ? panels_in_group(alone_.as_const()) : 1;
     rows_ = flat_ > 0 ? 1 : std::min(c.attrs().get_int("rows"), tiles_[0]);
   }
 
@@ -412,6 +424,7 @@ private:
   Dim lanes(const Dim &panel) { return c_.simplified(min(Dim(kPanel), outputs_ - panel * Dim(kPanel))); }
 
   void multiply(const Planes &v, const Planes &m, const Dim &first_panel, const Dim &tiles) {
+    Dim first_channel = c_.simplified(floordiv(first_panel, alone_) * in_group_);
     c_.loop("k", 0, points_ * points_, LoopKind::parallel, [&](const Dim &point) {
       c_.loop("t", 0, tiles, LoopKind::parallel, [&](const Dim &t) {
         c_.loop("p", 0, group_, LoopKind::parallel, [&](const Dim &p) {
@@ -420,8 +433,8 @@ private:
             Symbol sum = fresh_symbol("acc");
             c_.emit(kb::alloc(sum, DType::f32, 1, 1, MemorySpace::reg));
             c_.emit(kb::store(sum, 0, kb::number(DType::f32, 0)));
-            c_.loop("c", 0, channels_, LoopKind::reduce, [&](const Dim &channel) {
-              Expr term = kb::mul(kb::load(v.name, DType::f32, v.at(point, t, channel)),
+            c_.loop("c", 0, in_group_, LoopKind::reduce, [&](const Dim &channel) {
+              Expr term = kb::mul(kb::load(v.name, DType::f32, v.at(point, t, first_channel + channel)),
                                   c_.operand(1, std::vector<Dim>{point, o, channel}));
               c_.emit(kb::store(sum, 0, kb::add(kb::load(sum, DType::f32, 0), std::move(term))));
             });
@@ -495,15 +508,16 @@ private:
   int64_t out_[2] = {}, pad_[2], tiles_[2] = {}, whole_[2] = {}; // of images of known size
   bool padded_[2];
   Dim channels_, outputs_, panels_, n_;
+  Dim alone_, in_group_; // panels that read the same channels, and how many these are
   Dim image_[2], size_[2], across_; // the input, the result, tiles from left to right
 };
 
 void lower_conv(LowerContext &c) { ConvLowering(c).run(); }
 
 OpSample conv_sample(int64_t tile, Shape x, int64_t outputs, std::vector<Dim> pad, bool bias,
-                     int64_t rows, int64_t tiles = 0) {
-  OpSample s{{{DType::f32, x}, {DType::f32, {Dim((tile + 2) * (tile + 2)), outputs, x[1]}}},
-             {{"tile", Dim(tile)}, {"pad", std::move(pad)}, {"rows", Dim(rows)}, {"tiles", Dim(tiles)}},
+                     int64_t rows, int64_t tiles = 0, int64_t groups = 1) {
+  OpSample s{{{DType::f32, x}, {DType::f32, {Dim((tile + 2) * (tile + 2)), outputs, Dim(x[1].as_const() / groups)}}},
+             {{"tile", Dim(tile)}, {"pad", std::move(pad)}, {"rows", Dim(rows)}, {"tiles", Dim(tiles)}, {"groups", Dim(groups)}},
              -1,
              1};
   if (bias)
@@ -536,7 +550,8 @@ const OpDef op_winograd_conv{
     .attrs = {{"tile", AttrKind::integer, std::nullopt, "as of the weights"},
               {"pad", AttrKind::dims, std::nullopt, "zeros before each spatial dim, then those after"},
               {"rows", AttrKind::integer, std::nullopt, "tile rows that one worker transforms at a time"},
-              {"tiles", AttrKind::integer, Attr(Dim(0)), "where H or W is not known: tiles, instead of rows of them"}},
+              {"tiles", AttrKind::integer, Attr(Dim(0)), "where H or W is not known: tiles, instead of rows of them"},
+              {"groups", AttrKind::integer, Attr(Dim(1)), "of channels: whole blocks of 16 of the result"}},
     .infer = infer_conv,
     .ref = ref_conv,
     .lower = lower_conv,
@@ -547,7 +562,9 @@ const OpDef op_winograd_conv{
                 conv_sample(4, {1, 17, 11, 8}, 48, {0, 0, 0, 0}, true, 100),
                 conv_sample(2, {1, 32, 6, 6}, 64, {1, 1, 1, 1}, false, 2),
                 conv_sample(4, {2, 17, 9, 13}, 20, {1, 1, 1, 1}, true, 1, 4),
-                conv_sample(2, {1, 16, 8, 6}, 32, {0, 0, 0, 0}, false, 1, 5)},
+                conv_sample(2, {1, 16, 8, 6}, 32, {0, 0, 0, 0}, false, 1, 5),
+                conv_sample(4, {1, 64, 8, 9}, 96, {1, 1, 1, 1}, true, 2, 0, 2),
+                conv_sample(2, {1, 15, 5, 6}, 48, {1, 1, 1, 1}, false, 1, 4, 3)},
     .tolerance = 1e-3,
 };
 

@@ -47,7 +47,8 @@ bool is_byte_group(const TensorType &type) {
   return type.rank() >= 3 && type.dtype == DType::u8 && type.shape[1].is_const(4);
 }
 
-ConvStyle conv_style(const TensorType &type, const Shape &w, const Attrs &attrs) {
+// Groups of whole blocks are convolutions over blocks of their own.
+ConvStyle conv_style(const TensorType &type, const Shape &w, const Attrs &attrs, int64_t block) {
   const Shape &x = type.shape;
   auto channels = x[1].try_const(), outputs = w[0].try_const(),
        groups = attrs.get_dim("groups").try_const();
@@ -56,6 +57,8 @@ ConvStyle conv_style(const TensorType &type, const Shape &w, const Attrs &attrs)
   if (*groups == 1)
     return *channels < kFewChannels && !is_byte_group(type) ? ConvStyle::few_inputs
                                                             : ConvStyle::blocked;
+  if (*channels / *groups % block == 0 && *outputs / *groups % block == 0)
+    return ConvStyle::blocked;
   return *groups == *channels && *outputs == *channels ? ConvStyle::depthwise : ConvStyle::plain;
 }
 
@@ -107,7 +110,7 @@ void conv_wants(const Function &function, const Inside &root, int64_t block, boo
   const TensorType &x = function.type(root.node->operands[0]);
   const Shape &w = function.type(root.node->operands[1]).shape;
   const Attrs &attrs = root.node->attrs;
-  ConvStyle style = conv_style(x, w, attrs);
+  ConvStyle style = conv_style(x, w, attrs, block);
   int input = root.outer[0], weights = root.outer[1];
   bool to_blocks = style == ConvStyle::blocked || style == ConvStyle::depthwise;
   if (style != ConvStyle::plain) {

@@ -35,7 +35,8 @@ constexpr int64_t kTileRows = 24; // rows that register tiles of 4, 6, 8 and 12 
 struct Shapes {
   int64_t batch, in, out, height, width; // channels in and out, size of the result, or what it usually is
   bool known;                            // height and width
-  double cells() const { return double(in) * double(out); }
+  int64_t groups;
+  double cells() const { return double(in) * double(out) / double(groups); }
 };
 
 struct Form { // how to compute a convolution: direct where `tile` is 0
@@ -127,7 +128,7 @@ std::optional<Shapes> suitable(const Function &function, const Node &node, const
   const TensorType &x = function.type(node.operands[0]), &w = function.type(node.operands[1]),
                    &y = function.type(node.results[0]);
   bool plain = x.dtype == DType::f32 && x.rank() == 4 && w.shape[2].is_const(3) &&
-               w.shape[3].is_const(3) && node.attrs.get_dim("groups").is_const(1) &&
+               w.shape[3].is_const(3) && node.attrs.get_dim("groups").is_const() &&
                is_static(node.attrs.get_dims("pad"));
   for (const char *name : {"stride", "dilation"})
     for (const Dim &d : node.attrs.get_dims(name))
@@ -139,7 +140,10 @@ std::optional<Shapes> suitable(const Function &function, const Node &node, const
     if (p < 0 || p > 2)
       return std::nullopt;
   Shapes s{sizes.of(y.shape[0]), x.shape[1].as_const(),   y.shape[1].as_const(),
-           sizes.of(y.shape[2]), sizes.of(y.shape[3]), is_static(std::span(y.shape).subspan(2))};
+           sizes.of(y.shape[2]), sizes.of(y.shape[3]), is_static(std::span(y.shape).subspan(2)), node.attrs.get_int("groups")};
+  // Groups that are not blocks of channels are computed row by row of pixels.
+  if (s.groups > 1 && (s.in / s.groups % kPanel != 0 || s.out / s.groups % kPanel != 0))
+    return std::nullopt;
   // Fewer channels than a vector has lanes leave most of the transforms' work undone.
   if (s.in < kPanel || s.out < kPanel || s.batch < 1 || s.height < 2 || s.width < 2)
     return std::nullopt;
@@ -247,7 +251,8 @@ void rewrite(Sweep &s, NodeId id, const Form &form, const Shapes &shapes, const 
                           {{"tile", Dim(form.tile)},
                            {"pad", node.attrs.get_dims("pad")},
                            {"rows", Dim(shapes.known ? costs.rows_of_block(shapes, form.tile) : 1)},
-                           {"tiles", Dim(shapes.known ? 0 : costs.tiles_of_block(shapes, form.tile))}});
+                           {"tiles", Dim(shapes.known ? 0 : costs.tiles_of_block(shapes, form.tile))},
+                           {"groups", Dim(shapes.groups)}});
   s.replace_results(id, std::vector{y});
 }
 
