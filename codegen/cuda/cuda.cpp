@@ -48,9 +48,29 @@ typedef unsigned long long uint64_t;
   }
 KILN_MMA(kiln_mma_bf16, "bf16")
 KILN_MMA(kiln_mma_f16, "f16")
+#define KILN_NOTE(at, bytes)
 #else
 #define KILN_SHARED unsigned char *const kiln_shared = kiln_shim::g_dynamic
+#define KILN_NOTE(at, bytes) kiln_shim::note(at, bytes)
 #endif
+
+// Neighbouring elements that a thread loads and stores together.
+template <typename T, int N>
+struct __align__(sizeof(T) * N < 16 ? sizeof(T) * N : 16) kiln_pack {
+  T v[N];
+  __device__ __forceinline__ T &operator[](int i) { return v[i]; }
+  __device__ __forceinline__ const T &operator[](int i) const { return v[i]; }
+};
+template <int N, typename T>
+__device__ __forceinline__ kiln_pack<T, N> kiln_load(const T *at) {
+  KILN_NOTE(at, sizeof(T) * N);
+  return *(const kiln_pack<T, N> *)at;
+}
+template <int N, typename T>
+__device__ __forceinline__ void kiln_store(T *at, const kiln_pack<T, N> &pack) {
+  KILN_NOTE(at, sizeof(T) * N);
+  *(kiln_pack<T, N> *)at = pack;
+}
 
 // What all lanes of a warp hold, one of them after the other in a fixed order.
 template <typename T>
@@ -102,11 +122,11 @@ void name_after_text(CudaFunction &function) {
 
 } // namespace
 
-CudaKernel emit_cuda(const Kernel &lowered, const GpuMachine &machine, bool is_aliased) {
+CudaKernel emit_cuda(const Kernel &lowered, const GpuMachine &machine, const LaunchFacts &facts) {
   Kernel kernel = lowered;
   expand_narrow(kernel);
   CudaKernel out;
-  for (GpuNest &nest : map_gpu(kernel, machine, is_aliased)) {
+  for (GpuNest &nest : map_gpu(kernel, machine, facts)) {
     CudaLaunch launch;
     launch.blocks = nest.blocks;
     CudaFunction &f = launch.function;
@@ -115,7 +135,7 @@ CudaKernel emit_cuda(const Kernel &lowered, const GpuMachine &machine, bool is_a
     f.scratch_bytes = nest.scratch_bytes;
     f.helpers = std::move(nest.helpers);
     f.text = fmt::format("extern \"C\" __global__ void __launch_bounds__({}) {}({}) {{\n{}{}}}\n", nest.threads, kNameMark,
-                         parameters(kernel, is_aliased, nest.scratch_bytes > 0), nest.shared_bytes > 0 ? "  KILN_SHARED;\n" : "", nest.text);
+                         parameters(kernel, facts.is_aliased, nest.scratch_bytes > 0), nest.shared_bytes > 0 ? "  KILN_SHARED;\n" : "", nest.text);
     name_after_text(f);
     out.launches.push_back(std::move(launch));
   }

@@ -37,8 +37,14 @@ struct CudaKernel {
   std::vector<CudaLaunch> launches;
 };
 
-// From a naive, scalar kernel. `is_aliased`: some launch of it writes a buffer that it also reads.
-CudaKernel emit_cuda(const Kernel &kernel, const GpuMachine &machine, bool is_aliased = false);
+// What is known of all launches of a kernel.
+struct LaunchFacts {
+  bool is_aliased = false;        // some launch writes a buffer that it also reads
+  std::vector<bool> is_unaligned; // buffers that do not begin at a multiple of 16 bytes in some launch; none if empty
+};
+
+// From a naive, scalar kernel.
+CudaKernel emit_cuda(const Kernel &kernel, const GpuMachine &machine, const LaunchFacts &facts = {});
 // A whole translation unit; each function once.
 std::string cuda_source(std::span<const CudaFunction> functions);
 

@@ -2,6 +2,7 @@
 
 #include "codegen/cuda/compile_units.h"
 #include "codegen/cuda/cuda.h"
+#include "codegen/cuda/vector_body.h"
 #include "runtime/cuda/device_format.h"
 
 #include <fmt/format.h>
@@ -22,30 +23,44 @@ bool is_same_place(const PlanBuffer &a, const PlanBuffer &b) {
   return a.kind == b.kind && a.argument == b.argument && a.weight == b.weight && a.variable == b.variable && a.offset == b.offset;
 }
 
-// Kernels of which some launch reads what it writes.
-void find_aliased(const Plan &plan, const std::vector<PlanStep> &steps, const Program &program, std::vector<bool> &out) {
+// Arguments, weights, variables and the arena begin at multiples of 64 bytes.
+bool is_aligned(const PlanBuffer &b, const Program &program) {
+  Dim offset = b.offset;
+  if (b.kind == PlanBuffer::Kind::weight)
+    offset += Dim(program.weights[size_t(b.weight)].offset);
+  if (b.kind == PlanBuffer::Kind::variable)
+    offset += Dim(program.variables[size_t(b.variable)].offset);
+  return is_multiple(offset, 16);
+}
+
+void find_facts(const Plan &plan, const std::vector<PlanStep> &steps, const Program &program, std::vector<LaunchFacts> &out) {
   for (const PlanStep &step : steps) {
-    find_aliased(plan, step.condition_body, program, out);
-    find_aliased(plan, step.body, program, out);
-    find_aliased(plan, step.other, program, out);
+    find_facts(plan, step.condition_body, program, out);
+    find_facts(plan, step.body, program, out);
+    find_facts(plan, step.other, program, out);
     if (step.kind != PlanStep::Kind::launch)
       continue;
     const Kernel &kernel = program.kernels[size_t(step.kernel)];
+    LaunchFacts &facts = out[size_t(step.kernel)];
+    facts.is_unaligned.resize(kernel.buffers.size());
+    for (size_t i = 0; i < step.buffers.size(); ++i)
+      if (!is_aligned(plan.buffers[size_t(step.buffers[i])], program))
+        facts.is_unaligned[i] = true;
     for (size_t i = 0; i < step.buffers.size(); ++i)
       for (size_t j = 0; j < step.buffers.size(); ++j)
         if (i != j && kernel.buffers[i].access != Access::in &&
             is_same_place(plan.buffers[size_t(step.buffers[i])], plan.buffers[size_t(step.buffers[j])]))
-          out[size_t(step.kernel)] = true;
+          facts.is_aliased = true;
   }
 }
 
 std::vector<CudaKernel> emit_all(const Program &program, const GpuMachine &machine) {
-  std::vector<bool> aliased(program.kernels.size());
+  std::vector<LaunchFacts> facts(program.kernels.size());
   for (const Plan &plan : program.entries)
-    find_aliased(plan, plan.steps, program, aliased);
+    find_facts(plan, plan.steps, program, facts);
   std::vector<CudaKernel> out;
   for (size_t i = 0; i < program.kernels.size(); ++i)
-    out.push_back(emit_cuda(program.kernels[i], machine, aliased[i]));
+    out.push_back(emit_cuda(program.kernels[i], machine, facts[i]));
   return out;
 }
 

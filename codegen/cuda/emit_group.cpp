@@ -9,6 +9,7 @@
 // A barrier stands only where one statement reads or writes what another one has written or read.
 #include "codegen/cuda/nest.h"
 #include "codegen/cuda/sums.h"
+#include "codegen/cuda/vector_body.h"
 
 #include "ir/kernel/visit.h"
 
@@ -243,18 +244,30 @@ private:
       return out + barrier(depth + 1) + pad(depth) + "}\n";
     }
     std::string out = wait_for(s, depth);
+    return out + shared_loop(nest, {}, depth);
+  }
+
+  // Iterations spread over the group's threads, several neighbouring ones for each where they can be loaded together.
+  std::string shared_loop(std::vector<const Stmt *> nest, const std::set<Symbol> &accumulators, int depth) {
     std::string at = fmt::format("kiln_i{}", counter_++);
-    out += fmt::format("{0}for ({1} {2} = {3}; {2} < {4}; {2} += {5}) {{\n{6}", pad(depth), context_.index_type, at, group_.lane,
-                       c::c_dim(total, out_.helpers), group_.size, coordinates(nest, at, context_, out_.helpers, pad(depth + 1)));
-    out += leaf(body, depth + 1);
-    return out + pad(depth) + "}\n";
+    Stmt inner = *nest.back();
+    int width = vector_width(inner, nest.size() == 1, accumulators, context_);
+    if (width > 1)
+      inner.step = width;
+    nest.back() = &inner;
+    std::string out = fmt::format("{0}for ({1} {2} = {3}; {2} < {4}; {2} += {5}) {{\n{6}", pad(depth), context_.index_type, at, group_.lane,
+                                  c::c_dim(product_of(nest), out_.helpers), group_.size, coordinates(nest, at, context_, out_.helpers, pad(depth + 1)));
+    auto body = [&](int d) {
+      return width > 1 ? vector_turn(inner, width, d, accumulators, context_, out_.helpers) : c::c_body(inner.body, d, style(), out_.helpers);
+    };
+    return out + leaf(body, depth + 1) + pad(depth) + "}\n";
   }
 
   // An assert that fails leaves this iteration alone: the thread is still needed at barriers.
-  std::string leaf(const std::vector<Stmt> &body, int depth) {
-    std::string text = c::c_body(body, depth + 1, style(), out_.helpers);
+  std::string leaf(const std::function<std::string(int)> &body, int depth) {
+    std::string text = body(depth + 1);
     bool leaves = text.find("return;") != std::string::npos;
-    return leaves ? pad(depth) + "[&] {\n" + text + pad(depth) + "}();\n" : c::c_body(body, depth, style(), out_.helpers);
+    return leaves ? pad(depth) + "[&] {\n" + text + pad(depth) + "}();\n" : body(depth);
   }
 
   static bool has_big_stack(const Stmt &s) {
@@ -280,7 +293,7 @@ private:
   }
 
   std::string reduction(const Stmt &s, const std::vector<const Stmt *> &nest, const std::vector<Update> &updates, int depth) {
-    std::string out = wait_for(s, depth), at = fmt::format("kiln_i{}", counter_++);
+    std::string out = wait_for(s, depth);
     out += pad(depth) + "{\n";
     std::string p = pad(depth + 1);
     // The parts have the accumulators' names, inside; what they are joined to is reached by another name.
@@ -290,9 +303,10 @@ private:
     std::string q = pad(depth + 2);
     for (const Update &u : updates)
       out += fmt::format("{}{} {}[1] = {{{}}};\n", q, c::c_type(u.dtype), c::c_name(u.acc), identity_text(u));
-    out += fmt::format("{0}for ({1} {2} = {3}; {2} < {4}; {2} += {5}) {{\n{6}", q, context_.index_type, at, group_.lane,
-                       c::c_dim(product_of(nest), out_.helpers), group_.size, coordinates(nest, at, context_, out_.helpers, q + "  "));
-    out += leaf(nest.back()->body, depth + 3) + q + "}\n";
+    std::set<Symbol> accumulators;
+    for (const Update &u : updates)
+      accumulators.insert(u.acc);
+    out += shared_loop(nest, accumulators, depth + 2);
     for (const Update &u : updates) {
       std::string type = c::c_type(u.dtype), name = c::c_name(u.acc);
       out += fmt::format("{0}{{\n{0}  auto op = [](const {1} v_a, const {1} v_b) -> {1} {{ return {2}; }};\n", q, type,

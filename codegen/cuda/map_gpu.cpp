@@ -28,10 +28,13 @@ GpuNest emit_nest(const Stmt &nest, const NestContext &context) {
 
 } // namespace
 
-std::vector<GpuNest> map_gpu(const Kernel &lowered, const GpuMachine &machine, bool is_aliased) {
+std::vector<GpuNest> map_gpu(const Kernel &lowered, const GpuMachine &machine, const LaunchFacts &facts) {
   Kernel kernel = lowered;
   fuse_products(kernel.body);
-  NestContext context{kernel, machine, is_aliased, index_type(kernel)};
+  NestContext context{kernel, machine, facts.is_aliased, index_type(kernel)};
+  for (size_t i = 0; i < facts.is_unaligned.size(); ++i)
+    if (facts.is_unaligned[i])
+      context.unaligned.insert(kernel.buffers[i].name);
   bool shares = std::any_of(kernel.body.begin(), kernel.body.end(), [](const Stmt &s) {
     return s.is(Stmt::Kind::alloc) || s.is(Stmt::Kind::let);
   });

@@ -1,7 +1,10 @@
 #include "codegen/cuda/nest.h"
 
+#include "codegen/cuda/vector_body.h"
+
 #include "ir/kernel/build.h"
 #include "ir/kernel/visit.h"
+#include "passes/kernel/schedule.h"
 
 #include <fmt/format.h>
 
@@ -67,16 +70,31 @@ void fuse_products(std::vector<Stmt> &body) {
 
 GpuNest emit_flat(const Stmt &nest, const NestContext &context) {
   constexpr int kThreads = 256;
-  std::vector<const Stmt *> loops = perfect_nest(nest, LoopKind::parallel);
+  // Loops that are one long row become one, so that its last elements alone are a tail.
+  Kernel row;
+  row.buffers = context.kernel.buffers;
+  row.dims = context.kernel.dims;
+  row.body = {nest};
+  collapse_loops(row);
+  std::vector<const Stmt *> loops = perfect_nest(row.body[0], LoopKind::parallel);
+  Stmt inner = *loops.back();
+  bool has_tail = loops.size() == 1;
+  int width = vector_width(inner, has_tail, {}, context);
+  inner.step *= width;
+  loops.back() = &inner;
   Dim total = product_of(loops);
   GpuNest out;
   out.threads = kThreads;
   out.blocks = ceildiv(total, kThreads);
   c::StmtStyle style{"*trap = {}; return;", nullptr, "", context.index_type};
-  out.text = fmt::format("  for ({0} kiln_at = ({0})blockIdx.x * {1} + (int)threadIdx.x; kiln_at < {2}; kiln_at += ({0})gridDim.x * {1}) {{\n{3}{4}  }}\n",
-                         context.index_type, kThreads, c::c_dim(total, out.helpers),
-                         coordinates(loops, "kiln_at", context, out.helpers, "    "),
-                         c::c_body(loops.back()->body, 2, style, out.helpers));
+  std::string &t = out.text;
+  t = fmt::format("  for ({0} kiln_at = ({0})blockIdx.x * {1} + (int)threadIdx.x; kiln_at < {2}; kiln_at += ({0})gridDim.x * {1}) {{\n{3}", context.index_type,
+                  kThreads, c::c_dim(total, out.helpers), coordinates(loops, "kiln_at", context, out.helpers, "    "));
+  if (width == 1)
+    t += c::c_body(inner.body, 2, style, out.helpers);
+  else
+    t += vector_turn(inner, width, 2, {}, context, out.helpers);
+  t += "  }\n";
   return out;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "codegen/c/stmt.h"
+#include "codegen/cuda/cuda.h"
 #include "codegen/gpu_machine.h"
 #include "ir/kernel/kernel.h"
 
@@ -27,6 +28,7 @@ struct NestContext {
   const GpuMachine &machine;
   bool is_aliased;        // what is written may be what is read
   std::string index_type; // "int" where every offset fits
+  std::set<Symbol> unaligned = {}; // buffers that may not begin at a multiple of 16 bytes
 };
 
 bool is_loop(const Stmt &s, LoopKind kind);
@@ -59,6 +61,6 @@ std::optional<GpuNest> try_emit_tile(const Stmt &nest, const NestContext &contex
 
 // One for each top-level nest of a kernel; runs of other statements stay together in one block. In a kernel whose top
 // level allocates, everything stays together.
-std::vector<GpuNest> map_gpu(const Kernel &kernel, const GpuMachine &machine, bool is_aliased);
+std::vector<GpuNest> map_gpu(const Kernel &kernel, const GpuMachine &machine, const LaunchFacts &facts);
 
 } // namespace kiln::cuda

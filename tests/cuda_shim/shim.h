@@ -72,6 +72,12 @@ alignas(16) inline unsigned char g_exchange[kMaxThreads][16];
   abort();
 }
 
+// An access of several elements at once.
+inline void note(const void *at, size_t bytes) {
+  if (reinterpret_cast<uintptr_t>(at) % (bytes < 16 ? bytes : 16) != 0)
+    stop("an access whose address is not a multiple of its size");
+}
+
 #if defined(__clang__)
 #define KILN_SHIM_NAKED __attribute__((naked, noinline, used))
 #else
