@@ -13,6 +13,7 @@ std::vector<GpuMachine> gpu_machines() {
   sm_86.arch = 86;
   sm_86.multiprocessors = 84;
   sm_86.threads = 1536;
+  sm_86.shared_bytes = 100 << 10;
   sm_86.block_shared_bytes = 99 << 10;
 
   GpuMachine sm_89 = sm_86; // L4, L40, RTX 40
@@ -24,6 +25,7 @@ std::vector<GpuMachine> gpu_machines() {
   sm_90.name = "sm_90";
   sm_90.arch = 90;
   sm_90.multiprocessors = 132;
+  sm_90.shared_bytes = 228 << 10;
   sm_90.block_shared_bytes = 227 << 10;
 
   GpuMachine sm_100 = sm_90; // B200

@@ -17,11 +17,14 @@ struct GpuMachine {
   int multiprocessors = 108;
   int threads = 2048;               // of a multiprocessor
   int64_t block_shared_bytes = 163 << 10; // the most that a block can ask for
+  int64_t shared_bytes = 164 << 10; // of a multiprocessor, for all of its blocks
   int64_t registers = 65536;        // of a multiprocessor, 32 bits each
   int vector_bytes = 16;            // of the widest load of a thread
   bool has_async_copies = true;     // from global to shared memory, past the registers (cp.async)
   // Products of tiles by the tensor cores (mma.sync m16n8k16).
   bool has_half_tiles = true, has_byte_tiles = true;
+  // Asked for: products of f32 are made of operands that are rounded to 11 bits first (tf32).
+  bool rounds_products = false;
 };
 
 // "sm_80", "sm_86", "sm_89", "sm_90", "sm_100"; "ptx" and "compute_80": code that the driver compiles for what

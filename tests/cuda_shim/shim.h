@@ -17,6 +17,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <vector>
+
 #if !defined(__x86_64__) && !defined(__aarch64__)
 #include <ucontext.h>
 #endif
@@ -111,8 +114,11 @@ inline void yield_to_scheduler() {
 #endif
 }
 
+inline bool copies_under_way(unsigned thread);
 inline void fiber_main() {
   g_body(g_args);
+  if (copies_under_way(g_current))
+    stop("a thread ends while its copies are under way");
   g_fibers[g_current].state = State::done;
   yield_to_scheduler();
   stop("a thread that has ended runs again");
@@ -284,7 +290,7 @@ inline T __shfl_down_sync(unsigned, T value, unsigned delta) {
   unsigned lane = (kiln_shim::g_current & 31) + delta;
   return kiln_shim::exchange(value, lane < 32 ? lane : kiln_shim::g_current & 31);
 }
-// Tensor cores: mma.sync m16n8k16 as the PTX manual spreads its fragments over the lanes.
+// Tensor cores: mma.sync and ldmatrix as the PTX manual spreads their fragments over the lanes.
 namespace kiln_shim {
 alignas(16) inline uint32_t g_fragments[kMaxThreads][6];
 
@@ -304,26 +310,105 @@ inline float from_f16(uint16_t h) {
   return h & 0x8000 ? -f : f;
 }
 
-template <float (*Convert)(uint16_t)>
-inline void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+inline uint16_t half_of(uint32_t word, unsigned i) { return uint16_t(word >> i * 16); }
+inline float at_bf16(uint32_t word, unsigned i) { return from_bf16(half_of(word, i)); }
+inline float at_f16(uint32_t word, unsigned i) { return from_f16(half_of(word, i)); }
+inline int at_i8(uint32_t word, unsigned i) { return int8_t(word >> i * 8); }
+inline int at_u8(uint32_t word, unsigned i) { return uint8_t(word >> i * 8); }
+// The lowest 13 bits are not looked at.
+inline float at_f32(uint32_t word, unsigned) {
+  word &= 0xffffe000u;
+  float f;
+  memcpy(&f, &word, 4);
+  return f;
+}
+
+// 32 bytes along the sum: four lanes hold 4 bytes each of the first 16, and of the others.
+template <typename Sum, unsigned kInWord, auto A, auto B>
+inline void mma(Sum (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   memcpy(g_fragments[g_current], a, 16);
-  memcpy(g_fragments[g_current] + 4, b, 8);
+  g_fragments[g_current][4] = b0;
+  g_fragments[g_current][5] = b1;
   wait(State::at_warp);
   unsigned first = g_current / 32 * 32, lane = g_current % 32;
   for (unsigned e = 0; e < 4; ++e) {
     unsigned row = lane / 4 + e / 2 * 8, column = lane % 4 * 2 + e % 2;
-    for (unsigned k = 0; k < 16; ++k) {
-      unsigned pair = k % 8 / 2, of_a = k / 8 * 2 + row / 8, of_b = k / 8;
-      uint32_t x = g_fragments[first + row % 8 * 4 + pair][of_a], y = g_fragments[first + column * 4 + pair][4 + of_b];
-      unsigned shift = k % 2 * 16;
-      d[e] += Convert(uint16_t(x >> shift)) * Convert(uint16_t(y >> shift));
+    for (unsigned word = 0; word < 8; ++word) {
+      uint32_t x = g_fragments[first + row % 8 * 4 + word % 4][word / 4 * 2 + row / 8], y = g_fragments[first + column * 4 + word % 4][4 + word / 4];
+      for (unsigned i = 0; i < kInWord; ++i)
+        d[e] = Sum(d[e] + A(x, i) * B(y, i));
     }
   }
   wait(State::at_warp);
 }
+
+inline const unsigned char *g_rows[kMaxThreads];
+template <bool kAcross>
+inline void ldmatrix(uint32_t (&out)[4], const void *row) {
+  note(row, 16);
+  g_rows[g_current] = static_cast<const unsigned char *>(row);
+  wait(State::at_warp);
+  unsigned first = g_current / 32 * 32, lane = g_current % 32;
+  for (unsigned block = 0; block < 4; ++block) {
+    const unsigned char *const *rows = g_rows + first + block * 8;
+    if (kAcross)
+      for (unsigned i = 0; i < 2; ++i)
+        memcpy(reinterpret_cast<unsigned char *>(&out[block]) + i * 2, rows[lane % 4 * 2 + i] + lane / 4 * 2, 2);
+    else
+      memcpy(&out[block], rows[lane / 4] + lane % 4 * 4, 4);
+  }
+  wait(State::at_warp);
+}
+
+// Asynchronous copies happen when the thread waits for them; until then no number is at their place.
+struct Copy {
+  void *to;
+  const void *from;
+  unsigned bytes, group;
+};
+inline std::vector<Copy> g_copies[kMaxThreads];
+inline unsigned g_copy_group[kMaxThreads];
+
+inline bool copies_under_way(unsigned thread) { return !g_copies[thread].empty(); }
+inline void copy_async(void *to, const void *from, unsigned bytes, bool inside) {
+  note(to, bytes);
+  if (inside)
+    note(from, bytes);
+  memset(to, 0xff, bytes);
+  g_copies[g_current].push_back({to, inside ? from : nullptr, bytes, g_copy_group[g_current]});
+}
+inline void copy_wait(unsigned groups) {
+  std::vector<Copy> &copies = g_copies[g_current];
+  size_t done = 0;
+  for (; done < copies.size() && copies[done].group + groups < g_copy_group[g_current]; ++done) {
+    const Copy &c = copies[done];
+    if (c.from)
+      memcpy(c.to, c.from, c.bytes);
+    else
+      memset(c.to, 0, c.bytes);
+  }
+  copies.erase(copies.begin(), copies.begin() + long(done));
+}
 } // namespace kiln_shim
-#define kiln_mma_bf16 kiln_shim::mma<kiln_shim::from_bf16>
-#define kiln_mma_f16 kiln_shim::mma<kiln_shim::from_f16>
+#define kiln_mma_bf16 kiln_shim::mma<float, 2, kiln_shim::at_bf16, kiln_shim::at_bf16>
+#define kiln_mma_f16 kiln_shim::mma<float, 2, kiln_shim::at_f16, kiln_shim::at_f16>
+#define kiln_mma_f32 kiln_shim::mma<float, 1, kiln_shim::at_f32, kiln_shim::at_f32>
+#define kiln_mma_i8_i8 kiln_shim::mma<int, 4, kiln_shim::at_i8, kiln_shim::at_i8>
+#define kiln_mma_i8_u8 kiln_shim::mma<int, 4, kiln_shim::at_i8, kiln_shim::at_u8>
+#define kiln_mma_u8_i8 kiln_shim::mma<int, 4, kiln_shim::at_u8, kiln_shim::at_i8>
+#define kiln_mma_u8_u8 kiln_shim::mma<int, 4, kiln_shim::at_u8, kiln_shim::at_u8>
+#define kiln_ldmatrix kiln_shim::ldmatrix<false>
+#define kiln_ldmatrix_across kiln_shim::ldmatrix<true>
+inline uint32_t kiln_to_tf32(uint32_t bits) { return (bits & 0x7f800000u) == 0x7f800000u ? bits : (bits + 0x1000u) & 0xffffe000u; }
+template <int kBytes>
+inline void kiln_copy(void *to, const void *from, bool inside) {
+  kiln_shim::copy_async(to, from, kBytes, inside);
+}
+inline void kiln_copy_commit() { ++kiln_shim::g_copy_group[kiln_shim::g_current]; }
+template <int kGroups>
+inline void kiln_copy_wait() {
+  kiln_shim::copy_wait(kGroups);
+}
 
 template <typename T>
 inline T atomicAdd(T *at, T value) {

@@ -6,8 +6,8 @@ namespace {
 
 class NativeTarget : public Target {
 public:
-  explicit NativeTarget(MachineDesc machine, std::string gpu = "") : machine_(std::move(machine)), gpu_(std::move(gpu)) {}
-  std::string name() const override { return gpu_.empty() ? machine_.name : gpu_; }
+  explicit NativeTarget(MachineDesc machine, std::optional<GpuMachine> gpu = {}) : machine_(std::move(machine)), gpu_(std::move(gpu)) {}
+  std::string name() const override { return gpu_ ? gpu_->name : machine_.name; }
 
   Result<std::unique_ptr<Loaded>> load(Module module) override {
     Diagnostics diagnostics;
@@ -16,24 +16,25 @@ public:
     options.machines = {machine_};
     options.denormals_keep = true;
     options.jobs = 2;
-    if (!gpu_.empty())
-      options.gpus = {*find_gpu(gpu_)};
+    if (gpu_)
+      options.gpus = {*gpu_};
     if (!compile_module(module, options, compiled, diagnostics))
       return Error{diagnostics.render()};
     std::vector<uint8_t> bytes;
     if (std::string error = build_package(package_spec(module, compiled), bytes); !error.empty())
       return Error{error};
-    return load_package(bytes, gpu_.empty() ? "cpu" : "cuda:0");
+    return load_package(bytes, gpu_ ? "cuda:0" : "cpu");
   }
 
 private:
   MachineDesc machine_;
-  std::string gpu_;
+  std::optional<GpuMachine> gpu_;
 };
 
 } // namespace
 
-std::unique_ptr<Target> cuda_target() { return std::make_unique<NativeTarget>(host_machine(), "compute_80"); }
+std::unique_ptr<Target> cuda_target() { return cuda_target(*find_gpu("compute_80")); }
+std::unique_ptr<Target> cuda_target(const GpuMachine &machine) { return std::make_unique<NativeTarget>(host_machine(), machine); }
 
 std::vector<std::unique_ptr<Target>> native_targets() {
   std::vector<std::unique_ptr<Target>> out;

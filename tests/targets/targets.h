@@ -1,6 +1,7 @@
 // Targets as the op table test sees them: something that compiles a module and runs its functions.
 #pragma once
 
+#include "codegen/gpu_machine.h"
 #include "ir/graph.h"
 
 #include <memory>
@@ -28,5 +29,6 @@ std::vector<std::unique_ptr<Target>> native_targets();
 std::unique_ptr<Target> c_target();
 // Packages with code for a GPU, run on cuda:0: the one that there is, or tests/fake_driver's.
 std::unique_ptr<Target> cuda_target();
+std::unique_ptr<Target> cuda_target(const GpuMachine &machine);
 
 } // namespace kiln::test

@@ -1,0 +1,151 @@
+#include "codegen/cuda/preamble.h"
+
+namespace kiln::cuda {
+
+// NVRTC has no headers; these are what the C text uses of stdint.h and math.h.
+const std::string_view kPreamble = R"(#ifndef KILN_CUDA_SHIM
+typedef signed char int8_t;
+typedef short int16_t;
+typedef int int32_t;
+typedef long long int64_t;
+typedef unsigned char uint8_t;
+typedef unsigned short uint16_t;
+typedef unsigned int uint32_t;
+typedef unsigned long long uint64_t;
+#define INT64_C(x) x##LL
+#define UINT64_C(x) x##ULL
+#define UINT32_C(x) x##U
+#define INT8_MIN (-128)
+#define INT8_MAX 127
+#define UINT8_MAX 255
+#define INT16_MIN (-32768)
+#define INT16_MAX 32767
+#define UINT16_MAX 65535
+#define INT32_MIN (-2147483647 - 1)
+#define INT32_MAX 2147483647
+#define UINT32_MAX 4294967295U
+#define INT64_MIN (-9223372036854775807LL - 1)
+#define INT64_MAX 9223372036854775807LL
+#define UINT64_MAX 18446744073709551615ULL
+#define NAN __int_as_float(0x7fc00000)
+#define INFINITY __int_as_float(0x7f800000)
+#define KILN_SHARED extern __shared__ __align__(128) unsigned char kiln_shared[]
+// d += a * b: 16 rows of a, 8 columns of b and 32 bytes of both along the sum, spread over the lanes of a warp.
+#define KILN_MMA(name, shape, types, sum, sign)                                                                       \
+  __device__ __forceinline__ void name(sum (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {               \
+    asm volatile("mma.sync.aligned." shape ".row.col." types " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "        \
+                 "{%0, %1, %2, %3};"                                                                                  \
+                 : "+" sign(d[0]), "+" sign(d[1]), "+" sign(d[2]), "+" sign(d[3])                                     \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                                     \
+  }
+KILN_MMA(kiln_mma_bf16, "m16n8k16", "f32.bf16.bf16.f32", float, "f")
+KILN_MMA(kiln_mma_f16, "m16n8k16", "f32.f16.f16.f32", float, "f")
+KILN_MMA(kiln_mma_f32, "m16n8k8", "f32.tf32.tf32.f32", float, "f")
+KILN_MMA(kiln_mma_i8_i8, "m16n8k32", "s32.s8.s8.s32", int, "r")
+KILN_MMA(kiln_mma_i8_u8, "m16n8k32", "s32.s8.u8.s32", int, "r")
+KILN_MMA(kiln_mma_u8_i8, "m16n8k32", "s32.u8.s8.s32", int, "r")
+KILN_MMA(kiln_mma_u8_u8, "m16n8k32", "s32.u8.u8.s32", int, "r")
+// To the nearest number that tensor cores multiply.
+__device__ __forceinline__ uint32_t kiln_to_tf32(uint32_t bits) {
+  uint32_t out;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(out) : "r"(bits));
+  return out;
+}
+// Four blocks of 8 rows of 16 bytes; lane l has the address of row l % 8 of block l / 8. Lane l gets four bytes of row
+// l / 4 of each; `across`: its column's elements of 16 bits, 2 * (l % 4) and the next, instead.
+__device__ __forceinline__ void kiln_ldmatrix(uint32_t (&out)[4], const void *row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"((uint32_t)__cvta_generic_to_shared(row))
+               : "memory");
+}
+__device__ __forceinline__ void kiln_ldmatrix_across(uint32_t (&out)[4], const void *row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"((uint32_t)__cvta_generic_to_shared(row))
+               : "memory");
+}
+// From global to shared memory past the registers, zeros where it is not `inside`. It is there when the thread has
+// waited until no more than `kGroups` later groups are under way; for others, after a barrier.
+template <int kBytes>
+__device__ __forceinline__ void kiln_copy(void *to, const void *from, bool inside) {
+  uint32_t at = (uint32_t)__cvta_generic_to_shared(to);
+  int bytes = inside ? kBytes : 0;
+  if constexpr (kBytes == 16)
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(bytes) : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %3, %2;" ::"r"(at), "l"(from), "r"(bytes), "n"(kBytes) : "memory");
+}
+__device__ __forceinline__ void kiln_copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int kGroups>
+__device__ __forceinline__ void kiln_copy_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
+}
+#define KILN_NOTE(at, bytes)
+#else
+#define KILN_SHARED unsigned char *const kiln_shared = kiln_shim::g_dynamic
+#define KILN_NOTE(at, bytes) kiln_shim::note(at, bytes)
+#endif
+
+// Neighbouring elements that a thread loads and stores together.
+template <typename T, int N>
+struct __align__(sizeof(T) * N < 16 ? sizeof(T) * N : 16) kiln_pack {
+  T v[N];
+  __device__ __forceinline__ T &operator[](int i) { return v[i]; }
+  __device__ __forceinline__ const T &operator[](int i) const { return v[i]; }
+};
+template <int N, typename T>
+__device__ __forceinline__ kiln_pack<T, N> kiln_load(const T *at) {
+  KILN_NOTE(at, sizeof(T) * N);
+  return *(const kiln_pack<T, N> *)at;
+}
+template <int N, typename T>
+__device__ __forceinline__ void kiln_store(T *at, const kiln_pack<T, N> &pack) {
+  KILN_NOTE(at, sizeof(T) * N);
+  *(kiln_pack<T, N> *)at = pack;
+}
+
+// Where byte `at` of a row of a tile in shared memory lies: pieces of 16 bytes change places within a line of 128, so
+// that eight rows' pieces at the same place of each lie in different banks.
+template <int kRowBytes>
+__device__ __forceinline__ int kiln_swizzle(int row, int at) {
+  constexpr int kPieces = kRowBytes / 16;
+  if constexpr (kPieces >= 8)
+    return row * kRowBytes + (at ^ (row % 8 * 16));
+  else
+    return row * kRowBytes + (at ^ (row / (8 / kPieces) % kPieces * 16));
+}
+// The same for words that lanes take from four rows and eight neighbouring places.
+template <int kRowBytes>
+__device__ __forceinline__ int kiln_swizzle_words(int row, int at) {
+  return row * kRowBytes + (at ^ (row % 4 * 32));
+}
+
+// What all lanes of a warp hold, one of them after the other in a fixed order.
+template <typename T>
+__device__ __forceinline__ T kiln_lane_xor(T value, int mask) {
+  if constexpr (sizeof(T) < 4)
+    return (T)__shfl_xor_sync(0xffffffffu, (int)value, mask);
+  else
+    return __shfl_xor_sync(0xffffffffu, value, mask);
+}
+template <typename T, typename Op>
+__device__ __forceinline__ T kiln_warp_reduce(T value, T, Op op) {
+  for (int mask = 16; mask > 0; mask >>= 1)
+    value = op(value, kiln_lane_xor(value, mask));
+  return value;
+}
+template <typename T, typename Op>
+__device__ __forceinline__ T kiln_block_reduce(T value, T identity, Op op) {
+  __shared__ T parts[32];
+  value = kiln_warp_reduce(value, identity, op);
+  __syncthreads();
+  if (threadIdx.x % 32 == 0)
+    parts[threadIdx.x / 32] = value;
+  __syncthreads();
+  value = threadIdx.x % 32 < blockDim.x / 32 ? parts[threadIdx.x % 32] : identity;
+  return kiln_warp_reduce(value, identity, op);
+}
+)";
+
+} // namespace kiln::cuda

@@ -1,0 +1,127 @@
+#include "codegen/cuda/product.h"
+
+#include <algorithm>
+#include <functional>
+#include <map>
+
+namespace kiln::cuda {
+namespace {
+
+bool uses(const Dim &d, Symbol name) { return d.depends_on(name); }
+
+bool uses(const Expr &e, Symbol name) {
+  bool here = ((e.is(Expr::Kind::load) || e.is(Expr::Kind::index)) && uses(e.index, name)) || (e.is(Expr::Kind::var) && e.name == name);
+  return here || std::any_of(e.args.begin(), e.args.end(), [&](const Expr &arg) { return uses(arg, name); });
+}
+
+Expr inline_lets(Expr e, const std::map<Symbol, Expr> &lets) {
+  if (e.is(Expr::Kind::var))
+    if (auto it = lets.find(e.name); it != lets.end())
+      return it->second;
+  for (Expr &arg : e.args)
+    arg = inline_lets(std::move(arg), lets);
+  return e;
+}
+
+// The loop that moves an operand by one becomes the fastest.
+void put_last(Loops &loops, const std::function<bool(Symbol)> &is_fast) {
+  auto it = std::find_if(loops.begin(), loops.end(), [&](const Stmt *l) { return is_fast(l->name); });
+  if (it != loops.end())
+    std::rotate(it, it + 1, loops.end());
+}
+
+} // namespace
+
+bool moves_by_one(const Expr &e, Symbol loop) {
+  if (e.is(Expr::Kind::load)) {
+    auto step = e.index.coefficient_of(loop);
+    if (step && step->is_const(1))
+      return true;
+  }
+  return std::any_of(e.args.begin(), e.args.end(), [&](const Expr &arg) { return moves_by_one(arg, loop); });
+}
+
+std::optional<Product> match_product(const Stmt &nest) {
+  Loops outer = perfect_nest(nest, LoopKind::parallel);
+  const std::vector<Stmt> &body = outer.back()->body;
+  if (body.size() < 4 || !body[0].is(Stmt::Kind::alloc) || body[0].space != MemorySpace::reg || body[0].size != 1 ||
+      !body[1].is(Stmt::Kind::store) || body[1].name != body[0].name || !body[1].value.is(Expr::Kind::number) || !is_loop(body[2], LoopKind::reduce))
+    return std::nullopt;
+  Product out;
+  out.acc = &body[0];
+  out.init = &body[1];
+  out.dtype = body[0].dtype;
+  for (size_t i = 3; i < body.size(); ++i) {
+    if (!body[i].is(Stmt::Kind::let) && !body[i].is(Stmt::Kind::store) && !body[i].is(Stmt::Kind::if_))
+      return std::nullopt;
+    out.after.push_back(body[i]);
+  }
+  out.sum = perfect_nest(body[2], LoopKind::reduce);
+  for (const Stmt *s : out.sum)
+    for (const Stmt *o : outer)
+      if (uses(s->begin, o->name) || uses(s->end, o->name))
+        return std::nullopt;
+  std::map<Symbol, Expr> lets;
+  const std::vector<Stmt> &inner = out.sum.back()->body;
+  for (size_t i = 0; i + 1 < inner.size(); ++i) {
+    if (!inner[i].is(Stmt::Kind::let) || inner[i].dtype == DType::i64)
+      return std::nullopt;
+    lets[inner[i].name] = inline_lets(inner[i].value, lets);
+  }
+  const Stmt &update = inner.back();
+  if (!update.is(Stmt::Kind::store) || update.name != out.acc->name)
+    return std::nullopt;
+  const Expr &v = update.value;
+  auto is_acc = [&](const Expr &e) { return e.is(Expr::Kind::load) && e.name == out.acc->name; };
+  const Expr *a = nullptr, *b = nullptr;
+  if (v.is(Expr::Kind::fma) && is_acc(v.args[2])) {
+    a = &v.args[0], b = &v.args[1];
+  } else if (v.is(Expr::Kind::binary) && v.binary == BinaryOp::add && is_acc(v.args[0])) {
+    Expr term = inline_lets(v.args[1], lets);
+    if (!term.is(Expr::Kind::binary) || term.binary != BinaryOp::mul)
+      return std::nullopt;
+    out.a = term.args[0];
+    out.b = term.args[1];
+  } else {
+    return std::nullopt;
+  }
+  if (a)
+    out.a = inline_lets(*a, lets), out.b = inline_lets(*b, lets);
+  for (const Stmt *l : outer) {
+    bool in_a = uses(out.a, l->name), in_b = uses(out.b, l->name);
+    (in_a && !in_b ? out.rows : in_b && !in_a ? out.columns : out.batch).push_back(l);
+  }
+  if (out.rows.empty() || out.columns.empty())
+    return std::nullopt;
+  // Neighbouring columns are neighbours in the result.
+  const Stmt &result = out.after.back();
+  auto moves_result = [&](Symbol loop) {
+    auto step = result.is(Stmt::Kind::store) ? result.index.coefficient_of(loop) : std::nullopt;
+    return step && step->is_const(1);
+  };
+  if (std::any_of(out.rows.begin(), out.rows.end(), [&](const Stmt *l) { return moves_result(l->name); })) {
+    std::swap(out.rows, out.columns);
+    std::swap(out.a, out.b);
+  }
+  put_last(out.columns, moves_result);
+  put_last(out.sum, [&](Symbol s) { return moves_by_one(out.a, s); });
+  if (!moves_by_one(out.a, out.sum.back()->name))
+    put_last(out.rows, [&](Symbol s) { return moves_by_one(out.a, s); });
+  return out;
+}
+
+void take_narrow(Product &p, const GpuMachine &machine) {
+  auto narrow = [](const Expr &e) {
+    return e.is(Expr::Kind::convert) && e.dtype == DType::f32 && e.args[0].is(Expr::Kind::load) &&
+           (e.args[0].dtype == DType::bf16 || e.args[0].dtype == DType::f16);
+  };
+  if (p.dtype == DType::f32 && machine.rounds_products && machine.has_half_tiles)
+    p.narrow = DType::f32;
+  if (!machine.has_half_tiles || p.dtype != DType::f32 || !narrow(p.a) || !narrow(p.b) || p.a.args[0].dtype != p.b.args[0].dtype)
+    return;
+  p.a = Expr(p.a.args[0]);
+  p.b = Expr(p.b.args[0]);
+  p.narrow = p.a.dtype;
+}
+
+} // namespace kiln::cuda

@@ -1,0 +1,29 @@
+// Sums of products, as the tile form sees them: two operands, and the loops that each one knows.
+#pragma once
+
+#include "codegen/cuda/nest.h"
+
+#include <optional>
+#include <vector>
+
+namespace kiln::cuda {
+
+using Loops = std::vector<const Stmt *>;
+
+struct Product {
+  const Stmt *acc = nullptr, *init = nullptr;
+  Expr a, b; // of rows and sum, of columns and sum; batch in both
+  Loops batch, rows, columns, sum;
+  std::vector<Stmt> after; // what is done with each sum
+  DType dtype = DType::f32; // of the sums
+  // What tensor cores multiply: the dtype of the loads that `a` and `b` are then.
+  std::optional<DType> narrow;
+};
+
+std::optional<Product> match_product(const Stmt &nest);
+// Whether some load moves by one element with the loop.
+bool moves_by_one(const Expr &e, Symbol loop);
+// Makes `a` and `b` the loads of what tensor cores multiply, where they do.
+void take_narrow(Product &p, const GpuMachine &machine);
+
+} // namespace kiln::cuda

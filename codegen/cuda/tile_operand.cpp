@@ -1,0 +1,152 @@
+#include "codegen/cuda/tile_operand.h"
+
+#include "codegen/cuda/vector_body.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace kiln::cuda {
+namespace {
+
+// The index as a part that the sum's loops move and one that they do not; nothing where it is no sum of such parts.
+bool split_index(const Dim &index, const Loops &sum, Dim &own_part, Dim &sum_part) {
+  sum_part = 0;
+  for (const Stmt *l : sum) {
+    auto step = index.coefficient_of(l->name);
+    if (!step || std::any_of(sum.begin(), sum.end(), [&](const Stmt *other) { return step->depends_on(other->name); }))
+      return false;
+    sum_part += *step * Dim::symbol(l->name);
+  }
+  own_part = index - sum_part;
+  return std::none_of(sum.begin(), sum.end(), [&](const Stmt *l) { return own_part.depends_on(l->name); });
+}
+
+} // namespace
+
+TileOperand::TileOperand(std::string name, const Expr &value, DType dtype, const Loops &own, const Loops &sum, std::string first, int own_size,
+                         const TileShape &shape, TileUnit unit, const NestContext &context, c::Helpers &helpers)
+    : name_(std::move(name)), value_(value), own_(own), sum_(sum), first_(std::move(first)), own_size_(own_size), shape_(shape), context_(context),
+      helpers_(helpers), own_total_(c::c_dim(product_of(own), helpers)), sum_total_(c::c_dim(product_of(sum), helpers)), type_(c::c_type(dtype)),
+      element_(int(dtype_bytes(dtype))), sum_is_fast_(moves_by_one(value, sum.back()->name)) {
+  layout_ = unit == TileUnit::scalar             ? TileLayout::steps
+            : sum_is_fast_ || element_ == 1      ? TileLayout::own_bytes
+            : element_ == 2                      ? TileLayout::step_halves
+                                                 : TileLayout::step_words;
+  bool is_load = value.is(Expr::Kind::load) && value.dtype == dtype && !value.count;
+  if (is_load && context.machine.has_async_copies && split_index(value.index, sum, own_part_, sum_part_)) {
+    const Stmt &fast = sum_is_fast_ ? *sum.back() : *own.back();
+    bool plain = fast.begin.is_const(0) && fast.step == 1 && value.index.coefficient_of(fast.name) == Dim(1) && !context.unaligned.contains(value.name);
+    // What lies in rows of steps is turned around on the way, one element at a time.
+    bool turns_around = layout_ == TileLayout::steps ? sum_is_fast_ : layout_ == TileLayout::own_bytes && !sum_is_fast_;
+    width_ = plain && !turns_around ? 16 / element_ : 1;
+    while (width_ > 1 && (!is_multiple(extent_of(fast), width_) || !is_multiple(value.index - Dim::symbol(fast.name), width_)))
+      width_ /= 2;
+    if (width_ * element_ < 4)
+      width_ = 0;
+  }
+  // Eight steps and four rows of a warp, or eight pieces side by side, meet in no bank.
+  int w = std::max(width_, 1);
+  run_ = !sum_is_fast_ ? own_size_ / w : layout_ == TileLayout::steps ? std::min(8, shape.depth) : shape.depth / w;
+}
+
+int TileOperand::row_elements() const { return own_size_ + 16 / element_; }
+
+int64_t TileOperand::bytes() const {
+  int64_t elements = layout_ == TileLayout::steps ? int64_t(shape_.depth) * row_elements() : int64_t(shape_.depth) * own_size_;
+  return (elements * element_ + 127) / 128 * 128;
+}
+
+bool TileOperand::own_moves() const { return sum_is_fast_ || shape_.threads % run_ != 0; }
+
+std::string TileOperand::own_at() const {
+  std::string w = width_ > 1 ? fmt::format(" * {}", width_) : "";
+  if (!sum_is_fast_)
+    return own_moves() ? fmt::format("kiln_piece % {}{}", run_, w) : fmt::format("kiln_thread % {}{}", run_, w);
+  int columns = shape_.depth / std::max(width_, 1);
+  return run_ == columns ? fmt::format("kiln_piece / {}", run_) : fmt::format("kiln_piece / {} % {}", run_, own_size_);
+}
+
+std::string TileOperand::step_at() const {
+  std::string w = width_ > 1 ? fmt::format(" * {}", width_) : "";
+  if (!sum_is_fast_)
+    return fmt::format("kiln_piece / {}", run_);
+  int columns = shape_.depth / std::max(width_, 1);
+  return run_ == columns ? fmt::format("kiln_piece % {}{}", run_, w) : fmt::format("(kiln_piece % {0} + kiln_piece / {1} * {0}){2}", run_, run_ * own_size_, w);
+}
+
+std::string TileOperand::turn_head(const std::string &pad) const {
+  std::string guard = pieces() % shape_.threads == 0 ? "" : fmt::format("{}  if (kiln_piece < {})\n", pad, pieces());
+  return fmt::format("#pragma unroll\n{0}for (int j = 0; j < {1}; ++j) {{\n{0}  const int kiln_piece = kiln_thread + j * {2};\n{3}{0}  {{\n", pad, turns(), shape_.threads, guard);
+}
+
+std::string TileOperand::held(const Stmt *loop) const { return fmt::format("kiln_{}_{}", name_, c::c_name(loop->name)); }
+
+std::string TileOperand::coordinates_of(const Loops &loops, const std::string &flat, const std::string &pad) const {
+  return coordinates(loops, flat, context_, helpers_, pad);
+}
+
+std::string TileOperand::places() const {
+  const std::string &index = context_.index_type;
+  int count = own_moves() ? turns() : 1;
+  std::string text = fmt::format("    bool kiln_{}_inside[{}];\n", name_, count);
+  if (is_async())
+    text += fmt::format("    {} kiln_{}_at[{}];\n", index, name_, count);
+  else
+    text += fmt::format("    {} kiln_next_{}[{}];\n", type_, name_, turns());
+  for (const Stmt *l : own_)
+    text += is_async() ? "" : fmt::format("    {} {}[{}];\n", index, held(l), count);
+  text += fmt::format("#pragma unroll\n    for (int j = 0; j < {0}; ++j) {{\n      const int kiln_piece = kiln_thread + j * {1};\n      const {2} kiln_own = {3} + {4};\n"
+                      "      kiln_{5}_inside[j] = kiln_own < {6};\n      (void)kiln_piece;\n",
+                      count, shape_.threads, index, first_, own_at(), name_, own_total_);
+  text += coordinates_of(own_, "kiln_own", "      ");
+  if (is_async())
+    text += fmt::format("      kiln_{}_at[j] = {};\n", name_, c::c_dim(own_part_, helpers_));
+  else
+    for (const Stmt *l : own_)
+      text += fmt::format("      {}[j] = {};\n", held(l), c::c_name(l->name));
+  return text + "    }\n";
+}
+
+// Byte address of the turn's first element in a stage.
+std::string TileOperand::place(const std::string &stage) const {
+  std::string own = own_at(), step = step_at();
+  switch (layout_) {
+  case TileLayout::steps:
+    return fmt::format("{} + (({}) * {} + {}) * {}", stage, step, row_elements(), own, element_);
+  case TileLayout::own_bytes:
+    return fmt::format("{} + kiln_swizzle<{}>({}, ({}) * {})", stage, row_bytes(), own, step, element_);
+  case TileLayout::step_halves:
+    return fmt::format("{} + kiln_swizzle<{}>({}, ({}) * {})", stage, row_bytes(), step, own, element_);
+  case TileLayout::step_words:
+    return fmt::format("{} + kiln_swizzle_words<{}>({}, ({}) * {})", stage, row_bytes(), step, own, element_);
+  }
+  return "";
+}
+
+std::string TileOperand::send(const std::string &step, const std::string &stage) const {
+  std::string text = "      {\n" + turn_head("        ");
+  text += fmt::format("            const {} kiln_sum = {} * {} + {};\n", context_.index_type, step, shape_.depth, step_at());
+  text += coordinates_of(sum_, "kiln_sum", "            ");
+  text += fmt::format("            kiln_copy<{0}>({1}, {2} + (kiln_{3}_at[{4}] + {5}), kiln_{3}_inside[{4}] && kiln_sum < {6});\n", width_ * element_, place(stage),
+                      c::c_name(value_.name), name_, own_moves() ? "j" : "0", c::c_dim(sum_part_, helpers_), sum_total_);
+  return text + "          }\n        }\n      }\n";
+}
+
+std::string TileOperand::fetch(const std::string &step) const {
+  std::string text = "      {\n" + turn_head("        ");
+  text += fmt::format("            const {} kiln_sum = {} * {} + {};\n", context_.index_type, step, shape_.depth, step_at());
+  text += coordinates_of(sum_, "kiln_sum", "            ");
+  std::string turn = own_moves() ? "j" : "0";
+  for (const Stmt *l : own_)
+    text += fmt::format("            const {} {} = {}[{}];\n", context_.index_type, c::c_name(l->name), held(l), turn);
+  text += fmt::format("            kiln_next_{0}[j] = kiln_{0}_inside[{1}] && kiln_sum < {2} ? ({4})({3}) : ({4})0;\n", name_, turn, sum_total_, c::c_expr(value_, helpers_),
+                      type_);
+  return text + "          }\n        }\n      }\n";
+}
+
+std::string TileOperand::keep(const std::string &stage) const {
+  return "      {\n" + turn_head("        ") + fmt::format("            *({} *)({}) = kiln_next_{}[j];\n          }}\n        }}\n      }}\n", type_, place(stage), name_);
+}
+
+} // namespace kiln::cuda

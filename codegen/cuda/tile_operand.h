@@ -1,0 +1,72 @@
+// The way of one operand's pieces from global into shared memory.
+//
+// An operand that is a plain load goes there past the registers (cp.async), as many neighbouring elements at a time as are
+// known to lie in one aligned piece. Anything else is computed by the threads: fetched into registers one step ahead,
+// and stored when its stage is free.
+#pragma once
+
+#include "codegen/cuda/product.h"
+#include "codegen/cuda/tile_shape.h"
+
+namespace kiln::cuda {
+
+// How a stage lies in shared memory.
+enum class TileLayout : uint8_t {
+  steps,       // [step][own], rows a little apart: for scalar products, which read along rows and columns
+  own_bytes,   // [own][step], swizzled (kiln_swizzle)
+  step_halves, // [step][own] of 16 bits, swizzled, for ldmatrix across
+  step_words,  // [step][own] of 32 bits, swizzled for words (kiln_swizzle_words)
+};
+
+class TileOperand {
+public:
+  // `first`: the variable of the tile's first row or column.
+  TileOperand(std::string name, const Expr &value, DType dtype, const Loops &own, const Loops &sum, std::string first, int own_size, const TileShape &shape,
+              TileUnit unit, const NestContext &context, c::Helpers &helpers);
+
+  bool is_async() const { return width_ > 0; }
+  TileLayout layout() const { return layout_; }
+  int64_t bytes() const; // of a stage
+  int row_bytes() const { return layout_ == TileLayout::own_bytes ? shape_.depth * element_ : own_size_ * element_; }
+  int row_elements() const; // of TileLayout::steps
+  const std::string &own_total() const { return own_total_; }
+
+  // Declarations before the steps: where the thread's pieces begin.
+  std::string places() const;
+  // Sends step `step` on its way to the stage at the pointer `stage`, or fetches it into registers.
+  std::string send(const std::string &step, const std::string &stage) const;
+  std::string fetch(const std::string &step) const;
+  // Stores what was fetched.
+  std::string keep(const std::string &stage) const;
+
+private:
+  int pieces() const { return own_size_ * shape_.depth / std::max(width_, 1); }
+  int turns() const { return (pieces() + shape_.threads - 1) / shape_.threads; }
+  // Of the turn j: the number of the piece, its row or column and its step in the tile.
+  std::string own_at() const;
+  std::string step_at() const;
+  // Whether turns differ in their row or column, or in their step.
+  bool own_moves() const;
+  std::string turn_head(const std::string &pad) const;
+  std::string place(const std::string &stage) const;
+  std::string held(const Stmt *loop) const;
+  std::string coordinates_of(const Loops &loops, const std::string &flat, const std::string &pad) const;
+
+  std::string name_;
+  const Expr &value_;
+  const Loops &own_, &sum_;
+  std::string first_;
+  int own_size_;
+  const TileShape &shape_;
+  const NestContext &context_;
+  c::Helpers &helpers_;
+  std::string own_total_, sum_total_, type_;
+  int element_;             // bytes
+  int width_ = 0;           // elements of a piece that is copied past the registers
+  int run_;                 // pieces that lie one after the other along the fast direction
+  bool sum_is_fast_;
+  TileLayout layout_;
+  Dim own_part_, sum_part_; // of the index
+};
+
+} // namespace kiln::cuda

@@ -1,0 +1,32 @@
+// How large the tiles of a product are, by a model of the GPU.
+#pragma once
+
+#include "codegen/gpu_machine.h"
+#include "ir/dim.h"
+
+namespace kiln::cuda {
+
+// What multiplies.
+enum class TileUnit : uint8_t {
+  scalar, // fused multiply-adds of f32, f64 or integers
+  tensor, // tensor cores (mma.sync), 32 bytes along the sum at a time
+};
+
+struct TileShape {
+  int rows, columns;
+  int depth;                // of the sum, in a stage
+  int rows_each, columns_each; // of a thread; for tensor cores, of a warp
+  int threads;
+  int stages = 2;
+};
+
+struct TileProblem {
+  Dim rows, columns, batch, sum;
+  TileUnit unit = TileUnit::scalar;
+  int element_bytes = 4; // in shared memory
+  bool is_async = false; // some operand is copied past the registers
+};
+
+TileShape choose_tile(const TileProblem &problem, const GpuMachine &machine);
+
+} // namespace kiln::cuda

@@ -1,0 +1,139 @@
+// The forms of CUDA kernels at sizes that the op table does not reach: tiles that are full and tiles that are not, loops
+// cut into vectors with and without a tail, for descriptions of a GPU that ask for small tiles and for large ones, against
+// the processor's results.
+#define CATCH_CONFIG_MAIN
+#include <catch2/catch.hpp>
+
+#include "frontend/kir/kir.h"
+#include "tests/random.h"
+#include "tests/targets/targets.h"
+
+#include <algorithm>
+#include <cmath>
+
+using namespace kiln;
+using namespace kiln::test;
+
+namespace {
+
+Module load(const std::string &text) {
+  Module module;
+  Diagnostics diagnostics;
+  module.name = "forms";
+  bool ok = load_kir("forms.kir", text, {}, module, diagnostics);
+  INFO(diagnostics.render());
+  REQUIRE(ok);
+  return module;
+}
+
+// The greatest difference, beside the greatest value.
+double difference(const Tensor &got, const Tensor &want) {
+  if (got.type() != want.type())
+    return INFINITY;
+  double most = 1e-30, worst = 0;
+  for (int64_t i = 0; i < want.count(); ++i) {
+    most = std::max(most, std::abs(want.at_f64(i)));
+    double d = std::abs(got.at_f64(i) - want.at_f64(i));
+    worst = std::isnan(d) ? INFINITY : std::max(worst, d);
+  }
+  return worst / most;
+}
+
+GpuMachine gpu_of(int multiprocessors) {
+  GpuMachine machine = *find_gpu("compute_80");
+  machine.multiprocessors = multiprocessors;
+  return machine;
+}
+
+// Every exported function, with numbers between -1 and 1, or small integers. `dims`: what symbols stand for.
+void check(const std::string &text, double tolerance, const std::vector<GpuMachine> &machines, int64_t dim = 0) {
+  Module module = load(text);
+  auto native = std::move(native_targets().back());
+  auto on_host = native->load(module);
+  REQUIRE(on_host.ok());
+  for (const GpuMachine &machine : machines) {
+    auto on_device = cuda_target(machine)->load(module);
+    INFO((on_device ? "" : on_device.error().message));
+    REQUIRE(on_device.ok());
+    for (size_t f = 0; f < module.functions.size(); ++f) {
+      const Function &function = module.functions[f];
+      if (!function.exported)
+        continue;
+      Random random(f + 1);
+      std::vector<Tensor> inputs;
+      for (ValueId v : function.body.args) {
+        const TensorType &type = function.type(v);
+        std::vector<int64_t> dims;
+        for (const Dim &d : type.shape)
+          dims.push_back(d.is_const() ? d.as_const() : dim);
+        Tensor t(type.dtype, dims);
+        for (int64_t i = 0; i < t.count(); ++i)
+          t.set_f64(i, is_float(type.dtype) ? random.uniform(-1, 1) : double(int64_t(random.uniform(0, 200))) - (is_unsigned_int(type.dtype) ? 0 : 100));
+        inputs.push_back(std::move(t));
+      }
+      auto want = (*on_host)->run(f, inputs), got = (*on_device)->run(f, inputs);
+      INFO(function.name << " on " << machine.multiprocessors << " multiprocessors" << (got ? "" : got.error().message));
+      REQUIRE(want.ok());
+      REQUIRE(got.ok());
+      for (size_t i = 0; i < want->size(); ++i)
+        CHECK(difference((*got)[i], (*want)[i]) <= tolerance);
+    }
+  }
+}
+
+} // namespace
+
+TEST_CASE("elementwise chains and rows, by vectors and one by one") {
+  check(R"(
+export func contiguous(x: f32[7, 11, 13], y: f32[7, 11, 13]) -> f32[7, 11, 13] { return relu(x + y) * x }
+export func bias(x: bf16[33, 128], y: f32[128]) -> f32[33, 128] { return x.to(f32) * y }
+export func widths(x: u8[33, 128], y: f16[128]) -> f16[33, 128] { return x.to(f16) * y }
+export func odd(x: f32[33, 126], y: f32[126]) -> f32[33, 126] { return x - y }
+export func turned(x: f32[48, 64]) -> f32[64, 48] { return transpose(x, 0, 1) + 1.0 }
+export func soft(x: f32[9, 1000]) -> f32[9, 1000] { return softmax(x * 3.0, axis=1) }
+export func soft_odd(x: f32[9, 1001]) -> f32[9, 1001] { return softmax(x, axis=1) }
+export func total(x: f32[64, 130]) -> f32[] { return sum(x * x) }
+)",
+        0.01, {gpu_of(1), gpu_of(84)});
+  check("export func any(x: f32[N], y: f32[N]) -> f32[N] { return x * y + 1.0 }", 1e-6, {gpu_of(84)}, 1003);
+}
+
+TEST_CASE("products of f32 by tiles") {
+  check(R"(
+export func plain(a: f32[256, 64], b: f32[64, 256]) -> f32[256, 256] { return a @ b }
+export func right(a: f32[130, 36], b: f32[72, 36], c: f32[72]) -> f32[130, 72] { return relu(a @ transpose(b, 0, 1) + c) }
+export func left(a: f32[40, 132], b: f32[40, 68]) -> f32[132, 68] { return transpose(a, 0, 1) @ b }
+export func odd(a: f32[67, 35], b: f32[35, 71]) -> f32[67, 71] { return a @ b }
+export func batch(a: f32[3, 40, 24], b: f32[3, 24, 48]) -> f32[3, 40, 48] { return a @ b }
+export func maps(x: f32[2, 16, 12, 12], w: f32[32, 16, 3, 3]) -> f32[2, 32, 12, 12] { return relu(conv2d(x, w, padding=1)) }
+export func doubles(a: f64[70, 40], b: f64[40, 66]) -> f64[70, 66] { return a @ b }
+export func whole(a: i32[70, 40], b: i32[40, 66]) -> i32[70, 66] { return a @ b }
+)",
+        1e-5, {gpu_of(1), gpu_of(84)});
+  check("export func any(a: f32[N, 64], b: f32[64, 96]) -> f32[N, 96] { return a @ b }", 1e-5, {gpu_of(1), gpu_of(84)}, 77);
+}
+
+TEST_CASE("products of half floats on tensor cores") {
+  check(R"(
+export func plain(a: bf16[256, 96], b: bf16[96, 256]) -> f32[256, 256] { return a.to(f32) @ b.to(f32) }
+export func right(a: f16[130, 72], b: f16[88, 72], c: f16[88]) -> f16[130, 88] { return relu(a @ transpose(b, 0, 1) + c) }
+export func left(a: bf16[80, 136], b: bf16[80, 72]) -> bf16[136, 72] { return transpose(a, 0, 1) @ b }
+export func odd(a: f16[67, 35], b: f16[35, 71]) -> f16[67, 71] { return a @ b }
+export func pairs(a: f16[67, 38], b: f16[38, 70]) -> f16[67, 70] { return a @ b }
+export func batch(a: bf16[3, 40, 24], b: bf16[3, 24, 48]) -> bf16[3, 40, 48] { return a @ b }
+export func maps(x: bf16[1, 16, 12, 12], w: bf16[32, 16, 3, 3]) -> bf16[1, 32, 12, 12] { return conv2d(x, w, padding=1) }
+)",
+        0.01, {gpu_of(1), gpu_of(84)});
+}
+
+TEST_CASE("products of f32 that may be rounded") {
+  GpuMachine few = gpu_of(1), many = gpu_of(84);
+  few.rounds_products = many.rounds_products = true;
+  check(R"(
+export func plain(a: f32[256, 96], b: f32[96, 256]) -> f32[256, 256] { return a @ b }
+export func right(a: f32[130, 72], b: f32[88, 72]) -> f32[130, 88] { return a @ transpose(b, 0, 1) }
+export func left(a: f32[80, 136], b: f32[80, 72]) -> f32[136, 72] { return transpose(a, 0, 1) @ b }
+export func odd(a: f32[67, 35], b: f32[35, 71]) -> f32[67, 71] { return a @ b }
+)",
+        2e-3, {few, many});
+}
