@@ -43,6 +43,8 @@ public:
   Result<Dim> bind_size(const Val &count, const Dim &bound, std::string_view stem);
   // The same where nothing bounds the number: below a capacity `<stem>_room`, a dim that the caller of a run may choose.
   Result<Dim> bind_free_size(const Val &count, int64_t room, std::string_view stem, std::string_view room_stem = {});
+  // A dim that the caller of a run may choose.
+  Dim capacity(std::string_view stem, int64_t otherwise);
   // Whether a size depends on one that only a run finds.
   bool is_found(const Dim &d) const;
   bool is_found(const Shape &shape) const;
@@ -119,6 +121,7 @@ public:
   }
   ~IntoBlock() { builder_.set_position(*outer_, position_); }
   IntoBlock(const IntoBlock &) = delete;
+  Block &outer() const { return *outer_; }
   IntoBlock &operator=(const IntoBlock &) = delete;
 
 private:

@@ -26,6 +26,12 @@ std::string Emitter::unique_size(std::string_view stem) {
   return name;
 }
 
+Dim Emitter::capacity(std::string_view stem, int64_t otherwise) {
+  std::string name = unique_size(stem);
+  module_.capacities.emplace(name, otherwise);
+  return Dim::symbol(name);
+}
+
 Result<std::optional<Dim>> Emitter::known_size(const Val &count) {
   if (count.dtype() != DType::i64 || !element_count(count.type.shape).is_const(1))
     return Error{fmt::format("a size must be one i64, not {}", count.type.text())};
@@ -94,9 +100,7 @@ Result<Dim> Emitter::bind_free_size(const Val &count, int64_t room, std::string_
   KILN_TRY(symbol, bound_before(id));
   if (symbol)
     return Dim::symbol(*symbol);
-  std::string name = unique_size(room_stem.empty() ? fmt::format("{}_room", stem) : std::string(room_stem));
-  module_.capacities.emplace(name, room);
-  return bind_new(id, Dim::symbol(name), stem);
+  return bind_new(id, capacity(room_stem.empty() ? fmt::format("{}_room", stem) : std::string(room_stem), room), stem);
 }
 
 bool Emitter::is_found(const Dim &d) const {

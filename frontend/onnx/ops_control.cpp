@@ -112,9 +112,9 @@ bool changes_shape(const Function &f, const Block &body, const std::vector<Val> 
   return false;
 }
 
-// False where the body may end the loop early and that has not been counted yet; nothing has been emitted
-// then. `count` is asked for the number of steps when it is needed.
-Result<bool> loop_as_scan(OnnxNode &n, const GraphView &graph, const std::vector<Val> &initial, bool counted_before,
+// False where the body may end the loop early; nothing has been emitted then. `count` is asked for the number of
+// steps when it is needed.
+Result<bool> loop_as_scan(OnnxNode &n, const GraphView &graph, const std::vector<Val> &initial,
                           const std::function<Result<Dim>()> &count) {
   Emitter &e = n.emitter();
   Block body;
@@ -130,7 +130,7 @@ Result<bool> loop_as_scan(OnnxNode &n, const GraphView &graph, const std::vector
   inner.insert(inner.end(), carried.begin(), carried.end());
   KILN_RETURN_IF_ERROR(fill(n, body, graph, inner, &goes_on, &text));
   bool always = goes_on.constant && goes_on.constant->count() == 1 && goes_on.constant->at_i64(0) != 0;
-  if (!always && !counted_before)
+  if (!always)
     return false;
   if (changes_shape(e.function(), body, initial)) {
     KILN_RETURN_IF_ERROR(loop_unrolled(n, graph, initial));
@@ -153,8 +153,57 @@ Result<bool> loop_as_scan(OnnxNode &n, const GraphView &graph, const std::vector
   return true;
 }
 
-// The number of steps, and what the last one carries on.
-Result<std::vector<Val>> loop_as_while(OnnxNode &n, const GraphView &graph, const std::vector<Val> &initial) {
+// What each step of a loop stacks, while nobody knows how many steps there are: rows of a tensor that the loop
+// carries, `room` of them and one for what goes beyond.
+struct Rows {
+  std::vector<size_t> output; // of the node
+  std::vector<Val> blank;
+  std::vector<bool> text;
+};
+
+Result<Rows> write_rows(OnnxNode &n, Block &body, size_t carried, const Val &step, const Dim &room, const std::vector<bool> &text) {
+  Emitter &e = n.emitter();
+  IntoBlock scope(e.builder(), body);
+  Rows out;
+  KILN_TRY(place, e.emit(Op::minimum, {step, number(e, room)}));
+  KILN_TRY(index, reshape(e, place, {1, 1}));
+  std::vector<ValueId> stacked(body.results.begin() + std::ptrdiff_t(carried), body.results.end());
+  body.results.resize(carried);
+  for (size_t i = carried; i < carried + stacked.size(); ++i) {
+    if (!n.wants(i))
+      continue;
+    Val row;
+    row.id = stacked[i - carried];
+    row.type = e.function().type(row.id);
+    if (std::any_of(row.type.shape.begin(), row.type.shape.end(), [&](const Dim &d) { return e.is_local(d); }))
+      return Error{fmt::format("it stacks tensors whose sizes are found in each step ({})", row.type.text())};
+    Shape whole = row.type.shape, one = whole;
+    whole.insert(whole.begin(), room + Dim(1));
+    one.insert(one.begin(), 1);
+    Val rows = e.argument(body, {row.dtype(), whole}, "");
+    KILN_TRY(update, reshape(e, row, one));
+    KILN_TRY(next, e.emit(Op::scatter_nd, {rows, index, update}));
+    body.results.push_back(next.id);
+    out.output.push_back(i);
+    Val zero = e.constant(Tensor(row.dtype(), {}));
+    {
+      IntoBlock outside(e.builder(), scope.outer());
+      KILN_TRY(zero_id, e.materialize(zero)); // not folded: it is as large as all steps together
+      KILN_TRY(node, e.builder().emit(Op::broadcast_to, {zero_id}, {{"shape", whole}}));
+      Val blank;
+      blank.id = e.function().node(node).results[0];
+      blank.type = e.function().type(blank.id);
+      out.blank.push_back(blank);
+    }
+    out.text.push_back(text.at(i));
+  }
+  return out;
+}
+
+// A loop that a step may end. What it stacks lies below `room` rows; `stacked` binds their number, which is the while's
+// first result.
+Status loop_as_while(OnnxNode &n, const GraphView &graph, const std::vector<Val> &initial, const std::function<Dim()> &room,
+                     const std::function<Result<Dim>(const Val &, const Dim &)> &bind_steps) {
   Emitter &e = n.emitter();
   Val limit = e.constant(Tensor::scalar_i64(DType::i64, INT64_MAX)), go = e.scalar(DType::bool_, 1);
   if (n.has(0)) {
@@ -168,35 +217,61 @@ Result<std::vector<Val>> loop_as_while(OnnxNode &n, const GraphView &graph, cons
   std::vector<Val> operands = {e.constant(Tensor::scalar_i64(DType::i64, 0)), go};
   operands.insert(operands.end(), initial.begin(), initial.end());
   std::vector<Block> regions(2);
-  std::vector<Val> inner[2];
-  for (int i = 0; i < 2; ++i)
-    for (const Val &v : operands) {
-      inner[i].push_back(e.argument(regions[size_t(i)], v.type, ""));
-      inner[i].back().text = v.text;
-    }
-  {
-    IntoBlock scope(e.builder(), regions[0]);
-    KILN_TRY(more, e.emit(Op::lt, {inner[0][0], limit}));
-    KILN_TRY(both, e.emit(Op::logical_and, {more, inner[0][1]}));
-    KILN_TRY(id, e.materialize(both));
-    regions[0].results = {id};
+  std::vector<Val> inner;
+  for (const Val &v : operands) {
+    inner.push_back(e.argument(regions[1], v.type, ""));
+    inner.back().text = v.text;
   }
   Val goes_on;
-  KILN_RETURN_IF_ERROR(fill(n, regions[1], graph, inner[1], &goes_on));
-  regions[1].results.resize(std::min(regions[1].results.size(), initial.size())); // not what steps stack
+  std::vector<bool> text;
+  KILN_RETURN_IF_ERROR(fill(n, regions[1], graph, inner, &goes_on, &text));
+  if (changes_shape(e.function(), regions[1], initial))
+    return loop_unrolled(n, graph, initial);
+  Rows rows;
+  Dim most;
+  bool stacks = false;
+  for (size_t i = initial.size(); i < regions[1].results.size(); ++i)
+    stacks |= n.wants(i);
+  if (!stacks)
+    regions[1].results.resize(initial.size());
+  if (stacks) {
+    most = room();
+    KILN_TRY(written, write_rows(n, regions[1], initial.size(), inner[0], most, text));
+    rows = std::move(written);
+    operands.insert(operands.end(), rows.blank.begin(), rows.blank.end());
+  }
   {
     IntoBlock scope(e.builder(), regions[1]);
-    KILN_TRY(next, e.emit(Op::add, {inner[1][0], e.constant(Tensor::scalar_i64(DType::i64, 1))}));
+    KILN_TRY(next, e.emit(Op::add, {inner[0], e.constant(Tensor::scalar_i64(DType::i64, 1))}));
     KILN_TRY(flag, reshape(e, goes_on, {}));
     KILN_TRY(next_id, e.materialize(next));
     KILN_TRY(flag_id, e.materialize(flag));
     regions[1].results.insert(regions[1].results.begin(), {next_id, flag_id});
   }
+  std::vector<Val> asked;
+  for (const Val &v : operands)
+    asked.push_back(e.argument(regions[0], v.type, ""));
+  {
+    IntoBlock scope(e.builder(), regions[0]);
+    KILN_TRY(more, e.emit(Op::lt, {asked[0], limit}));
+    KILN_TRY(both, e.emit(Op::logical_and, {more, asked[1]}));
+    KILN_TRY(id, e.materialize(both));
+    regions[0].results = {id};
+  }
   KILN_TRY(results, e.emit_all(Op::while_, operands, {}, std::move(regions)));
-  for (size_t i = 2; i < results.size(); ++i)
-    results[i].text = operands[i].text;
-  results.erase(results.begin() + 1); // whether it went on
-  return results;
+  for (size_t i = 0; i < initial.size(); ++i) {
+    results[2 + i].text = initial[i].text;
+    n.set(i, results[2 + i]);
+  }
+  if (rows.blank.empty())
+    return Unit{};
+  KILN_TRY(steps, bind_steps(results[0], most));
+  for (size_t i = 0; i < rows.blank.size(); ++i) {
+    KILN_TRY(stacked, slice_axis(e, results[2 + initial.size() + i], 0, 0, steps));
+    stacked.text = rows.text[i];
+    n.set(rows.output[i], stacked);
+  }
+  return Unit{};
 }
 
 // Results whose sizes differ between the branches are filled up to the larger size in both, and cut
@@ -311,7 +386,7 @@ Status import_if(OnnxNode &n) {
 }
 
 // A loop that nothing ends early is a scan over 0, 1, 2, ... as far as its number of steps, which may be found
-// at run time; any other is a while. Where that stacks results of its steps too, it runs twice.
+// at run time; any other is a while.
 Status import_loop(OnnxNode &n) {
   Emitter &e = n.emitter();
   KILN_TRY(graph, n.get_graph("body"));
@@ -331,32 +406,24 @@ Status import_loop(OnnxNode &n) {
     if (auto list = e.dims(n.in(0)); list && list->size() == 1)
       count = (*list)[0];
   bool starts = !n.has(1) || (n.in(1).constant && n.in(1).constant->count() == 1 && n.in(1).constant->at_i64(0) != 0);
-  // At most as many steps as are asked for, where that is known; otherwise as there is room for.
-  auto bind_steps = [&](const Val &steps) {
-    return count ? e.bind_size(steps, max(*count, 0), "loop_steps") : e.bind_free_size(steps, 64, "loop_steps", "loop_room");
-  };
   if (starts && (count || n.has(0))) {
-    KILN_TRY(done, loop_as_scan(n, graph, initial, false, [&]() -> Result<Dim> {
+    KILN_TRY(done, loop_as_scan(n, graph, initial, [&]() -> Result<Dim> {
                if (count)
                  return *count;
                KILN_TRY(given, reshape(e, n.in(0), {}));
                KILN_TRY(wide, convert(e, given, DType::i64));
                KILN_TRY(some, e.emit(Op::maximum, {wide, number(e, 0)}));
-               return bind_steps(some);
+               return e.bind_free_size(some, 64, "loop_steps", "loop_room");
              }));
     if (done)
       return Unit{};
   }
-  KILN_TRY(results, loop_as_while(n, graph, initial));
-  if (graph.outputs.size() == carried + 1) {
-    for (size_t i = 0; i < carried; ++i)
-      n.set(i, results[i + 1]);
-    return Unit{};
-  }
-  // What the steps stack needs their number: they are counted first, and done again.
-  KILN_TRY(done, loop_as_scan(n, graph, initial, true, [&] { return bind_steps(results[0]); }));
-  KILN_CHECK(done, "a loop that has been counted is a scan");
-  return Unit{};
+  // At most as many steps as are asked for, where that is a number that one plans for; otherwise as there is room for.
+  constexpr int64_t kMostPlanned = 4096;
+  bool planned = count && (!count->is_const() || count->as_const() <= kMostPlanned);
+  return loop_as_while(
+      n, graph, initial, [&] { return planned ? max(*count, 0) : e.capacity("loop_room", 64); },
+      [&](const Val &steps, const Dim &room) { return e.bind_size(steps, room, "loop_steps"); });
 }
 
 // Scan since opset 9: axes and directions are moved to axis 0, forwards.

@@ -1,8 +1,8 @@
 // GridSample, AffineGrid and DeformConv: elements between pixels.
 //
-// Positions, weights and what lies outside are computed once for all channels, [N, 1, points], and are what a
-// first kernel leaves; a second one gathers pixels of each channel and adds them up, one dim after the
-// other, over vectors of points.
+// Positions, weights and what lies outside are computed once for all channels, one number for each point, and are what
+// first kernels leave. A last one adds pixels up, one dim after the other: over vectors of channels where there are
+// enough of them, whose pixels are then rows of a table [N pixels, C]; otherwise over vectors of points, each a gather.
 #include "frontend/onnx/calc.h"
 #include "frontend/onnx/ops.h"
 
@@ -19,8 +19,7 @@ struct Tap {
   bool weighted = false, masked = false;
 };
 
-DType index_dtype(const Num &pixels) {
-  Dim count = pixels.dim(2);
+DType index_dtype(const Dim &count) {
   return count.is_const() && count.as_const() < (int64_t(1) << 31) ? DType::i32 : DType::i64;
 }
 
@@ -45,7 +44,7 @@ public:
     for (int d = 2; d < x.rank(); ++d)
       pixels_ *= x.dim(d);
     flat_ = reshape(x, {x.dim(0), x.dim(1), pixels_});
-    index_ = index_dtype(flat_);
+    index_ = index_dtype(x.dim(0) * pixels_);
     DType dtype = x.dtype();
     sums_ = mode_ == "nearest" ? dtype : dtype == DType::f64 || dtype_bits(dtype) > 32 ? DType::f64 : DType::f32;
     if (is_integer(dtype) && dtype_bits(dtype) == 32)
@@ -54,13 +53,43 @@ public:
 
   // [N, C, P] at positions [N, 1, P] in each spatial dim, in pixels.
   Num at(const std::vector<Num> &positions) {
-    std::vector<std::vector<Tap>> taps;
-    for (size_t d = 0; d < positions.size(); ++d)
-      taps.push_back(taps_of(positions[d], x_.dim(int(d) + 2)));
-    return convert(sum(taps, 0, nullptr), x_.dtype());
+    Dim points = positions[0].dim(2);
+    if (!prefers_rows(points))
+      return convert(sum(all_taps(positions), 0, nullptr), x_.dtype());
+    return permute(reshape(rows_at(positions), {x_.dim(0), points, x_.dim(1)}), {0, 2, 1});
+  }
+
+  // The same as [N P, C].
+  Num rows_at(const std::vector<Num> &positions) {
+    Calc &c = *x_.calc;
+    Dim points = positions[0].dim(2), all = x_.dim(0) * points;
+    table_ = reshape(permute(flat_, {0, 2, 1}), {x_.dim(0) * pixels_, x_.dim(1)});
+    std::vector<Num> columns;
+    for (const Num &p : positions)
+      columns.push_back(reshape(p, {all, 1}));
+    Num first;
+    bool many = !x_.dim(0).is_const(1);
+    if (many)
+      first = reshape(broadcast_to(c.iota(index_, {x_.dim(0), 1}) * c.size(index_, pixels_), {x_.dim(0), points}), {all, 1});
+    first_ = many ? &first : nullptr;
+    return convert(sum(all_taps(columns), 0, nullptr), x_.dtype());
+  }
+
+  // Whether there are channels for a vector, and points enough to turn the image for.
+  bool prefers_rows(const Dim &points) const {
+    constexpr int64_t kChannels = 8, kPixelsOfPoint = 4;
+    auto channels = x_.dim(1).try_const(), pixels = pixels_.try_const(), count = points.try_const();
+    return channels && *channels >= kChannels && (!pixels || !count || *pixels / kPixelsOfPoint <= *count);
   }
 
 private:
+  std::vector<std::vector<Tap>> all_taps(const std::vector<Num> &positions) const {
+    std::vector<std::vector<Tap>> taps;
+    for (size_t d = 0; d < positions.size(); ++d)
+      taps.push_back(taps_of(positions[d], x_.dim(int(d) + 2)));
+    return taps;
+  }
+
   Num border(DType dtype, const Dim &size, bool upper) const {
     Calc &c = *x_.calc;
     if (!upper)
@@ -123,6 +152,10 @@ private:
 
   // The sum over the taps of dim d and of those after it; `base` is the index so far.
   Num sum(const std::vector<std::vector<Tap>> &taps, size_t d, const Num *base) const {
+    if (d == taps.size() && table_) {
+      Num index = reshape(first_ ? *first_ + *base : *base, {base->dim(0)});
+      return convert(gather(*table_, index, 0), sums_);
+    }
     if (d == taps.size()) {
       Num index = broadcast_to(*base, {base->dim(0), x_.dim(1), base->dim(2)});
       return convert(gather_elements(flat_, index, 2), sums_);
@@ -143,6 +176,8 @@ private:
   }
 
   Num x_, flat_;
+  std::optional<Num> table_;    // [N pixels, C]
+  const Num *first_ = nullptr; // of each point's image, [N P, 1]
   std::string mode_;
   Outside outside_;
   bool align_;
@@ -299,9 +334,14 @@ Status import_deform_conv(OnnxNode &n) {
   bool masked = n.has(4);
   if (masked)
     KILN_RETURN_IF_ERROR(check(4, Dim(offset_groups * taps), "mask"));
-  // [N groups, 1, kh, kw, y | x, oh, ow]: the offset groups become part of the batch.
-  Num moved = reshape(wide(c(offset)), {batch * Dim(offset_groups), kernel[0], kernel[1], 2, out_size[0], out_size[1]});
+  // The offset groups become part of the batch.
+  Dim parts = batch * Dim(offset_groups);
+  Num moved = reshape(wide(c(offset)), {parts, kernel[0], kernel[1], 2, out_size[0], out_size[1]});
   DType dtype = moved.dtype();
+  Sampler sampler(reshape(x, {parts, each, x.dim(2), x.dim(3)}), "linear", Outside::zeros, true);
+  Dim all = points * Dim(taps);
+  bool rows = sampler.prefers_rows(all); // [parts, points, taps] instead of [parts, taps, points]
+  auto points_first = [&](const Num &p) { return rows ? permute(p, {0, 3, 4, 1, 2}) : p; };
   std::vector<Num> positions;
   for (int d = 0; d < 2; ++d) {
     Shape tap_shape(5, Dim(1)), out_shape(5, Dim(1));
@@ -309,17 +349,36 @@ Status import_deform_conv(OnnxNode &n) {
     out_shape[size_t(d) + 3] = out_size[d];
     Num tap = reshape(c.iota(dtype, {kernel[d]}), tap_shape) * double(dilation[size_t(d)]);
     Num place = reshape(c.iota(dtype, {out_size[d]}), out_shape) * double(stride[size_t(d)]) - double(pads[size_t(d)]);
-    positions.push_back(reshape(at(moved, 3, d) + tap + place, {batch * Dim(offset_groups), 1, points * Dim(taps)}));
+    positions.push_back(reshape(points_first(at(moved, 3, d) + tap + place), {parts, 1, all}));
   }
-  Num parts = reshape(x, {batch * Dim(offset_groups), each, x.dim(2), x.dim(3)});
-  Num columns = Sampler(parts, "linear", Outside::zeros, true).at(positions); // [N groups, each, taps * points]
+  Num mask;
   if (masked)
-    columns = columns * reshape(c(n.in(4)), {batch * Dim(offset_groups), 1, points * Dim(taps)});
-  // [N, G, C/G taps, points] under [G, M/G, C/G taps]
+    mask = points_first(reshape(c(n.in(4)), {parts, kernel[0], kernel[1], out_size[0], out_size[1]}));
   int64_t depth = *channels / groups * taps, outputs = w.dim(0).as_const();
-  columns = reshape(columns, {batch, groups, depth, points});
-  Num weights = reshape(c(w), {groups, outputs / groups, depth});
-  Num out = reshape(c.op(Op::dot, {weights, columns}), {batch, outputs, out_size[0], out_size[1]});
+  Num out;
+  if (rows) {
+    Num columns = sampler.rows_at(positions);
+    if (masked)
+      columns = columns * reshape(mask, {parts * all, 1});
+    // [N, G, points, taps C/G] times [G, taps C/G, M/G]
+    columns = reshape(columns, {batch, offset_groups, points, taps, each});
+    if (offset_groups > 1)
+      columns = permute(columns, {0, 2, 3, 1, 4});
+    columns = reshape(columns, {batch, points, taps, groups, *channels / groups});
+    if (groups > 1)
+      columns = permute(columns, {0, 3, 1, 2, 4});
+    columns = reshape(columns, {batch, groups, points, depth});
+    Num weights = permute(reshape(c(w), {groups, outputs / groups, *channels / groups, taps}), {0, 3, 2, 1});
+    out = permute(c.op(Op::dot, {columns, reshape(weights, {groups, depth, outputs / groups})}), {0, 1, 3, 2});
+  } else {
+    Num columns = sampler.at(positions); // [parts, each, taps points]
+    if (masked)
+      columns = columns * reshape(mask, {parts, 1, all});
+    // [N, G, C/G taps, points] under [G, M/G, C/G taps]
+    columns = reshape(columns, {batch, groups, depth, points});
+    out = c.op(Op::dot, {reshape(c(w), {groups, outputs / groups, depth}), columns});
+  }
+  out = reshape(out, {batch, outputs, out_size[0], out_size[1]});
   if (n.has(3))
     out = out + reshape(c(n.in(3)), {outputs, 1, 1});
   return n.finish(c.done(out));

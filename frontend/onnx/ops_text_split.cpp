@@ -155,18 +155,18 @@ private:
 
   // i64[R, P]: for each p the value of `at` where the mark with the number p + `first` is; 0 without one.
   Result<Val> place(const Val &marks, const Val &numbers, const Val &at, int64_t first, const Dim &size) {
-    KILN_TRY(index, counted(e_, size));
-    KILN_TRY(wanted, e_.emit(Op::add, {index, number(e_, first)}));
-    KILN_TRY(column, reshape(e_, wanted, {size, 1}));
-    KILN_TRY(row_numbers, unsqueezed(e_, numbers, 1));
-    KILN_TRY(row_marks, unsqueezed(e_, marks, 1));
-    KILN_TRY(same, e_.emit(Op::eq, {row_numbers, column}));
-    KILN_TRY(here, e_.emit(Op::logical_and, {same, row_marks}));
-    KILN_TRY(values, e_.emit(Op::where, {here, at, number(e_, 0)}));
-    return e_.emit(Op::reduce_sum, {values}, {{"axes", std::vector<Dim>{2}}, {"keepdims", false}});
+    // What is no mark, or beyond the parts, goes to a place behind them.
+    KILN_TRY(part, e_.emit(Op::sub, {numbers, number(e_, first)}));
+    KILN_TRY(marked, e_.emit(Op::where, {marks, part, number(e_, size)}));
+    KILN_TRY(to, e_.emit(Op::minimum, {marked, number(e_, size)}));
+    KILN_TRY(values, broadcast_to(e_, at, {rows_.dim(0), width_}));
+    KILN_TRY(blank, broadcast_to(e_, number(e_, 0), {rows_.dim(0), size + Dim(1)}));
+    KILN_TRY(placed, e_.emit(Op::scatter_elements, {blank, to, values}, {{"axis", attr_int(1)}}));
+    return slice_axis(e_, placed, 1, 0, size);
   }
 
-  // Bytes from `starts` to `stops`, or to the end of the string where the part is not cut there.
+  // Bytes from `starts` to `stops`, or to the end of the string where the part is not cut there; as wide as the longest
+  // part.
   Status finish(const Dim &size, const Val &starts, const Val &stops, const Val &is_cut) {
     KILN_TRY(length, text_length(e_, rows_));
     KILN_TRY(end, unsqueezed(e_, length, 1));
@@ -175,9 +175,10 @@ private:
     KILN_TRY(counts, unsqueezed(e_, count_, 1));
     KILN_TRY(exists, e_.emit(Op::lt, {index, counts}));
     KILN_TRY(last, e_.emit(Op::where, {exists, stop, starts}));
+    KILN_TRY(part_width, longest(starts, last));
     KILN_TRY(first_column, unsqueezed(e_, starts, 2));
     KILN_TRY(last_column, unsqueezed(e_, last, 2));
-    KILN_TRY(at, counted(e_, width_));
+    KILN_TRY(at, counted(e_, part_width));
     KILN_TRY(from, e_.emit(Op::add, {at, first_column}));
     KILN_TRY(inside, e_.emit(Op::lt, {from, last_column}));
     KILN_TRY(safe, e_.emit(Op::minimum, {from, number(e_, width_ - 1)}));
@@ -188,6 +189,15 @@ private:
     KILN_TRY(out, e_.emit(Op::where, {inside, bytes, e_.scalar(DType::u8, 0)}));
     parts_ = as_text(out);
     return Unit{};
+  }
+
+  Result<Dim> longest(const Val &starts, const Val &stops) {
+    if (rows_.dim(0).is_const(0))
+      return width_;
+    KILN_TRY(lengths, e_.emit(Op::sub, {stops, starts}));
+    KILN_TRY(most, e_.emit(Op::reduce_max, {lengths}, {{"axes", std::vector<Dim>{0, 1}}, {"keepdims", false}}));
+    KILN_TRY(some, e_.emit(Op::maximum, {most, number(e_, 1)}));
+    return e_.bind_size(some, width_, "part_width");
   }
 
   Emitter &e_;
@@ -218,7 +228,7 @@ Status import_string_split(OnnxNode &n) {
   KILN_RETURN_IF_ERROR(delimiter.empty() ? splitter.split_words() : splitter.split(delimiter));
   KILN_TRY(counts, reshape(e, splitter.part_count(), shape));
   shape.push_back(splitter.parts().dim(1));
-  shape.push_back(text_width(x));
+  shape.push_back(text_width(splitter.parts()));
   KILN_TRY(parts, reshape(e, splitter.parts(), std::move(shape)));
   n.set(0, as_text(parts));
   n.set(1, counts);

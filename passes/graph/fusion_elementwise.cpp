@@ -10,6 +10,15 @@ namespace kiln {
 namespace {
 
 constexpr size_t kMaxMembers = 96;
+constexpr int64_t kLeastRow = 8; // elements that are worth a vector
+
+// The index of the last dim that has more than one element.
+Dim innermost(const Shape &shape, const std::vector<Dim> &index) {
+  for (size_t i = shape.size(); i-- > 0;)
+    if (!shape[i].is_const(1))
+      return index[i];
+  return 0;
+}
 
 } // namespace
 
@@ -46,6 +55,30 @@ bool BlockFuser::same_size(const Shape &a, const Shape &b) const {
   return element_count(a) == element_count(b) || std::equal(a.begin(), a.end(), b.begin(), b.end(), same);
 }
 
+bool BlockFuser::reads_rows(int p) const {
+  std::set<int> seen;
+  std::vector<int> next = {p};
+  while (!next.empty() && seen.size() < kMaxMembers) {
+    int q = next.back();
+    next.pop_back();
+    if (!seen.insert(q).second)
+      continue;
+    const Node &n = node(q);
+    if (n.op == Op::gather) {
+      const Shape &rows = function_.type(n.operands[0]).shape;
+      auto width = rows.empty() ? std::nullopt : rows.back().try_const();
+      int64_t axis = n.attrs.get_int("axis");
+      if (width && *width >= kLeastRow && axis != int64_t(rows.size()) - 1 && axis != -1)
+        return true;
+    } else if (is_scalar(q)) {
+      for (ValueId operand : n.operands)
+        if (int d = def(operand); d >= 0 && same_size(shape(d), shape(q)))
+          next.push_back(d);
+    }
+  }
+  return false;
+}
+
 bool BlockFuser::fits(int p, int g, bool *identity) {
   Group &group = groups_[size_t(g)];
   if (group.kind != Kind::elementwise || group.members.size() >= kMaxMembers)
@@ -54,6 +87,9 @@ bool BlockFuser::fits(int p, int g, bool *identity) {
   if (!index)
     return false;
   const Node &n = node(p);
+  // Rows are read and added up as rows; who wants them in another order turns the sums.
+  if (!is_view(n) && innermost(shape(p), *index) != innermost(group.shape, group.space.index) && reads_rows(p))
+    return false;
   if (is_view(n)) {
     auto inner = operand_index(function_, n, 0, *index, group.space.ranges);
     const Shape &source = function_.type(n.operands[0]).shape;

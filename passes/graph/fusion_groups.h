@@ -71,6 +71,8 @@ private:
   bool join_users_group(int p);
   bool join_as_result(int p);
   bool same_size(const Shape &a, const Shape &b) const;
+  // Whether what p makes comes, element by element, from rows that a gather reads.
+  bool reads_rows(int p) const;
   bool fits(int p, int g, bool *identity = nullptr);
   std::optional<std::vector<Dim>> index_in_group(int p, int g) const;
 

@@ -88,7 +88,7 @@ bool is_widening(DType from, DType to) {
   if (is_float(from))
     return (to == DType::f64) || (to == DType::f32 && from != DType::f64);
   if (is_bool(from))
-    return !is_bool(to);
+    return to != DType::f8e8m0; // powers of two, and so no 0
   if (is_integer(from) && is_integer(to))
     return dtype_kind(from) == dtype_kind(to)
                ? dtype_bits(from) <= dtype_bits(to)

@@ -376,9 +376,11 @@ bool PlanBuilder::walk(const Block &block, std::vector<PlanStep> &steps) {
   write_in_place(block);
   join_parts(block);
   size_t outside = bound_.size();
-  for (NodeId id : block.nodes)
+  for (NodeId id : block.nodes) {
+    block_ = &block;
     if (!function_.node(id).removed && !walk_node(id, steps))
       return false;
+  }
   bound_.resize(outside);
   return true;
 }
@@ -461,6 +463,8 @@ void PlanBuilder::read_variable(NodeId id, std::vector<PlanStep> &steps) {
 void PlanBuilder::launch(NodeId id, std::vector<PlanStep> &steps) {
   const Node &node = function_.node(id);
   LoweredNode lowered = lower_node(program_.module(), function_, id, program_.options());
+  if (auto change = changes_.find(id); change != changes_.end())
+    drop_copy(lowered, change->second, node.results[0]);
   ++clock_;
   PlanStep step;
   for (ValueId value : lowered.values) {

@@ -74,6 +74,10 @@ private:
   std::vector<int> start_carried(const Node &node, size_t count, std::vector<PlanStep> &steps);
   void update_carried(const Block &body, const std::vector<int> &carried, std::vector<PlanStep> &steps,
                       const Location &location);
+  // The buffer of a loop's first value, where it can be the loop's own; -1 otherwise.
+  int adopted(ValueId operand, ValueId result);
+  // Lets nodes that change some elements of what a loop carries write those alone.
+  void change_in_place(const Block &body, std::span<const int> carried);
   void extend_over_loop(int begin);
 
   ProgramBuilder &program_;
@@ -87,6 +91,9 @@ private:
   std::vector<int> parent_; // of views; -1 elsewhere
   std::unordered_map<Symbol, Dim> largest_; // of sizes that the run finds
   std::vector<Symbol> bound_;               // of those, the ones that the steps so far have bound
+  std::unordered_map<NodeId, ValueId> changes_; // nodes that write into a carried value
+  std::vector<int> uses_;
+  const Block *block_ = nullptr; // that is walked
   std::vector<int> node_order_;
   int next_order_ = 0;
   std::unordered_map<NodeId, int> rows_of_;                     // buffers that assignments write
@@ -102,6 +109,10 @@ void plan_memory(Plan &plan, const std::vector<int> &parents, const Module &modu
 
 // Where a slice begins in its operand, in elements, if it is one piece of it.
 std::optional<Dim> piece_begin(const Function &function, const Node &slice);
+
+// Lets a kernel that changes some elements of `from` and copies the others write only the former, for one buffer
+// holds both.
+bool drop_copy(LoweredNode &lowered, ValueId from, ValueId to);
 
 // Elements of a value that are the same memory as those of its operand: a reshape, row-major to row-major.
 bool is_alias(const Function &function, const Node &node);

@@ -17,6 +17,12 @@ void PlanBuilder::extend_over_loop(int begin) {
 std::vector<int> PlanBuilder::start_carried(const Node &node, size_t count, std::vector<PlanStep> &steps) {
   std::vector<int> carried;
   for (size_t i = 0; i < count; ++i) {
+    if (int own = adopted(node.operands[i], node.results[i]); own >= 0) {
+      touch(own);
+      buffers_[node.results[i]] = own;
+      carried.push_back(own);
+      continue;
+    }
     auto destination = destination_.find(node.results[i]);
     int buffer = destination != destination_.end() ? destination->second : arena_buffer(node.results[i]);
     buffers_[node.results[i]] = buffer;
@@ -90,6 +96,7 @@ bool PlanBuilder::walk_while(const Node &node, std::vector<PlanStep> &steps) {
   if (!walk(condition, step.condition_body))
     return false;
   step.condition = buffer_of(condition.results.at(0));
+  change_in_place(body, carried);
   if (!walk(body, step.body))
     return false;
   update_carried(body, carried, step.body, node.location);
@@ -134,6 +141,7 @@ bool PlanBuilder::walk_scan(const Node &node, std::vector<PlanStep> &steps) {
     slices.push_back(slice_of(stacked[i], body.results[count + i]));
     try_redirect(body.results[count + i], slices[i], body);
   }
+  change_in_place(body, carried);
   if (!walk(body, step.body))
     return false;
   for (size_t i = 0; i < stacked.size(); ++i)

@@ -177,3 +177,45 @@ TEST_CASE("a size that was bound by more is held against what bounds it now") {
   REQUIRE(!results.ok());
   CHECK_THAT(results.error().message, Contains("min(") && Contains("k"));
 }
+
+TEST_CASE("a loop that a step may end runs once") {
+  // Halves x until its sum is below the limit, and stacks what it was before and the sum.
+  GraphMaker body;
+  body.input("i", DType::i64, {}).input("go", DType::bool_, {}).input("v", DType::f32, {2});
+  body.weight("half", Tensor::scalar_f64(DType::f32, 0.5)).node("Mul", {"v", "half"}, {"w"});
+  body.node("ReduceSum", {"w"}, {"sum"}, {attr_i("keepdims", 0)}).node("Greater", {"sum", "limit"}, {"more"});
+  body.output("more").output("w").output("v").output("sum");
+  auto model = [&](std::optional<int64_t> most, bool stacks = true) {
+    GraphMaker g;
+    g.input("x", DType::f32, {2}).input("limit", DType::f32, {}).weight("yes", Tensor::scalar_i64(DType::bool_, 1));
+    if (most)
+      g.weight("most", Tensor::scalar_i64(DType::i64, *most));
+    g.node("Loop", {most ? "most" : "", "yes", "x"}, {"y", "rows", stacks ? "sums" : ""}, {attr_graph("body", body.bytes())});
+    g.output("y").output("rows");
+    if (stacks)
+      g.output("sums");
+    return g.model();
+  };
+  Tensor x = floats({2}, {8, 16}), limit(DType::f32, {});
+  limit.set_f64(0, 5);
+  for (std::optional<int64_t> most : {std::optional<int64_t>(), std::optional<int64_t>(3), std::optional<int64_t>(50),
+                                      std::optional<int64_t>(INT64_MAX)}) {
+    Imported m(model(most));
+    auto out = m.run({x, limit});
+    check_near(out[0], {1, 2});
+    check_near(out[1], {8, 16, 4, 8, 2, 4});
+    check_near(out[2], {12, 6, 3});
+    auto names = m.ops();
+    CHECK(std::count(names.begin(), names.end(), Op::while_) == 1);
+    CHECK(std::count(names.begin(), names.end(), Op::scan) == 0);
+    CHECK(m.module.capacities.size() == (most && *most < 100 ? 0 : 1));
+  }
+  auto two = Imported(model(2)).run({x, limit});
+  check_near(two[0], {2, 4});
+  check_near(two[2], {12, 6});
+  check_near(Imported(model(50, false)).run({x, limit})[1], {8, 16, 4, 8, 2, 4});
+  // More steps than there is room for: they are counted, and the run after it has room.
+  Imported far(model(std::nullopt));
+  far.module.capacities.begin()->second = 1;
+  check_near(far.run({x, limit})[1], {8, 16, 4, 8, 2, 4});
+}

@@ -35,6 +35,55 @@ TEST_CASE("GridSample") {
   CHECK_THAT(error_of("GridSample", {x, grid}, {attr_s("mode", "best")}), Contains("the attribute 'mode' is 'best'"));
 }
 
+// Some of the channels, as a tensor of their own.
+static Tensor channels_of(const Tensor &x, int64_t first, int64_t count) {
+  auto dims = x.dims();
+  int64_t all = dims[1], inner = x.count() / (dims[0] * all);
+  dims[1] = count;
+  Tensor out(DType::f32, dims);
+  for (int64_t i = 0; i < out.count(); ++i)
+    out.set_f64(i, x.at_f64((i / (count * inner) * all + first) * inner + i % (count * inner)));
+  return out;
+}
+
+TEST_CASE("GridSample of many channels is that of each") {
+  Tensor x(DType::f32, {2, 9, 4, 5}), grid(DType::f32, {2, 3, 4, 2});
+  for (int64_t i = 0; i < x.count(); ++i)
+    x.set_f64(i, std::sin(double(i * i)));
+  for (int64_t i = 0; i < grid.count(); ++i)
+    grid.set_f64(i, 1.4 * std::cos(double(3 * i)));
+  for (const char *mode : {"linear", "nearest", "cubic"})
+    for (const char *padding : {"zeros", "border", "reflection"}) {
+      INFO(mode << " " << padding);
+      std::vector<std::string> attributes = {attr_s("mode", mode), attr_s("padding_mode", padding)};
+      Tensor all = run_node("GridSample", {x, grid}, attributes, {"y"}, "", 20)[0];
+      for (int64_t c = 0; c < 9; ++c)
+        check_near(channels_of(all, c, 1), values(run_node("GridSample", {channels_of(x, c, 1), grid}, attributes, {"y"}, "", 20)[0]), 1e-6);
+    }
+}
+
+TEST_CASE("DeformConv of many channels is the sum over groups of few") {
+  Tensor x(DType::f32, {2, 16, 4, 5}), w(DType::f32, {4, 8, 3, 2}), offset(DType::f32, {2, 24, 2, 4}), mask(DType::f32, {2, 12, 2, 4});
+  for (Tensor *t : {&x, &w, &offset, &mask})
+    for (int64_t i = 0; i < t->count(); ++i)
+      t->set_f64(i, std::sin(double(i * i + t->count())));
+  // The two groups of offsets again as four: then there are 4 channels for each instead of 8.
+  auto twice = [](const Tensor &t) {
+    auto dims = t.dims();
+    int64_t half = t.count() / 4;
+    dims[1] *= 2;
+    Tensor out(DType::f32, dims);
+    for (int64_t i = 0; i < out.count(); ++i)
+      out.set_f64(i, t.at_f64(i / (2 * half) * half + i % half));
+    return out;
+  };
+  std::vector<std::string> groups = {attr_i("group", 2)}, few = groups, many = groups;
+  few.push_back(attr_i("offset_group", 4)), many.push_back(attr_i("offset_group", 2));
+  Tensor bias = floats({4}, {1, 2, 3, 4});
+  check_near(run_node("DeformConv", {x, w, offset, bias, mask}, many)[0],
+             values(run_node("DeformConv", {x, w, twice(offset), bias, twice(mask)}, few)[0]), 1e-5);
+}
+
 TEST_CASE("GridSample in a volume") {
   Tensor x = counted({1, 1, 2, 2, 2}), grid = floats({1, 1, 1, 2, 3}, {0, 0, 0, 1, -1, 1}); // x y z
   check_near(run_node("GridSample", {x, grid}, {attr_i("align_corners", 1)})[0], {3.5, 5});
