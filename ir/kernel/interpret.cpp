@@ -283,6 +283,10 @@ private:
     int64_t begin = value(s.begin), end = value(s.end);
     bool parallel = s.loop == LoopKind::parallel || s.loop == LoopKind::threads;
     bool reverse = parallel && options_.reverse_parallel;
+    // Schedules count the rounds of loops that lowering made; below none the counts go wrong.
+    if (end < begin && (parallel || s.loop == LoopKind::reduce))
+      return fail("the loop over '" + std::string(s.name.text()) + "' ends " + std::to_string(begin - end) +
+                  " before it begins");
     if (begin >= end)
       return;
     int64_t trips = (end - begin - 1) / s.step + 1;

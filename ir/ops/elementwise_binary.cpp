@@ -75,30 +75,8 @@ Result<std::vector<Tensor>> division_ref(const RefContext &c) {
   return map_elements<2, kNumbers>(c, f);
 }
 
-// Of floats, from primitives: the quotient is taken in f64, so that it is exact for f32, and the
-// result is moved by one divisor where rounding the quotient went past it.
-Expr float_fmod(Expr a, Expr b) {
-  DType dtype = a.dtype;
-  a = kb::convert(DType::f64, std::move(a));
-  b = kb::convert(DType::f64, std::move(b));
-  Expr zero = like(a, 0), infinity = like(a, std::numeric_limits<double>::infinity());
-  Expr size = kb::unary(UnaryOp::abs, b);
-  Expr q = kb::unary(UnaryOp::trunc, kb::div(a, b));
-  Expr r = kb::fma(kb::unary(UnaryOp::neg, q), b, a);
-  // |r| with the sign that a's remainder should have taken out: in [0, size) unless q was off by
-  // one.
-  Expr rest = kb::select(kb::lt(a, zero), kb::unary(UnaryOp::neg, r), r);
-  rest = kb::select(kb::lt(rest, zero), kb::add(rest, size), rest);
-  rest = kb::select(kb::le(size, rest), kb::sub(rest, size), rest);
-  Expr out = kb::select(kb::lt(a, zero), kb::unary(UnaryOp::neg, rest), rest);
-  Expr whole =
-      kb::logical_and(kb::eq(size, infinity), kb::lt(kb::unary(UnaryOp::abs, a), infinity));
-  whole = kb::logical_or(std::move(whole), kb::logical_and(kb::eq(a, zero), kb::lt(zero, size))); // -0 stays
-  return kb::convert(dtype, kb::select(std::move(whole), a, std::move(out)));
-}
-
 Expr fmod_scalar(const Attrs &, DType, Operands x) {
-  return is_float(x[0].dtype) ? float_fmod(x[0], x[1]) : kb::binary(BinaryOp::rem, x[0], x[1]);
+  return kb::binary(BinaryOp::rem, x[0], x[1]);
 }
 
 Expr remainder_scalar(const Attrs &attrs, DType result, Operands x) {
@@ -190,8 +168,10 @@ Expr pow_scalar(const Attrs &, DType result, Operands x) {
   Expr p = kb::binary(BinaryOp::pow, kb::convert(dtype, x[0]), kb::convert(dtype, x[1]));
   if (is_float(result))
     return p;
-  // Truncated; the factor makes up for a power a few units below a whole number.
-  p = kb::unary(UnaryOp::trunc, kb::mul(p, like(p, 1 + 0x1p-46)));
+  // Truncated, but a power that is a unit or two below a whole number is that number.
+  Expr whole = kb::unary(UnaryOp::round, p);
+  Expr near = kb::le(kb::unary(UnaryOp::abs, kb::sub(p, whole)), kb::mul(kb::unary(UnaryOp::abs, p), like(p, 0x1p-51)));
+  p = kb::select(std::move(near), std::move(whole), kb::unary(UnaryOp::trunc, p));
   return kb::convert(result, std::move(p));
 }
 

@@ -41,7 +41,8 @@ Result<Shape> window_result(InferContext &context, const Window &w, std::span<co
   Shape out;
   for (size_t d = 0; d < w.rank(); ++d) {
     Dim padded = spatial[d] + w.pad_lo[d] + w.pad_hi[d];
-    if (!require_at_most(context, w.extent(d), padded))
+    // A window of one element fits nowhere in a dim of none, and that is a result of none.
+    if (!w.extent(d).is_const(1) && !require_at_most(context, w.extent(d), padded))
       return Error{fmt::format(
           "Kernel size can't be greater than actual input size: along spatial dim {} the "
           "kernel spans {} and the padded input {}",
@@ -57,8 +58,14 @@ Result<Shape> window_result(InferContext &context, const Window &w, std::span<co
 
 TapRange inner_taps(const Window &w, size_t d, const Dim &size, const Dim &at) {
   Dim start = at * Dim(w.stride[d]) - w.pad_lo[d];
-  return {max(0, ceildiv(-start, w.dilation[d])),
-          min(w.kernel[d], ceildiv(size - start, w.dilation[d]))};
+  TapRange taps{max(0, ceildiv(-start, w.dilation[d])),
+                min(w.kernel[d], ceildiv(size - start, w.dilation[d]))};
+  // With more padding than the window is long, a window may lie outside: it has no taps then, not
+  // fewer than none.
+  Dim length = w.kernel[d] * Dim(w.dilation[d]);
+  if (!known_nonnegative(length - w.pad_lo[d], {}) || !known_nonnegative(length - w.pad_hi[d], {}))
+    taps.end = max(taps.begin, taps.end);
+  return taps;
 }
 
 Dim overhang(const Window &w, size_t d, const Dim &size, const Dim &result) {

@@ -29,7 +29,7 @@ void expand(Expr &e, MathBuilder &b) {
     DType dtype = e.dtype;
     MathValue x = cast(DType::f64, {std::move(e.args[0])});
     MathValue y = cast(DType::f64, {std::move(e.args[1])});
-    MathValue r = e.binary == BinaryOp::pow ? math_pow_f64(x, y, b)
+    MathValue r = e.binary == BinaryOp::pow ? math_pow_f64(x, y, dtype == DType::f32, b)
                   : e.binary == BinaryOp::atan2
                       ? math_atan2_f64(x, y, b)
                       : math_rem_f64(x, b.bind(y), dtype == DType::f32, b);

@@ -130,7 +130,8 @@ MathValue math_unary_f32(UnaryOp op, MathValue x, MathBuilder &b);
 MathValue math_unary_f64(UnaryOp op, MathValue x, MathBuilder &b);
 // x - trunc(x / y) * y, exactly; x and y are f64, `narrow` where they hold f32 values.
 MathValue math_rem_f64(MathValue x, MathValue y, bool narrow, MathBuilder &b);
-MathValue math_pow_f64(MathValue x, MathValue y, MathBuilder &b);
+// `narrow`: the operands are f32, and so will be the result.
+MathValue math_pow_f64(MathValue x, MathValue y, bool narrow, MathBuilder &b);
 // Of unsigned integers; wraps.
 MathValue math_pow_integer(MathValue x, MathValue y, MathBuilder &b);
 MathValue math_atan2_f64(MathValue y, MathValue x, MathBuilder &b);

@@ -93,8 +93,12 @@ MathValue expm1_64(const MathValue &x, MathBuilder &b) {
   return choose(fabs(x) < 0x1p-54, x, y + y);
 }
 
-// log(m 2^k), with `low` added to the logarithm.
-MathValue log64(const MathValue &x, MathBuilder &b, const MathValue *correction = nullptr) {
+// x = (1 + f) 2^power with f in [-0.29, 0.41], for x > 0.
+struct LogParts {
+  MathValue f, power;
+};
+
+LogParts split_log(const MathValue &x, MathBuilder &b) {
   MathValue is_small = b.bind(x < 0x1p-1022);
   MathValue scaled = choose(is_small, x * 0x1p54, x);
   MathValue u = b.bind(as_bits(DType::i64, scaled));
@@ -102,14 +106,24 @@ MathValue log64(const MathValue &x, MathBuilder &b, const MathValue *correction 
   MathValue k = b.bind(offset >> bits(offset, 52));
   MathValue m = as_bits(DType::f64, u - (k << bits(k, 52)));
   MathValue f = b.bind(m - 1.0);
-  MathValue power = b.bind(cast(DType::f64, k) - choose(is_small, number(x, 54), 0.0));
-  // log(1 + f) = 2 atanh(s), s = f / (2 + f)
-  MathValue s = b.bind(f / (f + 2.0)), z = b.bind(s * s);
-  MathValue tail = polynomial_in_pairs(
+  return {f, b.bind(cast(DType::f64, k) - choose(is_small, number(x, 54), 0.0))};
+}
+
+// log(1 + f) = 2 atanh(s) = 2 s + s z tail(z), s = f / (2 + f), z = s^2
+MathValue log_tail(const MathValue &z, MathBuilder &b) {
+  return polynomial_in_pairs(
       z,
-      {0.666666666666673538, 0.399999999994074814, 0.285714287441428003, 0.222221983783355103,
-       0.181835751727511162, 0.153137555754480045, 0.147990679399336448},
+      {0.6666666666666666, 0.4000000000000088, 0.28571428570801954, 0.22222222392089008,
+       0.18181795600060793, 0.15386241881938595, 0.13268714792348096, 0.1308723619665962},
       b);
+}
+
+// log(m 2^k), with `low` added to the logarithm.
+MathValue log64(const MathValue &x, MathBuilder &b, const MathValue *correction = nullptr) {
+  LogParts p = split_log(x, b);
+  MathValue f = p.f, power = p.power;
+  MathValue s = b.bind(f / (f + 2.0)), z = b.bind(s * s);
+  MathValue tail = log_tail(z, b);
   // f - (f^2/2 - s (f^2/2 + z tail))
   MathValue half = b.bind(f * f * 0.5);
   MathValue inner = b.bind(s * (half + z * tail));
@@ -284,13 +298,47 @@ MathValue math_unary_f64(UnaryOp op, MathValue x, MathBuilder &b) {
   KILN_CHECK(false, "no function named " + std::string(unary_name(op)));
 }
 
-// x^y = 2^(y log2 |x|); the sign and the special cases of IEEE 754 follow.
-MathValue math_pow_f64(MathValue x, MathValue y, MathBuilder &b) {
+// log(a) for a >= 0 as a sum of two: what rounding has left of the first is in the second, to some 58 bits.
+struct LongLog {
+  MathValue high, low;
+};
+
+LongLog long_log64(const MathValue &a, MathBuilder &b) {
+  LogParts p = split_log(a, b);
+  // The quotient s = f / (2 + f) with its remainder; 2 + f may round, too.
+  MathValue d = b.bind(p.f + 2.0), d_low = p.f - (d - 2.0);
+  MathValue s = b.bind(p.f / d);
+  MathValue rest = b.bind((fused(-s, d, p.f) - s * d_low) / d);
+  MathValue z = b.bind(s * s);
+  MathValue low = b.bind(fused(p.power, kLn2Lo, fused(s * z, log_tail(z, b), rest + rest)));
+  // power * kLn2Hi is exact, and larger than 2 s unless it is 0.
+  MathValue whole = b.bind(p.power * kLn2Hi), part = b.bind(s + s);
+  MathValue sum = b.bind(whole + part);
+  low = b.bind(low + (part - (sum - whole)));
+  MathValue high = b.bind(sum + low);
+  low = low - (high - sum);
+  MathValue finite = b.bind((a < kMathInf) & (MathValue{like(a, 0)} < a));
+  MathValue limit = choose(a == 0.0, -kMathInf, a);
+  return {b.bind(choose(finite, high, limit)), b.bind(choose(finite, low, 0.0))};
+}
+
+// x^y = e^(y log |x|); the sign and the special cases of IEEE 754 follow. An error of the logarithm counts
+// y log |x| times, so f64 has it to more than 53 bits.
+MathValue math_pow_f64(MathValue x, MathValue y, bool narrow, MathBuilder &b) {
   x = b.bind(x);
   y = b.bind(y);
   MathValue a = b.bind(fabs(x));
-  MathValue product = b.bind(y * b.bind(log64(a, b)));
-  MathValue r = b.bind(exp64(product, b));
+  MathValue r;
+  if (narrow) {
+    r = b.bind(exp64(b.bind(y * b.bind(log64(a, b))), b));
+  } else {
+    LongLog log = long_log64(a, b);
+    MathValue product = b.bind(y * log.high);
+    MathValue rest = b.bind(fused(y, log.high, -product) + y * log.low);
+    r = b.bind(exp64(product, b));
+    MathValue ordinary = (fabs(product) < 746.0) & (r < kMathInf);
+    r = b.bind(choose(ordinary, fused(r, rest, r), r));
+  }
   MathValue whole = b.bind(ftrunc(y) == y);
   MathValue half = b.bind(y * 0.5);
   MathValue odd = whole & (MathValue{kb::binary(BinaryOp::ne, ftrunc(half).e, half.e)});

@@ -368,7 +368,8 @@ Expr KernelLowering::pull_external(ValueId value, std::span<const Dim> index) {
   ValueId external = resolve(value);
   const Value &v = function_.value(external);
   const Node *def = function_.def(external);
-  if (def && def->op == Op::constant) {
+  // Beside the one element there are zeros where the layout has a halo or blocks.
+  if (def && def->op == Op::constant && v.layout.is_row_major()) {
     const Tensor &tensor = module_.constants[size_t(def->attrs.get_constant("value"))].tensor;
     if (tensor.count() == 1)
       return literal(tensor);

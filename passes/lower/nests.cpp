@@ -214,6 +214,7 @@ void KernelLowering::lower_phase(const std::vector<ValueId> &results,
   const Value &first = function_.value(results[0]);
   auto order = nest_order(results[0]);
   std::vector<Dim> index(first.type.shape.size());
+  bool past_end = false;
   std::function<void(size_t)> nest = [&](size_t i) {
     if (i == order.size()) {
       std::vector<Dim> at;
@@ -221,7 +222,8 @@ void KernelLowering::lower_phase(const std::vector<ValueId> &results,
         at.push_back(simplified(d));
       for (ValueId result : results) {
         size_t k = size_t(std::find(results_.begin(), results_.end(), result) - results_.begin());
-        Expr value = pull(roots_[k], at);
+        Expr value = past_end ? kb::constant(compute_dtype(function_.value(result).type.dtype), 0)
+                              : pull(roots_[k], at);
         emit(store(result, at, std::move(value)));
       }
       return;
@@ -259,11 +261,19 @@ void KernelLowering::lower_phase(const std::vector<ValueId> &results,
     case Nest::Part::lane: {
       Dim base = index[size_t(dim)];
       Dim end = block_overrun_allowed(results[0], dim) ? Dim(block) : min(block, size - base);
-      return loop("l", 0, end, LoopKind::parallel, [&](const Dim &var) {
+      auto lanes = [&](const Dim &var) {
         index[size_t(dim)] = base + var;
         nest(i + 1);
         index[size_t(dim)] = base;
-      });
+      };
+      loop("l", 0, end, LoopKind::parallel, lanes);
+      // The next stage of a chain computes whole blocks of what only this one has written.
+      if (!past_end && scratch_of(results[0]) && !end.is_const(block)) {
+        past_end = true;
+        loop("z", end, block, LoopKind::parallel, lanes);
+        past_end = false;
+      }
+      return;
     }
     }
   };

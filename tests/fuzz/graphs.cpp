@@ -21,6 +21,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <map>
@@ -507,6 +508,10 @@ int main(int argc, char **argv) {
   }
   if (!options.replay.empty())
     return replay(options);
+  if (std::error_code error; !options.out.empty() && !std::filesystem::create_directories(options.out, error) && error) {
+    std::cerr << fmt::format("{}: {}\n", options.out, error.message());
+    return 2;
+  }
   if (options.print) {
     for (uint64_t seed = options.first; seed < options.last; ++seed)
       std::cout << print_module(make_graphs(seed, seed + 1, options).module, INT64_MAX);

@@ -167,6 +167,13 @@ bool measure_binary(BinaryOp op, DType dtype, double bound, bool report) {
     a.push_back(T(base(random)));
     b.push_back(T(exponent(random)));
   }
+  // Powers of any size: an error of the logarithm counts most where they are near the limits.
+  double limit = std::log(double(std::numeric_limits<T>::max()));
+  std::uniform_real_distribution<double> log_base(-30, 30), log_power(-limit, limit);
+  for (int i = 0; op == BinaryOp::pow && i < 3000; ++i) {
+    a.push_back(T(std::exp(log_base(random))));
+    b.push_back(T(log_power(random) / std::log(double(a.back()))));
+  }
   for (T big : {T(1e30), T(3e38), T(12345678), std::numeric_limits<T>::max()})
     for (T small : {T(3), T(0.1), T(1e-30), T(7.25), std::numeric_limits<T>::min()}) {
       a.push_back(op == BinaryOp::rem ? big : T(1.25));
