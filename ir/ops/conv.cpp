@@ -119,13 +119,8 @@ ReduceSpec reduce(LowerContext &c, std::span<const Dim> index) {
     past = max(past, 0);
     TapRange taps{0, w.kernel[d]};
     if (leaves_out_padding(c, w, d) ||
-        !c.operand_zero_padded(0, int(d) + 2, w.pad_lo[d], past)) {
-      TapRange inner = inner_taps(w, d, size, at);
-      if (!w.pad_lo[d].is_const(0))
-        taps.begin = c.simplified(inner.begin);
-      if (!past.is_const(0))
-        taps.end = c.simplified(inner.end);
-    }
+        !c.operand_zero_padded(0, int(d) + 2, w.pad_lo[d], past))
+      taps = inner_taps(c, w, d, size, at, past);
     Dim k = add_axis(spec, "k", taps.begin, taps.end);
     at_x.push_back(at * Dim(w.stride[d]) + k * Dim(w.dilation[d]) - w.pad_lo[d]);
     at_w.push_back(k);

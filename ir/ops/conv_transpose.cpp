@@ -146,8 +146,8 @@ ReduceSpec reduce(LowerContext &c, std::span<const Dim> index) {
   for (size_t d = 0; d < w.rank(); ++d) {
     Solution taps =
         solve(c, index[d + 2] + w.pad_lo[d], w.stride[d], w.dilation[d], w.kernel[d], x[d + 2]);
-    // So far behind the last element the range would end before it begins.
-    if (extra[d] >= w.stride[d] || w.pad_hi[d].try_const().value_or(-1) < 0)
+    // So far behind the last element, or between the taps, the range would end before it begins.
+    if (extra[d] >= w.stride[d] || w.dilation[d] > 1 || w.pad_hi[d].try_const().value_or(-1) < 0)
       taps.end = c.simplified(max(taps.begin, taps.end));
     // Taps that read a zero beside x may be counted in: then every position of a phase has as many.
     Dim all = c.simplified(ceildiv(w.kernel[d] - taps.k0, taps.k_step));

@@ -150,9 +150,7 @@ Reads window_reads(LowerContext &c, std::span<const Dim> index, bool zeros_allow
     if (!past.is_const())
       past = w.pad_hi[d] + Dim(ceil ? w.stride[d] - 1 : 0);
     past = max(past, 0);
-    TapRange inner = inner_taps(w, d, size, at), taps{0, w.kernel[d]};
-    inner.begin = w.pad_lo[d].is_const(0) ? Dim(0) : c.simplified(inner.begin);
-    inner.end = past.is_const(0) ? w.kernel[d] : c.simplified(inner.end);
+    TapRange inner = inner_taps(c, w, d, size, at, past), taps{0, w.kernel[d]};
     if (!zeros_allowed || !c.operand_zero_padded(0, int(d) + 2, w.pad_lo[d], past))
       taps = inner;
     out.inner *= max(inner.end - inner.begin, 0);

@@ -56,15 +56,19 @@ Result<Shape> window_result(InferContext &context, const Window &w, std::span<co
   return out;
 }
 
-TapRange inner_taps(const Window &w, size_t d, const Dim &size, const Dim &at) {
+TapRange inner_taps(const LowerContext &c, const Window &w, size_t d, const Dim &size, const Dim &at,
+                    const Dim &past) {
   Dim start = at * Dim(w.stride[d]) - w.pad_lo[d];
-  TapRange taps{max(0, ceildiv(-start, w.dilation[d])),
-                min(w.kernel[d], ceildiv(size - start, w.dilation[d]))};
+  TapRange taps{0, w.kernel[d]};
+  if (!w.pad_lo[d].is_const(0))
+    taps.begin = c.simplified(max(0, ceildiv(-start, w.dilation[d])));
+  if (!past.is_const(0))
+    taps.end = c.simplified(min(w.kernel[d], ceildiv(size - start, w.dilation[d])));
   // With more padding than the window is long, a window may lie outside: it has no taps then, not
   // fewer than none.
   Dim length = w.kernel[d] * Dim(w.dilation[d]);
-  if (!known_nonnegative(length - w.pad_lo[d], {}) || !known_nonnegative(length - w.pad_hi[d], {}))
-    taps.end = max(taps.begin, taps.end);
+  if (!known_nonnegative(length - w.pad_lo[d], {}) || !known_nonnegative(length - past, {}))
+    taps.end = c.simplified(max(taps.begin, taps.end));
   return taps;
 }
 

@@ -26,11 +26,13 @@ Window known_window(const Attrs &attrs, std::vector<Dim> kernel);
 Result<Shape> window_result(InferContext &context, const Window &w, std::span<const Dim> spatial,
                             bool ceil);
 
-// The taps of dim d that read within [0, size) for the window at output position `at`.
+// The taps of dim d that read within [0, size) for the window at output position `at`, where windows read
+// at most `past` elements behind the input's end.
 struct TapRange {
   Dim begin, end;
 };
-TapRange inner_taps(const Window &w, size_t d, const Dim &size, const Dim &at);
+TapRange inner_taps(const LowerContext &c, const Window &w, size_t d, const Dim &size, const Dim &at,
+                    const Dim &past);
 // How far the last window reads past the end of the input.
 Dim overhang(const Window &w, size_t d, const Dim &size, const Dim &result);
 
