@@ -35,6 +35,7 @@ struct CompileVerb {
   std::string max_memory;
   bool time_passes = false, keep_params = false;
   std::string denormals = "flush";
+  bool tf32 = false;
   std::string tune_file;
   std::vector<std::string> specialise;
   double tune_seconds = 0;
@@ -294,6 +295,8 @@ int compile(CompileVerb verb) {
   }
   if (verb.emit == "cuda" && options.gpus.empty())
     options.gpus.push_back(*find_gpu("sm_80"));
+  for (GpuMachine &gpu : options.gpus)
+    gpu.rounds_products = verb.tf32;
   // A C compiler that vectorises for itself is given the plain loops.
   if (verb.emit == "c")
     options.winograd = Winograd::off;
@@ -381,6 +384,7 @@ void add_compile(CLI::App &app, int &exit_code) {
   sub->add_option("--cuda", verb->gpus, "GPUs that the package has code for beside the processors: sm_80, sm_86, sm_89, sm_90, sm_100, ptx")
       ->delimiter(',')
       ->allow_extra_args(false);
+  sub->add_flag("--tf32", verb->tf32, "GPUs may round the operands of f32 products to 11 bits of mantissa");
   sub->add_option("--emit", verb->emit, "package, object (with a .h), header, c, cuda, graph, kernels, llvm or asm")
       ->check(CLI::IsMember({"package", "object", "header", "c", "cuda", "graph", "kernels", "llvm", "asm"}));
   sub->add_option("-O", verb->level, "0: one kernel an op; 1: fused; 2: with layouts (default)");

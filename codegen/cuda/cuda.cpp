@@ -62,10 +62,14 @@ std::string cuda_source(std::span<const CudaFunction> functions) {
     if (names.insert(function.name).second)
       text += function.text + "\n";
   }
-  for (const std::string &helper : helpers)
-    out += helper == "kiln_fmaf"  ? "#define kiln_fmaf fmaf\n"
-           : helper == "kiln_fma" ? "#define kiln_fma fma\n"
-                                  : "__device__ " + c::helper_text(helper) + "\n";
+  for (const std::string &helper : helpers) {
+    std::string definition = "__device__ " + c::helper_text(helper) + "\n";
+    // The preamble has conversions of its own where there are instructions for them.
+    bool is_in_preamble = helper.ends_with("_to_f16") || helper.ends_with("_to_bf16") || helper == "kiln_f16_to_f32" || helper == "kiln_bf16_to_f32";
+    if (helper == "kiln_fmaf" || helper == "kiln_fma")
+      definition = fmt::format("#define {} {}\n", helper, helper.substr(5));
+    out += is_in_preamble ? "#ifdef KILN_CUDA_SHIM\n" + definition + "#endif\n" : definition;
+  }
   return out + "\n" + text;
 }
 

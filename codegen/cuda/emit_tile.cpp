@@ -175,8 +175,6 @@ private:
     return spread("kiln_y", shape_.rows_each, shape_.rows / shape_.rows_each, i);
   }
   std::string column_at(std::string_view j) const {
-    if (is_tensor())
-      return fmt::format("kiln_warp_column + {} / 2 * 8 + kiln_lane % 4 * 2 + {} % 2", j, j);
     return spread("kiln_x", shape_.columns_each, shape_.columns / shape_.columns_each, j);
   }
 
@@ -207,7 +205,6 @@ private:
   // Neighbouring sums of a thread in a row: their columns are stored together where they may be.
   std::string finish() {
     const std::string &index = context_.index_type;
-    int down = is_tensor() ? 2 * sums_down() : sums_down(), across = is_tensor() ? 2 * sums_across() : sums_across();
     const Symbol sums("kiln_sums");
     Stmt columns = *p_.columns.back();
     columns.body = p_.after;
@@ -215,22 +212,44 @@ private:
       if (e.is(Expr::Kind::load) && e.name == p_.acc->name)
         e = kb::load(sums, e.dtype, Dim::symbol("kiln_lane"));
     });
-    int width = std::min(vector_width(columns, false, {sums}, context_), is_tensor() ? 2 : group(shape_.columns_each));
+    int together = is_tensor() ? 4 : group(shape_.columns_each), groups = (is_tensor() ? 2 * sums_across() : sums_across()) / together;
+    int width = std::min(vector_width(columns, false, {sums}, context_), together), down = is_tensor() ? 2 * sums_down() : sums_down();
     Loops loops = p_.columns;
     loops.back() = &columns;
-    std::string sum = is_tensor() ? "kiln_acc[i / 2][(j + l) / 2][i % 2 * 2 + (j + l) % 2]" : "kiln_acc[i][j + l]";
+    std::string type = c::c_type(p_.dtype), sum = c::c_name(sums);
     std::string text = fmt::format("#pragma unroll\n    for (int i = 0; i < {}; ++i) {{\n      const {} kiln_row = kiln_row0 + {};\n", down, index, row_at("i"));
-    text += fmt::format("      if (kiln_row < {}) {{\n{}", a_.own_total(), coordinates(p_.rows, "kiln_row", context_, out_.helpers, "      "));
-    text += fmt::format("#pragma unroll\n      for (int j = 0; j < {}; j += {}) {{\n        const {} kiln_column = kiln_column0 + {};\n", across, width, index, column_at("j"));
-    text += fmt::format("        if (kiln_column < {}) {{\n{}", b_.own_total(), coordinates(loops, "kiln_column", context_, out_.helpers, "        "));
-    text += fmt::format("        {0} {1}[{2}];\n#pragma unroll\n        for (int l = 0; l < {2}; ++l)\n          {1}[l] = {3};\n", c::c_type(p_.dtype), c::c_name(sums), width, sum);
+    text += coordinates(p_.rows, "kiln_row", context_, out_.helpers, "      ");
+    text += fmt::format("#pragma unroll\n      for (int j = 0; j < {}; ++j) {{\n        {} kiln_some[{}];\n{}", groups, type, together, is_tensor() ? exchange() : "");
+    if (!is_tensor())
+      text += fmt::format("#pragma unroll\n        for (int e = 0; e < {0}; ++e)\n          kiln_some[e] = kiln_acc[i][j * {0} + e];\n"
+                          "        const int kiln_across = {1};\n",
+                          together, column_at(fmt::format("(j * {})", together)));
+    text += fmt::format("#pragma unroll\n        for (int e = 0; e < {}; e += {}) {{\n          const {} kiln_column = kiln_column0 + kiln_across + e;\n", together, width, index);
+    text += fmt::format("          if (kiln_row < {} && kiln_column < {}) {{\n{}", a_.own_total(), b_.own_total(),
+                        coordinates(loops, "kiln_column", context_, out_.helpers, "            "));
+    text += fmt::format("            {0} {1}[{2}];\n#pragma unroll\n            for (int l = 0; l < {2}; ++l)\n              {1}[l] = kiln_some[e + l];\n", type, sum, width);
     if (width > 1) {
-      text += vector_turn(columns, width, 4, {sums}, context_, out_.helpers);
+      text += vector_turn(columns, width, 6, {sums}, context_, out_.helpers);
     } else {
       c::StmtStyle style{"*trap = {}; return;", nullptr, "", context_.index_type};
-      text += fmt::format("        const int {} = 0;\n", c::c_name(Symbol("kiln_lane"))) + c::c_body(columns.body, 4, style, out_.helpers);
+      text += fmt::format("            const int {} = 0;\n", c::c_name(Symbol("kiln_lane"))) + c::c_body(columns.body, 6, style, out_.helpers);
     }
-    return text + "        }\n      }\n      }\n    }\n";
+    return text + "          }\n        }\n      }\n    }\n";
+  }
+
+  // Of two groups of 8 columns a lane has two each. It gives two to its neighbour and has four in a row then.
+  std::string exchange() const {
+    return fmt::format(R"(        const bool kiln_odd = kiln_lane % 2 != 0;
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {{
+          const {} kiln_first = kiln_acc[i / 2][j * 2][i % 2 * 2 + e], kiln_second = kiln_acc[i / 2][j * 2 + 1][i % 2 * 2 + e];
+          const {} kiln_other = __shfl_xor_sync(0xffffffffu, kiln_odd ? kiln_first : kiln_second, 1);
+          kiln_some[e] = kiln_odd ? kiln_other : kiln_first;
+          kiln_some[e + 2] = kiln_odd ? kiln_second : kiln_other;
+        }}
+        const int kiln_across = kiln_warp_column + j * 16 + (kiln_odd ? 8 : 0) + kiln_lane % 4 / 2 * 4;
+)",
+                       c::c_type(p_.dtype), c::c_type(p_.dtype));
   }
 
   const Product &p_;

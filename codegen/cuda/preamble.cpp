@@ -30,6 +30,23 @@ typedef unsigned long long uint64_t;
 #define NAN __int_as_float(0x7fc00000)
 #define INFINITY __int_as_float(0x7f800000)
 #define KILN_SHARED extern __shared__ __align__(128) unsigned char kiln_shared[]
+// Conversions that are one instruction.
+__device__ __forceinline__ float kiln_f16_to_f32(uint16_t h) {
+  float f;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h));
+  return f;
+}
+__device__ __forceinline__ uint16_t kiln_f32_to_f16(float f) {
+  uint16_t h;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f));
+  return h;
+}
+__device__ __forceinline__ float kiln_bf16_to_f32(uint16_t h) { return __uint_as_float((uint32_t)h << 16); }
+__device__ __forceinline__ uint16_t kiln_f32_to_bf16(float f) {
+  uint16_t h;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(h) : "f"(f));
+  return h;
+}
 // d += a * b: 16 rows of a, 8 columns of b and 32 bytes of both along the sum, spread over the lanes of a warp.
 #define KILN_MMA(name, shape, types, sum, sign)                                                                       \
   __device__ __forceinline__ void name(sum (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {               \
@@ -81,10 +98,10 @@ template <int kGroups>
 __device__ __forceinline__ void kiln_copy_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
 }
-#define KILN_NOTE(at, bytes)
+#define KILN_MOVE(type, to, from, is_write) *(type *)(to) = *(const type *)(from)
 #else
 #define KILN_SHARED unsigned char *const kiln_shared = kiln_shim::g_dynamic
-#define KILN_NOTE(at, bytes) kiln_shim::note(at, bytes)
+#define KILN_MOVE(type, to, from, is_write) kiln_shim::move(to, from, sizeof(type), is_write)
 #endif
 
 // Neighbouring elements that a thread loads and stores together.
@@ -96,13 +113,15 @@ struct __align__(sizeof(T) * N < 16 ? sizeof(T) * N : 16) kiln_pack {
 };
 template <int N, typename T>
 __device__ __forceinline__ kiln_pack<T, N> kiln_load(const T *at) {
-  KILN_NOTE(at, sizeof(T) * N);
-  return *(const kiln_pack<T, N> *)at;
+  using Pack = kiln_pack<T, N>;
+  Pack pack;
+  KILN_MOVE(Pack, &pack, at, false);
+  return pack;
 }
 template <int N, typename T>
 __device__ __forceinline__ void kiln_store(T *at, const kiln_pack<T, N> &pack) {
-  KILN_NOTE(at, sizeof(T) * N);
-  *(kiln_pack<T, N> *)at = pack;
+  using Pack = kiln_pack<T, N>;
+  KILN_MOVE(Pack, at, &pack, true);
 }
 
 // Where byte `at` of a row of a tile in shared memory lies: pieces of 16 bytes change places within a line of 128, so

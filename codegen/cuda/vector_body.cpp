@@ -54,16 +54,13 @@ public:
         is_plain_ &= accumulators.contains(s.name) || stored_.insert(s.name).second;
   }
 
-  // Whether the body fits; the bytes of the elements that would lie in packs.
-  bool look(int64_t &least, int64_t &most) const {
+  // Whether the body fits; the bytes of the widest elements that would lie in packs.
+  bool look(int64_t &most) const {
     if (!is_plain_ || !loop_.begin.is_const(0) || loop_.step != 1)
       return false;
     bool fits = true;
-    least = 16, most = 0;
-    auto note = [&](DType dtype) {
-      least = std::min(least, int64_t(dtype_bytes(dtype)));
-      most = std::max(most, int64_t(dtype_bytes(dtype)));
-    };
+    most = 0;
+    auto note = [&](DType dtype) { most = std::max(most, int64_t(dtype_bytes(dtype))); };
     for (const Stmt &s : loop_.body) {
       bool known = s.is(Stmt::Kind::let) || s.is(Stmt::Kind::store) || s.is(Stmt::Kind::assert_);
       if (!known || s.value.is(Expr::Kind::none))
@@ -167,11 +164,11 @@ bool is_multiple(const Dim &dim, int64_t n) {
 
 int vector_width(const Stmt &loop, bool has_tail, const std::set<Symbol> &accumulators, const NestContext &context) {
   Body body(loop, accumulators, context);
-  int64_t least, most;
-  if (!body.look(least, most))
+  int64_t most;
+  if (!body.look(most))
     return 1;
-  // The narrowest elements in one access, the widest in two at most.
-  int64_t width = std::min(context.machine.vector_bytes / least, 2 * context.machine.vector_bytes / most);
+  // The widest elements in one access: lanes that take two would leave half of each sector to the other one.
+  int64_t width = context.machine.vector_bytes / most;
   while (width > 1 && ((!has_tail && !is_multiple(loop.end, width)) || !body.is_aligned(int(width))))
     width /= 2;
   return int(width);

@@ -6,7 +6,7 @@
 // for each other at different places (a barrier in a branch that others do not take) stop the program, which
 // a GPU would not do.
 //
-//   #include "shim.h"
+//   #include "tests/cuda_shim/shim.h"
 //   extern "C" __global__ void k(float *x) { x[threadIdx.x] += 1; }
 //   KILN_SHIM_KERNEL(k)       defines kiln_shim_k(grid, block, shared bytes, args) for the fake driver
 #pragma once
@@ -75,16 +75,45 @@ alignas(16) inline unsigned char g_exchange[kMaxThreads][16];
   abort();
 }
 
+} // namespace kiln_shim
+#ifdef KILN_SHIM_TRACED
+#include "tests/cuda_shim/trace.h"
+#else
+namespace kiln_shim {
+inline unsigned g_epoch;
+struct Untraced {
+  Untraced() {}
+};
+inline void trace(const void *, const void *, size_t, bool) {}
+inline void begin_trace() {}
+inline void end_trace(const char *) {}
+} // namespace kiln_shim
+#endif
+namespace kiln_shim {
+
 // An access of several elements at once.
-inline void note(const void *at, size_t bytes) {
+__attribute__((noinline)) inline void note(const void *at, size_t bytes, bool is_write = false) {
   if (reinterpret_cast<uintptr_t>(at) % (bytes < 16 ? bytes : 16) != 0)
     stop("an access whose address is not a multiple of its size");
+  for (size_t i = 0; i < bytes; i += 16)
+    trace(__builtin_return_address(0), static_cast<const unsigned char *>(at) + i, bytes < 16 ? bytes : 16, is_write);
+}
+
+// A load or store of several elements at once, of the kernel's own.
+__attribute__((noinline)) inline void move(void *to, const void *from, size_t bytes, bool is_write) {
+  const void *at = is_write ? to : from;
+  if (reinterpret_cast<uintptr_t>(at) % (bytes < 16 ? bytes : 16) != 0)
+    stop("an access whose address is not a multiple of its size");
+  for (size_t i = 0; i < bytes; i += 16)
+    trace(__builtin_return_address(0), static_cast<const unsigned char *>(at) + i, bytes < 16 ? bytes : 16, is_write);
+  Untraced own;
+  memcpy(to, from, bytes);
 }
 
 #if defined(__clang__)
-#define KILN_SHIM_NAKED __attribute__((naked, noinline, used))
+#define KILN_SHIM_NAKED __attribute__((naked, noinline, used, no_sanitize("thread")))
 #else
-#define KILN_SHIM_NAKED __attribute__((naked, noipa, used))
+#define KILN_SHIM_NAKED __attribute__((naked, noipa, used, no_sanitize("thread")))
 #endif
 #if defined(__x86_64__)
 // Saves what a call preserves, changes stacks, goes on there.
@@ -197,6 +226,7 @@ inline void run_block(unsigned threads) {
       return;
     if (!all_wait || !progress)
       stop("the threads of a block wait for each other for ever");
+    ++g_epoch;
     for (unsigned t = 0; t < threads; ++t)
       if (g_fibers[t].state == State::at_block)
         g_fibers[t].state = State::ready;
@@ -208,7 +238,7 @@ inline void wait(State state) {
   yield_to_scheduler();
 }
 
-inline void launch(Body body, uint3 grid, uint3 block, unsigned shared_bytes, void **args) {
+inline void launch(const char *name, Body body, uint3 grid, uint3 block, unsigned shared_bytes, void **args) {
   unsigned threads = block.x * block.y * block.z;
   if (threads == 0 || threads > kMaxThreads || shared_bytes > kSharedBytes)
     stop("more threads or shared memory than a block can have");
@@ -223,7 +253,12 @@ inline void launch(Body body, uint3 grid, uint3 block, unsigned shared_bytes, vo
       for (unsigned x = 0; x < grid.x; ++x) {
         g_block = {x, y, z};
         memset(g_dynamic, 0xff, shared_bytes); // what was not written is no number
+        bool is_first = x == 0 && y == 0 && z == 0;
+        if (is_first)
+          begin_trace();
         run_block(threads);
+        if (is_first)
+          end_trace(name);
       }
 }
 
@@ -349,13 +384,16 @@ inline void ldmatrix(uint32_t (&out)[4], const void *row) {
   g_rows[g_current] = static_cast<const unsigned char *>(row);
   wait(State::at_warp);
   unsigned first = g_current / 32 * 32, lane = g_current % 32;
-  for (unsigned block = 0; block < 4; ++block) {
-    const unsigned char *const *rows = g_rows + first + block * 8;
-    if (kAcross)
-      for (unsigned i = 0; i < 2; ++i)
-        memcpy(reinterpret_cast<unsigned char *>(&out[block]) + i * 2, rows[lane % 4 * 2 + i] + lane / 4 * 2, 2);
-    else
-      memcpy(&out[block], rows[lane / 4] + lane % 4 * 4, 4);
+  {
+    Untraced own;
+    for (unsigned block = 0; block < 4; ++block) {
+      const unsigned char *const *rows = g_rows + first + block * 8;
+      if (kAcross)
+        for (unsigned i = 0; i < 2; ++i)
+          memcpy(reinterpret_cast<unsigned char *>(&out[block]) + i * 2, rows[lane % 4 * 2 + i] + lane / 4 * 2, 2);
+      else
+        memcpy(&out[block], rows[lane / 4] + lane % 4 * 4, 4);
+    }
   }
   wait(State::at_warp);
 }
@@ -371,13 +409,15 @@ inline unsigned g_copy_group[kMaxThreads];
 
 inline bool copies_under_way(unsigned thread) { return !g_copies[thread].empty(); }
 inline void copy_async(void *to, const void *from, unsigned bytes, bool inside) {
-  note(to, bytes);
+  note(to, bytes, true);
   if (inside)
     note(from, bytes);
+  Untraced own;
   memset(to, 0xff, bytes);
   g_copies[g_current].push_back({to, inside ? from : nullptr, bytes, g_copy_group[g_current]});
 }
 inline void copy_wait(unsigned groups) {
+  Untraced own;
   std::vector<Copy> &copies = g_copies[g_current];
   size_t done = 0;
   for (; done < copies.size() && copies[done].group + groups < g_copy_group[g_current]; ++done) {
@@ -426,6 +466,6 @@ inline int atomicCAS(int *at, int expected, int value) {
 #define KILN_SHIM_KERNEL(name)                                                                                        \
   extern "C" const unsigned *kiln_shim_##name##_sizes() { return kiln_shim::Caller<&name>::sizes; }                   \
   extern "C" void kiln_shim_##name(const unsigned *grid, const unsigned *block, unsigned shared_bytes, void **args) { \
-    kiln_shim::launch(&kiln_shim::Caller<&name>::call, {grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]},   \
+    kiln_shim::launch(#name, &kiln_shim::Caller<&name>::call, {grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]},   \
                       shared_bytes, args);                                                                            \
   }

@@ -83,16 +83,21 @@ __attribute__((visibility("default"))) int nvrtcCompileProgram(Program *program,
   std::string base = std::string(folder) + "/k", names;
   for (const std::string &name : kernel_names(program->source))
     names += "KILN_SHIM_KERNEL(" + name + ")\n";
-  std::ofstream(base + ".cpp") << "#include \"" KILN_SHIM_HEADER "\"\n" << program->source << names;
+  std::ofstream(base + ".cpp") << "#include \"tests/cuda_shim/shim.h\"\n" << program->source << names;
   const char *compiler = std::getenv("KILN_SHIM_CXX"), *level = std::getenv("KILN_SHIM_LEVEL");
-  int status = run({compiler ? compiler : "c++", "-std=c++17", level ? level : "-O1", "-w", "-ffp-contract=off", "-fno-strict-aliasing",
-                    "-fno-exceptions", "-shared", "-fPIC", "-o", base + ".so", base + ".cpp", "-lm"},
-                   base + ".log");
+  std::vector<std::string> compile = {compiler ? compiler : "c++", "-std=c++17", level ? level : "-O1", "-w", "-ffp-contract=off", "-fno-strict-aliasing",
+                                      "-fno-exceptions", "-fPIC", "-I", KILN_SHIM_ROOT, "-c", "-o", base + ".o", base + ".cpp"};
+  // Calls before each memory access, which the shim answers itself.
+  if (std::getenv("KILN_SHIM_TRACE"))
+    compile.insert(compile.begin() + 1, {"-fsanitize=thread", "-fno-gnu-unique", "-DKILN_SHIM_TRACED"});
+  int status = run(compile, base + ".log");
+  if (status == 0)
+    status = run({compile[0], "-shared", "-o", base + ".so", base + ".o", "-lm"}, base + ".log");
   program->log = read_file(base + ".log");
   program->object = status == 0 ? read_file(base + ".so") : "";
   if (status != 0 && std::getenv("KILN_SHIM_KEEP"))
     return 1;
-  for (const char *end : {".cpp", ".so", ".log"})
+  for (const char *end : {".cpp", ".o", ".so", ".log"})
     unlink((base + end).c_str());
   rmdir(folder);
   return status == 0 ? 0 : 6;

@@ -7,9 +7,12 @@
 #include "frontend/kir/kir.h"
 #include "tests/random.h"
 #include "tests/targets/targets.h"
+#include "tests/temp_folder.h"
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <fstream>
 
 using namespace kiln;
 using namespace kiln::test;
@@ -45,7 +48,23 @@ GpuMachine gpu_of(int multiprocessors) {
   return machine;
 }
 
-// Every exported function, with numbers between -1 and 1, or small integers. `dims`: what symbols stand for.
+std::vector<Tensor> inputs_of(const Function &function, uint64_t seed, int64_t dim) {
+  Random random(seed);
+  std::vector<Tensor> inputs;
+  for (ValueId v : function.body.args) {
+    const TensorType &type = function.type(v);
+    std::vector<int64_t> dims;
+    for (const Dim &d : type.shape)
+      dims.push_back(d.is_const() ? d.as_const() : dim);
+    Tensor t(type.dtype, dims);
+    for (int64_t i = 0; i < t.count(); ++i)
+      t.set_f64(i, is_float(type.dtype) ? random.uniform(-1, 1) : double(int64_t(random.uniform(0, 200))) - (is_unsigned_int(type.dtype) ? 0 : 100));
+    inputs.push_back(std::move(t));
+  }
+  return inputs;
+}
+
+// Every exported function, with numbers between -1 and 1, or small integers. `dim`: what symbols stand for.
 void check(const std::string &text, double tolerance, const std::vector<GpuMachine> &machines, int64_t dim = 0) {
   Module module = load(text);
   auto native = std::move(native_targets().back());
@@ -59,18 +78,7 @@ void check(const std::string &text, double tolerance, const std::vector<GpuMachi
       const Function &function = module.functions[f];
       if (!function.exported)
         continue;
-      Random random(f + 1);
-      std::vector<Tensor> inputs;
-      for (ValueId v : function.body.args) {
-        const TensorType &type = function.type(v);
-        std::vector<int64_t> dims;
-        for (const Dim &d : type.shape)
-          dims.push_back(d.is_const() ? d.as_const() : dim);
-        Tensor t(type.dtype, dims);
-        for (int64_t i = 0; i < t.count(); ++i)
-          t.set_f64(i, is_float(type.dtype) ? random.uniform(-1, 1) : double(int64_t(random.uniform(0, 200))) - (is_unsigned_int(type.dtype) ? 0 : 100));
-        inputs.push_back(std::move(t));
-      }
+      std::vector<Tensor> inputs = inputs_of(function, f + 1, dim);
       auto want = (*on_host)->run(f, inputs), got = (*on_device)->run(f, inputs);
       INFO(function.name << " on " << machine.multiprocessors << " multiprocessors" << (got ? "" : got.error().message));
       REQUIRE(want.ok());
@@ -79,6 +87,34 @@ void check(const std::string &text, double tolerance, const std::vector<GpuMachi
         CHECK(difference((*got)[i], (*want)[i]) <= tolerance);
     }
   }
+}
+
+// How the first blocks of all kernels of a module use memory (tests/cuda_shim/trace.h).
+struct Accesses {
+  double shared = 0, shared_fewest = 0, global = 0, global_fewest = 0;
+  size_t races = 0;
+};
+Accesses accesses_of(const std::string &text, const GpuMachine &machine) {
+  TempFolder folder;
+  std::string file = folder / "trace.txt";
+  setenv("KILN_SHIM_TRACE", file.c_str(), 1);
+  Module module = load(text);
+  auto loaded = cuda_target(machine)->load(module);
+  REQUIRE(loaded.ok());
+  for (size_t f = 0; f < module.functions.size(); ++f)
+    REQUIRE((*loaded)->run(f, inputs_of(module.functions[f], f + 1, 0)).ok());
+  unsetenv("KILN_SHIM_TRACE");
+  Accesses out;
+  std::ifstream lines(file);
+  std::string name, word;
+  double shared, shared_fewest, global, global_fewest;
+  for (size_t races; lines >> name >> word >> shared >> shared_fewest >> word >> global >> global_fewest >> word >> races;) {
+    out.shared += shared, out.shared_fewest += shared_fewest;
+    out.global += global, out.global_fewest += global_fewest;
+    out.races += races;
+  }
+  REQUIRE(out.global > 0);
+  return out;
 }
 
 } // namespace
@@ -136,4 +172,46 @@ export func left(a: f32[80, 136], b: f32[80, 72]) -> f32[136, 72] { return trans
 export func odd(a: f32[67, 35], b: f32[35, 71]) -> f32[67, 71] { return a @ b }
 )",
         2e-3, {few, many});
+}
+
+TEST_CASE("tiles are free of bank conflicts and races, and read global memory in whole sectors") {
+  GpuMachine few = gpu_of(1), rounding = gpu_of(1);
+  rounding.rounds_products = true;
+  struct Case {
+    const char *text;
+    GpuMachine machine;
+  };
+  for (const Case &c : std::vector<Case>{
+           {"export func f(a: f32[256, 64], b: f32[64, 256]) -> f32[256, 256] { return a @ b }", few},
+           {"export func f(a: f32[256, 64], b: f32[256, 64]) -> f32[256, 256] { return a @ transpose(b, 0, 1) }", few},
+           {"export func f(a: f32[64, 256], b: f32[64, 256]) -> f32[256, 256] { return transpose(a, 0, 1) @ b }", few},
+           {"export func f(a: bf16[256, 64], b: bf16[64, 256]) -> bf16[256, 256] { return a @ b }", few},
+           {"export func f(a: bf16[256, 64], b: bf16[256, 64]) -> bf16[256, 256] { return a @ transpose(b, 0, 1) }", few},
+           {"export func f(a: bf16[64, 256], b: bf16[64, 256]) -> bf16[256, 256] { return transpose(a, 0, 1) @ b }", few},
+           {"export func f(a: f32[256, 64], b: f32[64, 256]) -> f32[256, 256] { return a @ b }", rounding},
+           {"export func f(a: f32[256, 64], b: f32[256, 64]) -> f32[256, 256] { return a @ transpose(b, 0, 1) }", rounding},
+           {"export func f(a: f32[64, 64], b: f32[64, 64]) -> f32[64, 64] { return a @ b }", gpu_of(84)},
+           {"export func f(a: bf16[64, 64], b: bf16[64, 64]) -> bf16[64, 64] { return a @ b }", gpu_of(84)},
+       }) {
+    INFO(c.text << " " << c.machine.multiprocessors);
+    Accesses a = accesses_of(c.text, c.machine);
+    CHECK(a.shared == a.shared_fewest);
+    CHECK(a.global <= 1.3 * a.global_fewest);
+    CHECK(a.races == 0);
+  }
+}
+
+TEST_CASE("elementwise chains and rows touch no more of memory than they need") {
+  for (const char *text : {
+           "export func f(x: f32[64, 128], y: f32[128]) -> f32[64, 128] { return relu(x + y) * x }",
+           "export func f(x: bf16[64, 128]) -> f32[64, 128] { return x.to(f32) * 2.0 }",
+           "export func f(x: f32[512, 1000]) -> f32[512, 1000] { return softmax(x * 3.0, axis=1) }",
+           "export func f(x: f32[8, 8192]) -> f32[8, 8192] { return softmax(x, axis=1) }",
+       }) {
+    INFO(text);
+    Accesses a = accesses_of(text, gpu_of(84));
+    CHECK(a.shared <= 1.05 * a.shared_fewest);
+    CHECK(a.global <= 1.05 * a.global_fewest);
+    CHECK(a.races == 0);
+  }
 }
