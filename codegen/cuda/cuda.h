@@ -18,6 +18,10 @@
 
 namespace kiln::cuda {
 
+// Scratch memory exists for this many blocks: more of them take turns. What launches of one kernel leave for each other
+// lies in all of it.
+inline constexpr int64_t kScratchBlocks = 512;
+
 // Its parameters are the kernel's buffers, then its dims as long long, then, where it has scratch memory,
 // unsigned char *scratch, then int *trap.
 struct CudaFunction {

@@ -16,9 +16,6 @@ namespace {
 
 using namespace package;
 
-// Where a block of scratch memory is needed, no more than this many blocks run: they take several turns.
-constexpr uint32_t kScratchBlocks = 512;
-
 bool is_same_place(const PlanBuffer &a, const PlanBuffer &b) {
   return a.kind == b.kind && a.argument == b.argument && a.weight == b.weight && a.variable == b.variable && a.offset == b.offset;
 }
@@ -246,7 +243,7 @@ private:
     record.shared_bytes = uint32_t(f.shared_bytes);
     record.buffers = uint32_t(kernel.buffers.size());
     record.dims = uint32_t(kernel.dims.size());
-    record.scratch_blocks = f.scratch_bytes > 0 ? kScratchBlocks : 0;
+    record.scratch_blocks = f.scratch_bytes > 0 ? uint32_t(kScratchBlocks) : 0;
     record.scratch_bytes = uint64_t(f.scratch_bytes);
     records_.push_back(record);
     return it->second;
@@ -273,7 +270,7 @@ private:
       }));
       record.middle = record.end = uint32_t(steps_.size()) + 1;
       steps_.push_back(record);
-      entry_.scratch_bytes = std::max(entry_.scratch_bytes, uint64_t(l.function.scratch_bytes) * kScratchBlocks);
+      entry_.scratch_bytes = std::max(entry_.scratch_bytes, uint64_t(l.function.scratch_bytes * kScratchBlocks));
     }
   }
 

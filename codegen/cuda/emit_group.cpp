@@ -348,7 +348,8 @@ bool any_stmt(const std::vector<Stmt> &body, const std::function<bool(const Stmt
   return std::any_of(body.begin(), body.end(), [&](const Stmt &s) { return f(s) || any_stmt(s.body, f) || any_stmt(s.other, f); });
 }
 
-// The stride of the reduction's fastest loop is 1 and that of the threads' fastest one is not, in most loads.
+} // namespace
+
 bool reads_along(const Stmt &reduce, Symbol fastest) {
   std::vector<const Stmt *> nest = perfect_nest(reduce, LoopKind::reduce);
   int along = 0, across = 0;
@@ -365,8 +366,6 @@ bool reads_along(const Stmt &reduce, Symbol fastest) {
     look(s.value);
   return along > 0 && across == 0;
 }
-
-} // namespace
 
 bool wants_group(const std::vector<const Stmt *> &outer, const std::vector<Stmt> &body) {
   for (const Stmt &s : body) {

@@ -12,7 +12,7 @@
 namespace kiln::cuda {
 
 std::optional<GpuNest> try_emit_split(const Stmt &nest, const NestContext &context) {
-  constexpr int kLanes = 32, kMostSlices = 32, kLeastSteps = 4; // of a slice
+  constexpr int kLeastSteps = 4, kMostThreads = 1024; // steps of a slice
   std::vector<const Stmt *> outer = perfect_nest(nest, LoopKind::parallel);
   const std::vector<Stmt> &body = outer.back()->body;
   auto reduce = std::find_if(body.begin(), body.end(), [](const Stmt &s) { return s.is(Stmt::Kind::loop); });
@@ -24,7 +24,11 @@ std::optional<GpuNest> try_emit_split(const Stmt &nest, const NestContext &conte
   // Slices to have so many threads that every multiprocessor is half full.
   int64_t wanted = int64_t(context.machine.multiprocessors) * context.machine.threads / 2;
   int64_t results = total.is_const() ? total.as_const() : wanted / 8, slices = 1;
-  while (slices < kMostSlices && results * slices * 2 <= wanted && (!steps.is_const() || steps.as_const() >= 2 * slices * kLeastSteps))
+  // Lanes side by side take 32 bytes of f32 at least; fewer than a warp's where there would be too few blocks.
+  int lanes = 32;
+  while (lanes > 8 && total.is_const() && results <= int64_t(lanes) * context.machine.multiprocessors / 2)
+    lanes /= 2;
+  while (slices * lanes < kMostThreads && results * slices * 2 <= wanted && (!steps.is_const() || steps.as_const() >= 2 * slices * kLeastSteps))
     slices *= 2;
   if (updates.empty() || slices < 4 || total.is_const(0))
     return std::nullopt;
@@ -39,23 +43,23 @@ std::optional<GpuNest> try_emit_split(const Stmt &nest, const NestContext &conte
     return std::nullopt;
 
   GpuNest out;
-  out.threads = int(slices) * kLanes;
-  out.blocks = ceildiv(total, kLanes);
+  out.threads = int(slices) * lanes;
+  out.blocks = ceildiv(total, lanes);
   c::StmtStyle style{"*trap = {}; return;", nullptr, "", context.index_type};
   std::string &t = out.text;
   const std::string &index = context.index_type;
   std::string count = c::c_dim(total, out.helpers);
   for (const Update &u : updates)
-    t += fmt::format("  __shared__ {} kiln_parts_{}[{}][{}];\n", c::c_type(u.dtype), c::c_name(u.acc), slices, kLanes);
-  t += fmt::format("  const int kiln_lane = (int)threadIdx.x % {0}, kiln_slice = (int)threadIdx.x / {0};\n", kLanes);
-  t += fmt::format("  for ({0} kiln_group = ({0})blockIdx.x; kiln_group * {1} < {2}; kiln_group += ({0})gridDim.x) {{\n", index, kLanes, count);
+    t += fmt::format("  __shared__ {} kiln_parts_{}[{}][{}];\n", c::c_type(u.dtype), c::c_name(u.acc), slices, lanes);
+  t += fmt::format("  const int kiln_lane = (int)threadIdx.x % {0}, kiln_slice = (int)threadIdx.x / {0};\n", lanes);
+  t += fmt::format("  for ({0} kiln_group = ({0})blockIdx.x; kiln_group * {1} < {2}; kiln_group += ({0})gridDim.x) {{\n", index, lanes, count);
   // Lanes past the last result compute it too, and leave it.
   t += fmt::format("    const bool kiln_inside = kiln_group * {0} + kiln_lane < {1};\n    const {2} kiln_at = kiln_inside ? kiln_group * {0} + kiln_lane : {1} - 1;\n",
-                   kLanes, count, index);
+                   lanes, count, index);
   t += coordinates(outer, "kiln_at", context, out.helpers, "    ") + c::c_body(before, 2, style, out.helpers) + "    {\n";
   for (const Update &u : updates)
     t += fmt::format("      {} {}[1] = {{{}}};\n", c::c_type(u.dtype), c::c_name(u.acc), identity_text(u));
-  t += fmt::format("      for ({0} kiln_step = kiln_slice; kiln_step < {1}; kiln_step += {2}) {{\n", index, c::c_dim(steps, out.helpers), slices);
+  t += fmt::format("#pragma unroll 8\n      for ({0} kiln_step = kiln_slice; kiln_step < {1}; kiln_step += {2}) {{\n", index, c::c_dim(steps, out.helpers), slices);
   t += coordinates(sum, "kiln_step", context, out.helpers, "        ") + c::c_body(sum.back()->body, 4, style, out.helpers) + "      }\n";
   for (const Update &u : updates)
     t += fmt::format("      kiln_parts_{0}[kiln_slice][kiln_lane] = {0}[0];\n", c::c_name(u.acc));

@@ -31,10 +31,11 @@ public:
         type_(c::c_type(dtype_)), a_("a", p.a, dtype_, p.rows, p.sum, "kiln_row0", shape.rows, shape, unit_, context, out_.helpers),
         b_("b", p.b, dtype_, p.columns, p.sum, "kiln_column0", shape.columns, shape, unit_, context, out_.helpers) {}
 
+  // With slices, each tile is multiplied by as many blocks, which leave their sums in kiln_work.
   GpuNest emit() {
     c::Helpers &h = out_.helpers;
     Dim row_tiles = ceildiv(product_of(p_.rows), shape_.rows), column_tiles = ceildiv(product_of(p_.columns), shape_.columns);
-    out_.blocks = row_tiles * column_tiles * product_of(p_.batch);
+    out_.blocks = row_tiles * column_tiles * product_of(p_.batch) * Dim(shape_.slices);
     out_.threads = shape_.threads;
     int64_t stage = a_.bytes() + b_.bytes();
     out_.shared_bytes = stage * shape_.stages;
@@ -43,14 +44,19 @@ public:
     t += thread_place();
     t += fmt::format("  for ({0} kiln_tile = ({0})blockIdx.x; kiln_tile < {1}; kiln_tile += ({0})gridDim.x) {{\n", index, c::c_dim(out_.blocks, h));
     t += fmt::format("    const {0} kiln_column0 = kiln_tile % ({1}) * {2}, kiln_rest = kiln_tile / ({1});\n", index, c::c_dim(column_tiles, h), shape_.columns);
-    t += fmt::format("    const {0} kiln_row0 = kiln_rest % ({1}) * {2}, kiln_batch = kiln_rest / ({1});\n    (void)kiln_batch;\n", index,
-                     c::c_dim(row_tiles, h), shape_.rows);
+    t += fmt::format("    const {0} kiln_row0 = kiln_rest % ({1}) * {2}, kiln_part = kiln_rest / ({1}) % {3}, kiln_batch = kiln_rest / ({1}) / {3};\n"
+                     "    const {0} v_kiln_part = kiln_part;\n    (void)v_kiln_part;\n    (void)kiln_batch;\n",
+                     index, c::c_dim(row_tiles, h), shape_.rows, shape_.slices);
     if (!p_.batch.empty())
       t += coordinates(p_.batch, "kiln_batch", context_, h, "    ");
     t += a_.places() + b_.places();
     t += fmt::format("    {} kiln_acc[{}][{}]{};\n", c::c_type(p_.dtype), sums_down(), sums_across(), is_tensor() ? "[4]" : "");
     t += each_sum("    ", fmt::format("kiln_acc[i][j]{} = {};", is_tensor() ? "[e]" : "", c::c_expr(p_.init->value, h)));
-    t += fmt::format("    const {0} kiln_steps = ({1} + {2}) / {3};\n", index, c::c_dim(product_of(p_.sum), h), shape_.depth - 1, shape_.depth);
+    std::string all = fmt::format("({} + {}) / {}", c::c_dim(product_of(p_.sum), h), shape_.depth - 1, shape_.depth);
+    if (shape_.slices == 1)
+      t += fmt::format("    const {} kiln_begin = 0, kiln_steps = {};\n", index, all);
+    else
+      t += fmt::format("    const {0} kiln_all = {1}, kiln_begin = kiln_all * kiln_part / {2}, kiln_steps = kiln_all * (kiln_part + 1) / {2};\n", index, all, shape_.slices);
     t += steps(index, stage) + finish() + "  }\n";
     return std::move(out_);
   }
@@ -89,16 +95,16 @@ private:
     if (any_async) {
       t += fmt::format("    auto kiln_send = [&](const {} kiln_at, const int kiln_slot) {{\n      {}", index, stage_of);
       t += each(true, [](const TileOperand &o, const std::string &at) { return o.send("kiln_at", at); }) + "    };\n";
-      t += fmt::format("#pragma unroll\n    for (int s = 0; s < {0}; ++s) {{\n      if (s < kiln_steps)\n        kiln_send(s, s);\n      kiln_copy_commit();\n    }}\n", ahead);
+      t += fmt::format("#pragma unroll\n    for (int s = 0; s < {0}; ++s) {{\n      if (kiln_begin + s < kiln_steps)\n        kiln_send(kiln_begin + s, s);\n      kiln_copy_commit();\n    }}\n", ahead);
     }
     if (!all_async) {
       t += fmt::format("    auto kiln_fetch = [&](const {} kiln_at) {{\n", index);
       t += each(false, [](const TileOperand &o, const std::string &) { return o.fetch("kiln_at"); }) + "    };\n";
       t += fmt::format("    auto kiln_keep = [&](const int kiln_slot) {{\n      {}", stage_of);
       t += each(false, [](const TileOperand &o, const std::string &at) { return o.keep(at); }) + "    };\n";
-      t += "    if (kiln_steps > 0) {\n      kiln_fetch(0);\n      kiln_keep(0);\n    }\n";
+      t += "    if (kiln_begin < kiln_steps) {\n      kiln_fetch(kiln_begin);\n      kiln_keep(0);\n    }\n";
     }
-    t += fmt::format("    int kiln_slot = 0;\n    for ({} kiln_step = 0; kiln_step < kiln_steps; ++kiln_step) {{\n", index);
+    t += fmt::format("    int kiln_slot = 0;\n    for ({} kiln_step = kiln_begin; kiln_step < kiln_steps; ++kiln_step) {{\n", index);
     if (any_async)
       t += fmt::format("      kiln_copy_wait<{}>();\n", ahead - 1);
     t += "      __syncthreads();\n";
@@ -262,17 +268,66 @@ private:
   TileOperand a_, b_;
 };
 
+Loops results_of(const Product &p) {
+  Loops out = p.batch;
+  out.insert(out.end(), p.rows.begin(), p.rows.end());
+  out.insert(out.end(), p.columns.begin(), p.columns.end());
+  return out;
+}
+
+// Whether slices of the sum may be added up by another launch: sizes are known, and what stands behind it is plain.
+bool may_slice(const Product &p) {
+  constexpr int64_t kMostResults = 1 << 20;
+  Loops results = results_of(p);
+  auto is_simple = [](const Stmt *l) { return l->begin.is_const(0) && l->step == 1 && l->end.is_const(); };
+  auto count = constant(product_of(results));
+  const Expr &init = p.init->value;
+  return std::all_of(results.begin(), results.end(), is_simple) && count && *count <= kMostResults && constant(product_of(p.sum)) && init.number == 0 && init.integer == 0 &&
+         std::all_of(p.after.begin(), p.after.end(), [](const Stmt &s) { return s.is(Stmt::Kind::let) || s.is(Stmt::Kind::store); });
+}
+
+struct SlicedSum {
+  Stmt part;  // what is done with a sum of a slice
+  Stmt whole; // the nest that adds them up, in order
+  int64_t elements = 0;
+};
+
+SlicedSum slice_sum(const Product &p, int slices) {
+  Loops results = results_of(p);
+  Dim at = 0;
+  for (const Stmt *l : results)
+    at = at * l->end + Dim::symbol(l->name);
+  int64_t count = product_of(results).as_const();
+  SlicedSum out;
+  out.elements = count * slices;
+  out.part = kb::store(work_buffer(), at + Dim::symbol("kiln_part") * Dim(count), kb::load(p.acc->name, p.dtype, 0));
+  Expr sum = kb::load(work_buffer(), p.dtype, at);
+  for (int s = 1; s < slices; ++s)
+    sum = kb::add(std::move(sum), kb::load(work_buffer(), p.dtype, at + Dim(count * s)));
+  const Symbol total("kiln_total");
+  std::vector<Stmt> body{kb::let(total, std::move(sum))};
+  body.insert(body.end(), p.after.begin(), p.after.end());
+  visit_exprs(body, [&](Expr &e) {
+    if (e.is(Expr::Kind::load) && e.name == p.acc->name)
+      e = kb::var(total, p.dtype);
+  });
+  for (size_t i = results.size(); i-- > 0;)
+    body = {kb::loop(results[i]->name, 0, results[i]->end, LoopKind::parallel, std::move(body))};
+  out.whole = std::move(body[0]);
+  return out;
+}
+
 } // namespace
 
-std::optional<GpuNest> try_emit_tile(const Stmt &nest, const NestContext &context) {
+std::vector<GpuNest> try_emit_tile(const Stmt &nest, const NestContext &context) {
   auto product = match_product(nest);
   if (!product || dtype_bits(product->dtype) < 32)
-    return std::nullopt;
+    return {};
   Dim rows = product_of(product->rows), columns = product_of(product->columns), sum = product_of(product->sum), batch = product_of(product->batch);
   auto is_at_least = [](const Dim &d, int64_t least) { return !d.is_const() || d.as_const() >= least; };
   // Smaller ones are not worth a tile's padding.
   if (!is_at_least(rows, 4) || !is_at_least(columns, 4) || !is_at_least(sum, 8) || !is_at_least(rows * columns, 64))
-    return std::nullopt;
+    return {};
   if (is_at_least(rows, 16) && is_at_least(columns, 16) && is_at_least(sum, 16))
     take_narrow(*product, context.machine);
   TileProblem problem{rows, columns, batch, sum};
@@ -280,7 +335,17 @@ std::optional<GpuNest> try_emit_tile(const Stmt &nest, const NestContext &contex
   problem.unit = product->narrow ? TileUnit::tensor : TileUnit::scalar;
   problem.element_bytes = int(dtype_bytes(dtype));
   problem.is_async = product->a.is(Expr::Kind::load) || product->b.is(Expr::Kind::load);
-  return TileEmitter(*product, choose_tile(problem, context.machine), context).emit();
+  problem.may_slice = may_slice(*product);
+  TileShape shape = choose_tile(problem, context.machine);
+  if (shape.slices == 1)
+    return {TileEmitter(*product, shape, context).emit()};
+  SlicedSum sliced = slice_sum(*product, shape.slices);
+  Product part = *product;
+  part.after = {sliced.part};
+  std::vector<GpuNest> out{TileEmitter(part, shape, context).emit(), emit_flat(sliced.whole, context)};
+  for (GpuNest &n : out)
+    add_work(n, product->dtype, sliced.elements);
+  return out;
 }
 
 } // namespace kiln::cuda

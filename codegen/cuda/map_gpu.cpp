@@ -2,6 +2,7 @@
 #include "codegen/cuda/nest.h"
 
 #include <algorithm>
+#include <iterator>
 
 namespace kiln::cuda {
 namespace {
@@ -15,15 +16,32 @@ std::string index_type(const Kernel &kernel) {
   return fits ? "int" : "int64_t";
 }
 
-GpuNest emit_nest(const Stmt &nest, const NestContext &context) {
-  if (auto tile = try_emit_tile(nest, context))
-    return std::move(*tile);
+using Nests = std::vector<GpuNest>;
+
+// One launch, or several that follow each other.
+Nests emit_nest(const Stmt &nest, const NestContext &context);
+
+Nests emit_split(const SplitReduction &split, const NestContext &context) {
+  Nests out = emit_nest(split.parts, context);
+  bool is_nest = split.whole.size() == 1 && is_loop(split.whole[0], LoopKind::parallel);
+  Nests whole = is_nest ? emit_nest(split.whole[0], context) : Nests{emit_group({}, split.whole, context)};
+  std::move(whole.begin(), whole.end(), std::back_inserter(out));
+  for (GpuNest &n : out)
+    add_work(n, split.dtype, split.elements);
+  return out;
+}
+
+Nests emit_nest(const Stmt &nest, const NestContext &context) {
+  if (Nests tiles = try_emit_tile(nest, context); !tiles.empty())
+    return tiles;
   std::vector<const Stmt *> outer = perfect_nest(nest, LoopKind::parallel);
+  if (auto split = try_split_reduction(outer, outer.back()->body, context.machine))
+    return emit_split(*split, context);
   if (wants_group(outer, outer.back()->body))
-    return emit_group(outer, outer.back()->body, context);
+    return {emit_group(outer, outer.back()->body, context)};
   if (auto split = try_emit_split(nest, context))
-    return std::move(*split);
-  return emit_flat(nest, context);
+    return {std::move(*split)};
+  return {emit_flat(nest, context)};
 }
 
 } // namespace
@@ -41,8 +59,11 @@ std::vector<GpuNest> map_gpu(const Kernel &lowered, const GpuMachine &machine, c
   std::vector<GpuNest> out;
   std::vector<Stmt> others;
   auto end_others = [&] {
-    if (!others.empty())
-      out.push_back(emit_group({}, others, context));
+    if (others.empty())
+      return;
+    auto split = try_split_reduction({}, others, machine);
+    Nests nests = split ? emit_split(*split, context) : Nests{emit_group({}, others, context)};
+    std::move(nests.begin(), nests.end(), std::back_inserter(out));
     others.clear();
   };
   for (const Stmt &s : kernel.body) {
@@ -51,7 +72,8 @@ std::vector<GpuNest> map_gpu(const Kernel &lowered, const GpuMachine &machine, c
       continue;
     }
     end_others();
-    out.push_back(emit_nest(s, context));
+    Nests nests = emit_nest(s, context);
+    std::move(nests.begin(), nests.end(), std::back_inserter(out));
   }
   end_others();
   return out;

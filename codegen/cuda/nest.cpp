@@ -58,6 +58,12 @@ std::string coordinates(const std::vector<const Stmt *> &loops, const std::strin
   return out;
 }
 
+void add_work(GpuNest &nest, DType dtype, int64_t elements) {
+  int64_t share = (elements * int64_t(dtype_bytes(dtype)) + kScratchBlocks - 1) / kScratchBlocks;
+  nest.scratch_bytes = (share + 127) / 128 * 128;
+  nest.text = fmt::format("  {0} *const {1} = ({0} *)scratch;\n", c::c_type(dtype), c::c_name(work_buffer())) + nest.text;
+}
+
 void fuse_products(std::vector<Stmt> &body) {
   visit_stmts(body, [](Stmt &s) {
     if (!s.is(Stmt::Kind::store) || !s.value.is(Expr::Kind::binary) || s.value.binary != BinaryOp::add || s.value.dtype != DType::f32)

@@ -31,6 +31,11 @@ struct NestContext {
   std::set<Symbol> unaligned = {}; // buffers that may not begin at a multiple of 16 bytes
 };
 
+// Memory that one launch of a kernel leaves for the next one: kiln_work, in the kernel's scratch memory.
+inline Symbol work_buffer() { return Symbol("kiln_work"); }
+// Gives the nest `elements` of it.
+void add_work(GpuNest &nest, DType dtype, int64_t elements);
+
 bool is_loop(const Stmt &s, LoopKind kind);
 // The perfectly nested loops of that kind from `s` inwards whose bounds do not depend on each other.
 std::vector<const Stmt *> perfect_nest(const Stmt &s, LoopKind kind);
@@ -52,12 +57,25 @@ GpuNest emit_flat(const Stmt &nest, const NestContext &context);
 // Group: a block, or a warp, for each of them; its threads share the loops inside and what they leave for each other
 // (emit_group.cpp). Without loops: all of `body` by one block.
 GpuNest emit_group(const std::vector<const Stmt *> &outer, const std::vector<Stmt> &body, const NestContext &context);
+// Whether most loads of a reduction lie along its own steps, not along the loop that neighbouring threads take.
+bool reads_along(const Stmt &reduce, Symbol fastest);
 // Whether the body of a nest has work for a group.
 bool wants_group(const std::vector<const Stmt *> &outer, const std::vector<Stmt> &body);
 // Split: few results with long reductions, whose steps are shared by the warps of a block; nothing for other nests.
 std::optional<GpuNest> try_emit_split(const Stmt &nest, const NestContext &context);
-// Tile: a sum of products, of which a block computes a tile; nothing where the nest is none.
-std::optional<GpuNest> try_emit_tile(const Stmt &nest, const NestContext &context);
+// Tile: a sum of products, of which a block computes a tile; nothing where the nest is none. Two launches where the sum
+// is cut into slices.
+std::vector<GpuNest> try_emit_tile(const Stmt &nest, const NestContext &context);
+
+// A reduction with too few results to fill the device, as two nests: parts of it, left in kiln_work, and the whole.
+struct SplitReduction {
+  Stmt parts;
+  std::vector<Stmt> whole;
+  DType dtype = DType::f32;
+  int64_t elements = 0; // of kiln_work
+};
+// `body`: of the loops `outer`, or of a kernel's top level.
+std::optional<SplitReduction> try_split_reduction(const std::vector<const Stmt *> &outer, const std::vector<Stmt> &body, const GpuMachine &machine);
 
 // One for each top-level nest of a kernel; runs of other statements stay together in one block. In a kernel whose top
 // level allocates, everything stays together.

@@ -24,25 +24,38 @@ constexpr Candidate kTensorTiles[] = {
     {{32, 32, 64, 16, 16, 128}, 2.6},
 };
 
+constexpr int kMostSlices = 16;
+constexpr int64_t kLeastSlice = 128; // steps of the sum
+constexpr double kTileCycles = 1500; // until the first pieces are there, and to store the sums
+constexpr double kLaunchCycles = 3000;
+
 } // namespace
 
 TileShape choose_tile(const TileProblem &p, const GpuMachine &machine) {
   // Sizes that only a run tells are taken to be middling.
   auto typical = [](const Dim &d, int64_t otherwise) { return d.is_const() ? std::max<int64_t>(d.as_const(), 1) : otherwise; };
-  int64_t m = typical(p.rows, 512), n = typical(p.columns, 512), batch = typical(p.batch, 1);
+  int64_t m = typical(p.rows, 512), n = typical(p.columns, 512), batch = typical(p.batch, 1), k = typical(p.sum, 512);
   bool is_tensor = p.unit == TileUnit::tensor;
+  double rate = is_tensor ? 2048.0 / p.element_bytes : 128; // products of a multiprocessor in a cycle
   const Candidate *best = nullptr;
   double least = 0;
+  int slices = 1;
   for (const Candidate &c : is_tensor ? std::span<const Candidate>(kTensorTiles) : std::span<const Candidate>(kScalarTiles)) {
     int64_t count = (m + c.shape.rows - 1) / c.shape.rows * ((n + c.shape.columns - 1) / c.shape.columns) * batch;
-    // Each multiprocessor does its tiles side by side, so the one with most of them counts; a single one waits for
-    // memory with nothing else to do.
-    int64_t most = (count + machine.multiprocessors - 1) / machine.multiprocessors;
-    double cost = double(most) * (most == 1 ? 1.2 : 1) * c.shape.rows * c.shape.columns * c.cost;
-    if (!best || cost < least)
-      best = &c, least = cost;
+    for (int s = 1; s <= (p.may_slice ? kMostSlices : 1) && (s == 1 || k >= s * kLeastSlice); s *= 2) {
+      // Each multiprocessor does its tiles side by side, so the one with most of them counts; a single one waits for
+      // memory with nothing else to do.
+      int64_t most = (count * s + machine.multiprocessors - 1) / machine.multiprocessors;
+      double cycles = double(most) * (most == 1 ? 1.2 : 1) * (c.shape.rows * c.shape.columns * (double(k) / s) * c.cost / rate + kTileCycles);
+      // Sums of slices are written and read again, some 12 bytes a cycle for each multiprocessor.
+      if (s > 1)
+        cycles += kLaunchCycles + double(m) * double(n) * double(batch) * 4 * (s + 1) / (12.0 * machine.multiprocessors);
+      if (!best || cycles < least)
+        best = &c, least = cycles, slices = s;
+    }
   }
   TileShape out = best->shape;
+  out.slices = slices;
   if (is_tensor)
     out.depth /= p.element_bytes;
   // Stages for two blocks on a multiprocessor, of four at most; the largest tiles take all registers for one.

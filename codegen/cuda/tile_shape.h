@@ -18,6 +18,7 @@ struct TileShape {
   int rows_each, columns_each; // of a thread; for tensor cores, of a warp
   int threads;
   int stages = 2;
+  int slices = 1; // of the sum, each multiplied by blocks of its own and added up by another launch
 };
 
 struct TileProblem {
@@ -25,6 +26,7 @@ struct TileProblem {
   TileUnit unit = TileUnit::scalar;
   int element_bytes = 4; // in shared memory
   bool is_async = false; // some operand is copied past the registers
+  bool may_slice = false;
 };
 
 TileShape choose_tile(const TileProblem &problem, const GpuMachine &machine);

@@ -127,7 +127,7 @@ export func widths(x: u8[33, 128], y: f16[128]) -> f16[33, 128] { return x.to(f1
 export func odd(x: f32[33, 126], y: f32[126]) -> f32[33, 126] { return x - y }
 export func turned(x: f32[48, 64]) -> f32[64, 48] { return transpose(x, 0, 1) + 1.0 }
 export func soft(x: f32[9, 1000]) -> f32[9, 1000] { return softmax(x * 3.0, axis=1) }
-export func soft_odd(x: f32[9, 1001]) -> f32[9, 1001] { return softmax(x, axis=1) }
+export func soft_odd(x: f32[9, 1001]) -> f32[9, 1001] { return softmax(x, dim=1) }
 export func total(x: f32[64, 130]) -> f32[] { return sum(x * x) }
 )",
         0.01, {gpu_of(1), gpu_of(84)});
@@ -174,6 +174,19 @@ export func odd(a: f32[67, 35], b: f32[35, 71]) -> f32[67, 71] { return a @ b }
         2e-3, {few, many});
 }
 
+TEST_CASE("long sums with few results are cut into parts") {
+  check(R"(
+export func product(a: f32[32, 2048], b: f32[2048, 64], c: f32[64]) -> f32[32, 64] { return relu(a @ b + c) }
+export func halves(a: bf16[16, 4096], b: bf16[4096, 48]) -> bf16[16, 48] { return a @ b }
+export func one_row(a: f32[1, 1024], b: f32[1024, 100]) -> f32[1, 100] { return a @ b }
+export func one_row_turned(a: f32[1, 1024], b: f32[100, 1024]) -> f32[1, 100] { return a @ transpose(b, 0, 1) }
+export func total(x: f32[600, 1001]) -> f32[] { return sum(x * x) / 2.0 }
+export func greatest(x: f32[2, 300000]) -> f32[2] { return max(x, dim=1) }
+export func columns(x: f32[20000, 24]) -> f32[24] { return sum(x, dim=0) }
+)",
+        0.01, {gpu_of(84), gpu_of(132)});
+}
+
 TEST_CASE("tiles are free of bank conflicts and races, and read global memory in whole sectors") {
   GpuMachine few = gpu_of(1), rounding = gpu_of(1);
   rounding.rounds_products = true;
@@ -206,7 +219,10 @@ TEST_CASE("elementwise chains and rows touch no more of memory than they need") 
            "export func f(x: f32[64, 128], y: f32[128]) -> f32[64, 128] { return relu(x + y) * x }",
            "export func f(x: bf16[64, 128]) -> f32[64, 128] { return x.to(f32) * 2.0 }",
            "export func f(x: f32[512, 1000]) -> f32[512, 1000] { return softmax(x * 3.0, axis=1) }",
-           "export func f(x: f32[8, 8192]) -> f32[8, 8192] { return softmax(x, axis=1) }",
+           "export func f(x: f32[8, 8192]) -> f32[8, 8192] { return softmax(x, dim=1) }",
+           "export func f(x: f32[600, 1024]) -> f32[] { return sum(x * x) }",
+           "export func f(x: f32[20000, 24]) -> f32[24] { return sum(x, dim=0) }",
+           "export func f(a: f32[1, 1024], b: f32[1024, 128]) -> f32[1, 128] { return a @ b }",
        }) {
     INFO(text);
     Accesses a = accesses_of(text, gpu_of(84));
