@@ -60,6 +60,8 @@ public:
     return out;
   }
 
+  bool fill() const { return fill_; }
+  bool are_known() const { return scales_.size() > 1 && is_static(scales_) && is_static(shape_); }
   Result<Val> elements(Emitter &e, const Val &x) const { return fill_ ? reshape(e, x, split(size_)) : Result<Val>(x); }
   Result<Val> parameters(Emitter &e, const Val &v) const {
     KILN_TRY(column, reshape(e, v, split(1)));
@@ -180,6 +182,12 @@ Status import_dequantize_linear(OnnxNode &n) {
   KILN_TRY(scale, convert(e, n.in(1), dtype));
   if (int64_t size = n.get_int("block_size", 0); size != 0) {
     KILN_TRY(blocks, Blocks::of(n, size));
+    if (blocks.fill() && blocks.are_known()) { // whole blocks: one op, so that weights may stay packed
+      std::vector<Val> operands = {n.in(0), scale};
+      if (n.has(2))
+        operands.push_back(n.in(2));
+      return n.finish(Op::dequantize, operands);
+    }
     KILN_TRY(elements, blocks.elements(e, n.in(0)));
     KILN_TRY(scales, blocks.parameters(e, scale));
     Val zero;

@@ -16,6 +16,9 @@ constexpr int64_t kJoinedBytes = 128 << 20;
 // Results of broadcasts, iotas and the like above this many bytes are left to the kernels.
 constexpr int64_t kExpandedBytes = 64 << 10;
 
+// Weights of so few words may as well be floats.
+constexpr int64_t kFewWords = 256;
+
 bool attrs_are_static(const Attrs &attrs) {
   return std::all_of(attrs.all().begin(), attrs.all().end(), [](const auto &entry) {
     if (const Dim *dim = std::get_if<Dim>(&entry.second))
@@ -52,20 +55,29 @@ bool within_work(const OpDef &def, std::span<const Tensor *const> operands, int6
   return !__builtin_mul_overflow(terms, std::max<int64_t>(1, result_count), &work) && work <= limit;
 }
 
-// Quantised weights of a target that computes with them: what integer_products looks for.
+// Quantised weights: what integer_products and pack_weights look for.
 bool is_native_weight(Sweep &s, const Node &node, const PassContext &context) {
   if (node.op != Op::dequantize ||
       std::find(context.native.begin(), context.native.end(), node.op) == context.native.end())
     return false;
   const TensorType &codes = s.function().type(node.operands[0]);
-  return codes.rank() >= 2 && dtype_bits(codes.dtype) == 8;
+  return codes.rank() >= 2 && dtype_bits(codes.dtype) <= 8;
+}
+
+// Codes that pack_weights has put into words: products take them apart as they read.
+bool takes_words_apart(Sweep &s, const Node &node) {
+  if (node.op != Op::shift_right || !constant_tensor(s.module(), s.function(), node.operands[0]))
+    return false;
+  auto words = element_count(s.function().type(node.operands[0]).shape).try_const(),
+       codes = element_count(s.function().type(node.results[0]).shape).try_const();
+  return words && codes && *codes >= kFewWords * 2 && *words >= kFewWords && *codes > *words;
 }
 
 bool try_fold(Sweep &s, NodeId id, const PassContext &context) {
   const Node &node = s.node(id);
   const OpDef &def = op_def(node.op);
   if (!def.ref || def.has(kNoFold) || def.has(kSideEffect) || !node.regions.empty() ||
-      node.op == Op::constant || is_native_weight(s, node, context) ||
+      node.op == Op::constant || is_native_weight(s, node, context) || takes_words_apart(s, node) ||
       !attrs_are_static(node.attrs))
     return false;
   std::vector<const Tensor *> operands;

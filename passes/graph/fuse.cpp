@@ -34,7 +34,7 @@ Changed sink_views(Module &module, Function &function) {
           if (size_t(operand) >= uses.size() || uses[size_t(operand)] < 2)
             continue;
           const Node *def = function.def(operand);
-          if (!def || !is_view(*def))
+          if (!def || (!is_view(*def) && !unpacks(function, operand)))
             continue;
           if (first[size_t(operand)]) { // the first use keeps the original
             first[size_t(operand)] = false;
@@ -44,7 +44,7 @@ Changed sink_views(Module &module, Function &function) {
           b.set_position(block, i);
           ValueMap map;
           KILN_CHECK(clone_node(b, function, function.value(operand).def, map).ok(),
-                     "a view can be copied");
+                     "it can be copied");
           function.node(id).operands[k] = map.at(operand);
           i = b.position();
           once = Changed::yes;

@@ -23,6 +23,7 @@
 //                                 offsets are linear in the dot's indices under the layout of the
 //                                 value
 //                   dot, conv     a convert of the weights, where these are a captured constant
+//                   dot           what unpacks its weights (index_map.h), of captured constants
 //                   other roots   nothing
 //
 //   rows          One or more kReduction nodes over the same trailing axes of the same shape S =

@@ -316,6 +316,16 @@ void BlockFuser::absorb_weights(std::set<int> &members, int root) {
   if (node(root).operands.size() < 2)
     return;
   int p = def(node(root).operands[1]);
+  if (p >= 0 && node(root).op == Op::dot && unpacks(function_, node(root).operands[1])) {
+    std::set<int> made = {root};
+    grow_backward(made, [&](int i) {
+      ValueId v = node(i).results.empty() ? ValueId() : node(i).results[0];
+      return v.valid() && !node(i).operands.empty() && v != node(root).operands[0] && is_made_of_constants(function_, v);
+    });
+    if (made.contains(p))
+      members.insert(made.begin(), made.end());
+    return;
+  }
   if (p < 0 || node(p).op != Op::convert || !is_free(p) || !used_only_in(p, {root}))
     return;
   int source = def(node(p).operands[0]);

@@ -2,6 +2,8 @@
 
 #include "ir/ops/op.h"
 
+#include <algorithm>
+
 namespace kiln {
 namespace {
 
@@ -118,7 +120,7 @@ std::optional<Index> operand_index(const Function &function, const Node &node, i
                                    std::span<const Dim> index, const DimRanges &ranges) {
   const OpDef &def = op_def(node.op);
   std::optional<Index> out;
-  if (def.scalar)
+  if (def.scalar || node.op == Op::bitcast)
     out = broadcast_index(function.type(node.operands[size_t(i)]).shape, index);
   else if (def.has(kMovement) && i == 0)
     out = movement_index(function, node, index);
@@ -138,6 +140,37 @@ bool is_linear(const Dim &offset, const IndexSpace &space) {
         return false;
   }
   return offset.is_valid();
+}
+
+namespace {
+
+constexpr int kDeepestUnpacking = 12; // of nodes on the way to a constant
+
+bool keeps_elements(const Node &node) { return op_def(node.op).scalar || node.op == Op::bitcast || is_view(node); }
+
+bool is_made_of_constants(const Function &function, ValueId value, int depth, bool &shifts) {
+  const Node *def = function.def(value);
+  if (!def || depth == 0)
+    return false;
+  if (def->op == Op::constant)
+    return true;
+  shifts |= def->op == Op::shift_right;
+  if (def->results.size() != 1 || def->operands.empty() || !keeps_elements(*def))
+    return false;
+  return std::all_of(def->operands.begin(), def->operands.end(),
+                     [&](ValueId v) { return is_made_of_constants(function, v, depth - 1, shifts); });
+}
+
+} // namespace
+
+bool is_made_of_constants(const Function &function, ValueId value) {
+  bool shifts = false;
+  return is_made_of_constants(function, value, kDeepestUnpacking, shifts);
+}
+
+bool unpacks(const Function &function, ValueId value) {
+  bool shifts = false;
+  return is_made_of_constants(function, value, kDeepestUnpacking, shifts) && shifts;
 }
 
 bool is_view(const Node &node) {

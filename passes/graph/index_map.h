@@ -29,6 +29,11 @@ bool is_linear(const Dim &offset, const IndexSpace &space);
 // through it costs index arithmetic only.
 bool is_view(const Node &node);
 
+// Whether a value is made of constants alone by ops on elements and movement, codes in words taken apart among them:
+// weights of a few bits, which are not folded (fold.cpp) but unpacked as a product reads them (pack_weights.cpp).
+bool unpacks(const Function &function, ValueId value);
+bool is_made_of_constants(const Function &function, ValueId value);
+
 // Sizes other than 1.
 Shape squeezed(const Shape &shape);
 

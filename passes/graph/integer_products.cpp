@@ -11,6 +11,7 @@
 // float form is padding with the zero point, which only layouts' halos do where that is the code 0, as
 // it is behind a relu; few channels (an image's) are padded to a whole group. Runs before constants
 // are folded into float weights.
+#include "passes/graph/pack_weights.h"
 #include "passes/graph/rewrite.h"
 #include "passes/graph/winograd.h"
 
@@ -203,7 +204,7 @@ std::optional<Weights> IntegerProducts::weights(ValueId v, int output_axis) {
   const Node *n = function_.def(v);
   const Tensor *codes = n && n->op == Op::dequantize ? constant(n->operands[0]) : nullptr;
   const Tensor *scale = codes ? constant(n->operands[1]) : nullptr;
-  if (!scale || !is_code(codes->dtype()))
+  if (!scale || !is_code(codes->dtype()) || (scale->rank() > 1 && scale->count() != 1)) // blocks
     return std::nullopt;
   int64_t outputs = codes->dims()[size_t(output_axis)];
   int64_t axis = n->attrs.get_int("axis");
@@ -502,6 +503,8 @@ Changed integer_products(Module &module, PassContext &context) {
   Changed changed = Changed::no;
   for (Function &function : module.functions)
     changed |= IntegerProducts(module, function, context.flags).run(context);
+  for (Function &function : module.functions)
+    changed |= pack_weights(module, function);
   if (changed == Changed::yes)
     dce(module, context);
   return changed;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <map>
 
 namespace kiln {
 namespace {
@@ -190,9 +191,70 @@ void transposed_conv_wants(const Function &function, const Inside &root, int64_t
   out.padding = transposed_padding(w, attrs);
 }
 
-void dot_wants(const Function &function, const Inside &root, int64_t block, bool pairs,
+// Calls f(operand's place in `args`, index) for all that `v` reads of them at `index`; false where that is no
+// index.
+bool for_reads(const Function &function, ValueId v, const std::vector<ValueId> &args, std::vector<Dim> index,
+               const DimRanges &ranges, const std::function<void(size_t, const std::vector<Dim> &)> &f) {
+  if (auto it = std::find(args.begin(), args.end(), v); it != args.end()) {
+    f(size_t(it - args.begin()), index);
+    return true;
+  }
+  const Node *def = function.def(v);
+  if (!def)
+    return false;
+  for (size_t i = 0; i < def->operands.size(); ++i) {
+    auto next = operand_index(function, *def, int(i), index, ranges);
+    if (!next || !for_reads(function, def->operands[i], args, std::move(*next), ranges, f))
+      return false;
+  }
+  return true;
+}
+
+// Weights of a few bits, which a product unpacks as it reads: words, scales and zero points that lie along the columns
+// get panels of them, [N / 16][...][16].
+bool unpacks_inside(const Function &function, const Node &outer, ValueId weights) {
+  const Node *def = function.def(weights);
+  const auto &nodes = outer.regions[0].nodes;
+  return def && def->op != Op::constant &&
+         std::any_of(nodes.begin(), nodes.end(), [&](NodeId id) { return function.node(id).op == Op::shift_right; });
+}
+
+void unpacking_wants(const Function &function, const Node &outer, const Node &dot, int64_t block, KernelWants &out) {
+  const Shape &shape = function.type(dot.operands[1]).shape;
+  bool transposed = dot.attrs.get_bool("transpose_b");
+  const size_t columns = transposed ? shape.size() - 2 : shape.size() - 1;
+  auto count = shape[columns].try_const();
+  IndexSpace space = index_space(shape);
+  auto column = space.index[columns].try_symbol();
+  if (!count || *count < kFewChannels || !column)
+    return;
+  std::map<size_t, Layout> packed;
+  bool known = for_reads(function, dot.operands[1], outer.regions[0].args, space.index, space.ranges,
+                         [&](size_t operand, const std::vector<Dim> &at) {
+    Layout layout;
+    for (size_t d = 0; d < at.size(); ++d)
+      if (at[d].try_symbol() == column) {
+        layout.order.insert(layout.order.begin(), int(d));
+        layout.blocks.push_back({int(d), block});
+      } else {
+        layout.order.push_back(int(d));
+      }
+    if (at.size() > 1 && layout.blocks.size() == 1)
+      packed[operand] = std::move(layout);
+  });
+  if (!known)
+    return;
+  for (auto &[operand, layout] : packed) {
+    out.packed[operand] = layout;
+    out.operands[operand] = Want::weights;
+  }
+}
+
+void dot_wants(const Function &function, const Node &outer, const Inside &root, int64_t block, bool pairs,
                KernelWants &out) {
   int b = root.outer[1];
+  if (b < 0 && outer.op == Op::fusion && unpacks_inside(function, outer, root.node->operands[1]))
+    return unpacking_wants(function, outer, *root.node, block, out);
   if (b < 0)
     return;
   const Node *def = function.def(root.node->operands[1]);
@@ -236,25 +298,6 @@ bool is_pointwise(const Function &function, const Node &outer) {
 
 // Copies of fewer elements are not worth another one.
 constexpr int64_t kManyElements = 4096;
-
-// Calls f(operand's place in `args`, index) for all that `v` reads of them at `index`; false where that is no
-// index.
-bool for_reads(const Function &function, ValueId v, const std::vector<ValueId> &args, std::vector<Dim> index,
-               const DimRanges &ranges, const std::function<void(size_t, const std::vector<Dim> &)> &f) {
-  if (auto it = std::find(args.begin(), args.end(), v); it != args.end()) {
-    f(size_t(it - args.begin()), index);
-    return true;
-  }
-  const Node *def = function.def(v);
-  if (!def)
-    return false;
-  for (size_t i = 0; i < def->operands.size(); ++i) {
-    auto next = operand_index(function, *def, int(i), index, ranges);
-    if (!next || !for_reads(function, def->operands[i], args, std::move(*next), ranges, f))
-      return false;
-  }
-  return true;
-}
 
 // Movements that take channels apart (a shuffle of channels, heads made of them) copy rows of pixels where these
 // lie side by side, and elements one by one where channels do: reading and writing planes is worth a relayout.
@@ -433,7 +476,7 @@ KernelWants kernel_wants(const Function &function, NodeId id, int64_t block, boo
     set_all(out, Want::match);
     transposed_conv_wants(function, root, block, out);
   } else if (root.node->op == Op::dot) {
-    dot_wants(function, root, block, pairs, out);
+    dot_wants(function, node, root, block, pairs, out);
   } else if (def.has(kReduction)) {
     out.makes = Makes::any;
     set_all(out, Want::any);

@@ -4,6 +4,7 @@
 #include "ir/kernel/tile_product.h"
 #include "passes/kernel/schedule.h"
 #include "passes/kernel/tile_nest.h"
+#include "passes/kernel/tile_operands.h"
 
 #include <algorithm>
 
@@ -81,7 +82,12 @@ private:
       s = std::move(*products);
       return true;
     }
+    nest->made = made_operands(*nest);
     TileShape shape = choose_tile_shape(*nest, machine_, choice_);
+    if (!nest->made.empty() && !pays_to_make(*nest, shape, machine_)) {
+      nest->made.clear();
+      shape = choose_tile_shape(*nest, machine_, choice_);
+    }
     auto tiled = emit_tile_nest(*nest, shape, kernel_, ranges_, names_);
     if (!tiled)
       return false;

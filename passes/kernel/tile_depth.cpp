@@ -1,5 +1,7 @@
 #include "passes/kernel/tile_depth.h"
 
+#include "passes/kernel/tile_operands.h"
+
 #include <algorithm>
 
 namespace kiln {
@@ -55,6 +57,10 @@ int64_t bytes_per_step(const TileNest &nest, const TileShape &shape, const Stmt 
   }
   if (!nest.panel)
     return 0;
+  for (const Expr &e : nest.made)
+    bytes += steps_inside(nest, e, reduction.name) * group_width(nest, shape) * 4;
+  if (bytes > 0)
+    return bytes;
   visit_exprs(nest.body, [&](const Expr &e) {
     if (!e.is(Expr::Kind::load) || !e.index.depends_on(nest.loops[*nest.panel].name))
       return;

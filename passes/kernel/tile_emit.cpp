@@ -12,6 +12,7 @@
 //       for c in 0..4 unroll { acc[4*r + c] = fma(a, col[c], acc[4*r + c]) } } } }
 #include "ir/kernel/dot.h"
 #include "passes/kernel/tile_depth.h"
+#include "passes/kernel/tile_operands.h"
 #include "passes/kernel/tile_prefetch.h"
 #include "passes/kernel/tile_reductions.h"
 
@@ -83,6 +84,7 @@ private:
 
   bool whole_group(Symbol group, std::vector<Stmt> &out) {
     out = pack_operands(group);
+    make_operands(group, out);
     std::vector<Stmt> inner;
     if (!tiles_of_group(group, inner))
       return false;
@@ -116,6 +118,7 @@ private:
       nest_.packed_along->end = cut_->end();
     }
     std::vector<Stmt> piece = pack_operands(group);
+    make_operands(group, piece);
     adding_ = true;
     if (!tiles(nest_.body, piece))
       return false;
@@ -153,6 +156,36 @@ private:
       replace_loads(nest_.body, e, kb::load(copy, e.dtype, from));
     }
     return out;
+  }
+
+  // Computes the operands of a column group that its rows share, and has the body read them.
+  void make_operands(Symbol group, std::vector<Stmt> &out) {
+    first_panel_ = names_.fresh("first");
+    for (const Expr &e : nest_.made) {
+      MadeOperand made{e, names_.fresh("made"), first_panel_, {}, 0};
+      for (const TilePiece &p : shape_.columns)
+        made.width = std::max(made.width, p.size * nest_.block);
+      visit_stmts(nest_.body, [&](const Stmt &s) {
+        if (!s.is(Stmt::Kind::loop) || !depends_on(e, s.name))
+          return;
+        bool cut = cut_ && s.name == cut_->reduction.name;
+        made.steps.push_back({s.name, s.begin, cut ? cut_->steps : trip_count(s).as_const(), trip_count(s)});
+      });
+      out.push_back(kb::alloc(made.buffer, e.dtype, made.elements(), 1, MemorySpace::stack));
+      append(out, filled(made, 0, group, 0));
+      replace_loads(nest_.body, e, made.load(nest_));
+    }
+  }
+
+  // Pieces of columns are a chain of ifs, as in columns_from().
+  std::vector<Stmt> filled(const MadeOperand &made, size_t at, Symbol group, const Dim &before) {
+    const TilePiece &piece = shape_.columns[at];
+    auto here = made.fill(nest_, piece.first + (Dim::symbol(group) - before) * Dim(piece.size), piece.size, names_);
+    if (at + 1 == shape_.columns.size())
+      return here;
+    Dim end = before + piece.count;
+    return wrap(kb::if_(kb::lt(kb::index(Dim::symbol(group)), kb::index(end)), std::move(here),
+                        filled(made, at + 1, group, end)));
   }
 
   static void replace_loads(Expr &e, const Expr &from, const Expr &to) {
@@ -330,6 +363,8 @@ private:
         return panel;
       if (nest_.row && s == nest_.loops[*nest_.row].name)
         return row;
+      if (s == first_panel_)
+        return column_.first;
       if (cut_ && s == cut_->first_column)
         return nest_.panel ? column_.first
                            : nest_.vector_loop().begin + column_.first * Dim(nest_.lanes);
@@ -633,7 +668,7 @@ private:
 
   TilePiece column_, rows_;
   int64_t panel_count_ = 1, vector_count_ = 1;
-  Symbol tile_, row_var_, panel_var_, vector_var_, prefetch_loop_;
+  Symbol first_panel_, tile_, row_var_, panel_var_, vector_var_, prefetch_loop_;
   VectorContext context_;
   std::vector<Stmt> reductions_;
   std::optional<DepthCut> cut_;

@@ -32,6 +32,7 @@ struct TileNest {
   // + n].
   std::vector<Expr> packed;
   std::optional<Stmt> packed_along; // the reduction (without body) along which they are copied
+  std::vector<Expr> made; // operands that are computed once for all rows of a group (tile_operands.h)
   // Rows in front and behind in which the bounds of the reduction differ from row to row.
   int64_t border_lo = 0, border_hi = 0;
 
@@ -60,6 +61,7 @@ struct TileShape {
   int64_t vectors_per_column = 1;
   int64_t packed_width = 0;   // columns of a copied operand
   int64_t depth = 0;          // steps of the outermost reduction in a piece; 0: all
+  Symbol cut;                 // that reduction
   int64_t unroll = 4;         // steps of the innermost reduction in a round
   int64_t product_depth = 0;  // steps in a product of tiles at most; 0: no products of tiles
   int64_t prefetch_steps = 0; // how many steps ahead a packed operand is asked for; 0: never

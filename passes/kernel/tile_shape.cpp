@@ -285,6 +285,8 @@ TileShape choose_tile_shape(const TileNest &nest, const MachineDesc &machine,
   }
   if (!nest.as_products)
     shape.depth = choose_depth(nest, shape, machine, choice.depth);
+  if (shape.depth > 0)
+    shape.cut = cuttable_reduction(nest)->name;
   return shape;
 }
 

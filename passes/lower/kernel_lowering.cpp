@@ -58,6 +58,24 @@ private:
   std::vector<ValueId> results_;
 };
 
+// An element of a few integers that are equally far apart, such as shifts, is a function of its index.
+std::optional<Expr> progression(const Tensor &tensor, std::span<const Dim> index) {
+  constexpr int64_t kFew = 64;
+  if (tensor.dtype() != DType::i32 || tensor.count() < 2 || tensor.count() > kFew)
+    return std::nullopt;
+  size_t along = 0;
+  for (size_t d = 0; d < tensor.dims().size(); ++d)
+    if (tensor.dims()[d] == tensor.count())
+      along = d;
+    else if (tensor.dims()[d] != 1)
+      return std::nullopt;
+  int64_t first = tensor.at_i64(0), step = tensor.at_i64(1) - first;
+  for (int64_t i = 2; i < tensor.count(); ++i)
+    if (tensor.at_i64(i) != first + i * step)
+      return std::nullopt;
+  return kb::convert(DType::i32, kb::index(Dim(first) + index[along] * Dim(step)));
+}
+
 bool is_leaf(const Expr &e) {
   return e.is(Expr::Kind::number) || e.is(Expr::Kind::var) || e.is(Expr::Kind::load) ||
          e.is(Expr::Kind::index);
@@ -373,6 +391,8 @@ Expr KernelLowering::pull_external(ValueId value, std::span<const Dim> index) {
     const Tensor &tensor = module_.constants[size_t(def->attrs.get_constant("value"))].tensor;
     if (tensor.count() == 1)
       return literal(tensor);
+    if (auto computed = progression(tensor, index))
+      return *computed;
   }
   std::vector<Dim> at;
   for (size_t i = 0; i < index.size(); ++i) {

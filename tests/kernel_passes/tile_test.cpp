@@ -71,6 +71,42 @@ int count_allocs(const Kernel &k, std::string_view stem) {
 
 } // namespace
 
+// c[m, n] = sum of a[m, k] * (codes of 4 bits - 8) * scales of blocks of 32 rows; words and scales in panels.
+Kernel packed_matmul(int64_t m, int64_t n, int64_t k) {
+  std::string N = std::to_string(n), K = std::to_string(k), M = std::to_string(m), panels = std::to_string((n + 15) / 16);
+  std::string words = std::to_string((n + 15) / 16 * 2 * k), scales = std::to_string((n + 15) / 16 * k / 2);
+  std::string lanes = n % 16 ? "min(16, " + N + " - 16*o)" : "16";
+  auto parsed = parse_kernels(
+      "kernel packed(w: i32[" + words + "] in constant, s: f32[" + scales + "] in constant, a: f32[" + M + "*" + K + "] in, c: f32[" + M +
+      "*" + N + "] out) dims() {\n  for i in 0.." + M + " parallel { for o in 0.." + panels + " parallel { for l in 0.." + lanes +
+      " parallel {\n    alloc acc: f32[1] reg\n    acc[0] = f32(0)\n    for b in 0.." + K + "/32 reduce { for q in 0..4 reduce { for r in 0..8 reduce {\n"
+      "      acc[0] = add(acc[0], mul(a[" + K + "*i + 32*b + 8*q + r], mul(sub(convert(f32, bit_and(shr(w[" + K + "*2*o + 64*b + 16*q + l], "
+      "convert(i32, index(4*r))), i32(15))), f32(8)), s[" + K + "/2*o + 16*b + l])))\n    } } }\n    c[" + N +
+      "*i + 16*o + l] = acc[0]\n  } } }\n}\n");
+  INFO((parsed.ok() ? "" : parsed.error().message));
+  REQUIRE(parsed.ok());
+  return (*parsed)[0];
+}
+
+TEST_CASE("weights of a few bits are unpacked once for many rows, and where they are read for a few") {
+  for (auto [m, n, k, made] : {std::tuple(1, 64, 64, 0), {7, 40, 64, 0}, {50, 1024, 64, 1}, {50, 1000, 96, 1}, {50, 64, 64, 0}})
+    for (MachineDesc machine : cpu_machines()) {
+      Kernel kernel = packed_matmul(m, n, k), scheduled = kernel;
+      schedule(scheduled, machine);
+      INFO(machine.name << ", " << m << " rows");
+      CHECK(count_allocs(scheduled, "made") == made);
+      naive::Run run = check(kernel, scheduled);
+      if (made == 0)
+        continue;
+      machine.l2_bytes = 64 << 10; // and in pieces
+      Kernel cut = kernel;
+      ScheduleOptions options;
+      options.tile_choice.depth = 1;
+      schedule(cut, machine, options);
+      check(kernel, cut);
+    }
+}
+
 TEST_CASE("long reductions are cut into pieces, and sums keep their bits") {
   std::vector<Kernel> kernels = {
       naive::matmul(29, 160, 64, true),
