@@ -1,4 +1,4 @@
-"""compare.py KILN_RUN PACKAGE NPZ: runs a package on cuda:0 with the inputs in_NAME of the file and compares with out_0, out_1, ..."""
+"""compare.py KILN_RUN DEVICE PACKAGE NPZ...: runs a package with the inputs of each file and compares with its results."""
 import os
 import subprocess
 import sys
@@ -6,25 +6,25 @@ import tempfile
 
 import numpy as np
 
-kiln_run, package, archive = sys.argv[1:4]
-values = np.load(archive)
-with tempfile.TemporaryDirectory() as folder:
-    command = [kiln_run, package, "--device", "cuda:0"]
-    for key in values.files:
-        if key.startswith("in_"):
-            path = os.path.join(folder, key + ".npy")
-            np.save(path, values[key])
-            command += ["--input", f"{key[3:]}=@{path}"]
-    described = subprocess.run([kiln_run, package, "--describe"], capture_output=True, text=True, check=True).stdout
-    names = [line.split()[1].rstrip(":") for line in described.splitlines() if line.strip().startswith("output")]
-    for i, name in enumerate(names):
-        command += ["--output", f"{name}=@{folder}/o{i}.npy"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stderr)
-    for i in range(len(names)):
-        got, want = np.load(f"{folder}/o{i}.npy"), values[f"out_{i}"]
-        worst = float(np.abs(got.astype(np.float64) - want).max() / max(1e-6, np.abs(want).max()))
-        print(f"{names[i]}: worst {worst:.2e} of the largest magnitude")
-        if not worst < 1e-3:
-            sys.exit(f"{names[i]} is too far")
+from values import input_flags, is_quantised, output_names, read_values, wrong
+
+kiln_run, device, package = sys.argv[1:4]
+quantised = is_quantised(os.path.splitext(os.path.basename(package))[0])
+problems = []
+for archive in sys.argv[4:]:
+    inputs, results = read_values(archive)
+    with tempfile.TemporaryDirectory() as folder:
+        command = [kiln_run, package, "--device", device] + input_flags(inputs, folder)
+        names = output_names(kiln_run, package)
+        wanted = [(names[key] if isinstance(key, int) else key, value) for key, value in results]
+        for i, (name, _) in enumerate(wanted):
+            command += ["--output", f"{name}=@{folder}/out{i}.npy"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"{os.path.basename(archive)}: exit {done.returncode}: {done.stderr}")
+        for i, (name, value) in enumerate(wanted):
+            problem = wrong(np.load(f"{folder}/out{i}.npy"), value, quantised)
+            if problem:
+                problems.append(f"{os.path.basename(archive)}: {name} {problem}")
+if problems:
+    sys.exit("\n".join(problems))

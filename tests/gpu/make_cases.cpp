@@ -1,4 +1,4 @@
-// make_cases FOLDER GPU...: compiles the op table to packages, for run_cases.
+// make_cases FOLDER [COUNT] GPU...: compiles the op table to packages, or its first COUNT ops, for run_cases.
 #define CATCH_CONFIG_RUNNER
 #include <catch2/catch.hpp>
 
@@ -6,6 +6,7 @@
 #include "tests/gpu/cases.h"
 #include "tests/targets/check_target.h"
 
+#include <cctype>
 #include <iostream>
 
 using namespace kiln;
@@ -18,7 +19,14 @@ int main(int argc, char **argv) {
   options.machines = {cpu_machines()[0]};
   options.denormals_keep = true;
   options.jobs = 2;
+  size_t most = SIZE_MAX;
   for (int i = 2; i < argc; ++i) {
+    if (*argv[i] == 0)
+      continue;
+    if (std::isdigit(*argv[i])) {
+      most = std::stoul(argv[i]);
+      continue;
+    }
     auto gpu = find_gpu(argv[i]);
     if (!gpu)
       return std::cerr << "no such GPU: " << argv[i] << "\n", 2;
@@ -27,7 +35,7 @@ int main(int argc, char **argv) {
   size_t n = 0;
   for (const OpDef *def : all_ops()) {
     OpModule made = op_module(*find_op(def->name));
-    if (made.samples.empty())
+    if (made.samples.empty() || n >= most)
       continue;
     Diagnostics diagnostics;
     Compiled compiled;

@@ -29,12 +29,13 @@ inline OpModule op_module(Op op) {
   return out;
 }
 
-inline void check_target(Target &target) {
-  size_t checked = 0;
+// The whole table, or its first `most` ops.
+inline void check_target(Target &target, size_t most = SIZE_MAX) {
+  size_t checked = 0, ops = 0;
   for (const OpDef *def : all_ops()) {
     Op op = *find_op(def->name);
     OpModule made = op_module(op);
-    if (made.samples.empty())
+    if (made.samples.empty() || ops++ >= most)
       continue;
     Module reference = made.module;
     auto loaded = target.load(std::move(made.module));
@@ -58,7 +59,7 @@ inline void check_target(Target &target) {
       ++checked;
     }
   }
-  CHECK(checked > 300);
+  CHECK(checked > (most == SIZE_MAX ? 300 : 0));
 }
 
 } // namespace kiln::test

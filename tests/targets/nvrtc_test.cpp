@@ -1,48 +1,151 @@
-// Every kernel of the op table as CUDA C, compiled by NVRTC for three architectures. It needs no GPU; where
-// there is no NVRTC the emitted text is still made, and the test says so.
+// Every kernel of the op table, of the training cases and of the graphs in KILN_TEST_MODELS as CUDA C, compiled by
+// NVRTC for every GPU that Kiln knows. It needs no GPU; where there is no NVRTC the emitted text is still made, and
+// the test says so. KILN_TEST_GPUS=sm_90,ptx takes others.
 #define CATCH_CONFIG_MAIN
 #include <catch2/catch.hpp>
 
-#include "codegen/cuda/cuda.h"
+#include "codegen/compile.h"
+#include "codegen/cuda/compile_units.h"
+#include "frontend/kir/kir.h"
+#include "frontend/onnx/import.h"
 #include "passes/lower/lower.h"
 #include "tests/ops/sample.h"
 
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <deque>
+#include <filesystem>
+#include <fstream>
 #include <iostream>
+#include <iterator>
+#include <sstream>
+#include <thread>
 
 using namespace kiln;
 using namespace kiln::test;
 
-TEST_CASE("every kernel of the op table compiles for sm_80, sm_90 and sm_100") {
+namespace {
+
+std::vector<GpuMachine> machines() {
+  const char *wanted = std::getenv("KILN_TEST_GPUS");
+  std::stringstream names(wanted ? wanted : "sm_80,sm_86,sm_89,sm_90,sm_100");
+  std::vector<GpuMachine> out;
+  for (std::string name; std::getline(names, name, ',');) {
+    INFO(name);
+    REQUIRE(find_gpu(name));
+    out.push_back(*find_gpu(name));
+  }
+  return out;
+}
+
+cuda::DeviceOptions device_options() { return {int(std::max(1u, std::thread::hardware_concurrency())), true, false}; }
+
+std::vector<std::string> files_in(const std::string &folder, const std::string &extension) {
+  std::vector<std::string> out;
+  std::error_code ignored;
+  for (const auto &file : std::filesystem::directory_iterator(folder, ignored))
+    if (file.path().extension() == extension)
+      out.push_back(file.path().string());
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+void compile_graph(Module &module, const std::string &name, bool keep_params) {
+  CompileOptions options;
+  options.machines = {cpu_machines()[0]};
+  options.gpus = machines();
+  options.keep_params = keep_params;
+  Diagnostics diagnostics;
+  Program program;
+  bool fine = optimise_module(module, options, diagnostics) && lower_module(module, program, diagnostics, {true});
+  INFO(name << ": " << diagnostics.render());
+  REQUIRE(fine);
+  auto begin = std::chrono::steady_clock::now();
+  for (const GpuMachine &machine : options.gpus) {
+    if (!cuda::Nvrtc::open()) {
+      CHECK(!cuda::device_source(program, machine).empty());
+      continue;
+    }
+    auto section = cuda::device_section(program, machine, device_options());
+    INFO(name << " " << machine.name << ": " << (section ? "" : section.error().message.substr(0, 2000)));
+    CHECK(section.ok());
+  }
+  std::cout << name << ": " << program.kernels.size() << " kernels, "
+            << std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() << " s\n";
+}
+
+} // namespace
+
+TEST_CASE("every kernel of the op table compiles for every GPU") {
   auto nvrtc = cuda::Nvrtc::open();
   if (!nvrtc)
     std::cout << "only the text is checked: " << nvrtc.error().message << "\n";
-  size_t kernels = 0;
+  std::deque<Kernel> kernels;
   for (const OpDef *def : all_ops()) {
     if (!def->scalar && !def->element && !def->reduce && !def->lower)
       continue;
-    for (const char *arch : {"sm_80", "sm_90", "sm_100"}) {
-      // One translation unit an op: NVRTC's start-up costs more than the functions.
-      std::vector<cuda::CudaFunction> unit;
-      for (const OpSample &sample : def->samples) {
-        auto module = sample_module(*find_op(def->name), sample);
-        if (!module)
-          continue;
-        const Function &f = module->functions[0];
-        for (NodeId id : f.body.nodes) {
-          if (op_def(f.node(id).op).structural)
-            continue;
-          LoweredNode lowered = lower_node(*module, f, id);
-          ++kernels;
-          for (cuda::CudaLaunch &launch : cuda::emit_cuda(lowered.kernel, *find_gpu(arch)).launches)
-            unit.push_back(std::move(launch.function));
-        }
-      }
-      if (unit.empty() || !nvrtc)
+    for (const OpSample &sample : def->samples) {
+      auto module = sample_module(*find_op(def->name), sample);
+      if (!module)
         continue;
-      auto binary = nvrtc->compile(cuda::cuda_source(unit), def->name, arch);
-      INFO(def->name << " " << arch << ": " << (binary ? "" : binary.error().message.substr(0, 2000)));
-      CHECK(binary.ok());
+      const Function &f = module->functions[0];
+      for (NodeId id : f.body.nodes)
+        if (!op_def(f.node(id).op).structural)
+          kernels.push_back(lower_node(*module, f, id, {true}).kernel);
     }
   }
-  CHECK(kernels > 300);
+  CHECK(kernels.size() > 150);
+  for (const GpuMachine &machine : machines()) {
+    std::vector<cuda::CudaFunction> functions;
+    std::vector<const Kernel *> origins;
+    std::set<std::string> names;
+    for (const Kernel &kernel : kernels)
+      for (cuda::CudaLaunch &launch : cuda::emit_cuda(kernel, machine).launches)
+        if (names.insert(launch.function.name).second) {
+          functions.push_back(std::move(launch.function));
+          origins.push_back(&kernel);
+        }
+    if (!nvrtc)
+      continue;
+    auto begin = std::chrono::steady_clock::now();
+    auto units = cuda::compile_units(*nvrtc, functions, origins, machine, device_options());
+    INFO(machine.name << ": " << (units ? "" : units.error().message.substr(0, 4000)));
+    CHECK(units.ok());
+    std::cout << machine.name << ": " << functions.size() << " functions, "
+              << std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() << " s\n";
+  }
+}
+
+TEST_CASE("every kernel of the training cases compiles for every GPU") {
+  std::vector<std::string> files = files_in(KILN_TRAINING_CASES, ".kir");
+  CHECK(files.size() >= 5);
+  for (const std::string &path : files) {
+    std::ifstream file(path);
+    std::string text{std::istreambuf_iterator<char>(file), {}};
+    Module module;
+    Diagnostics diagnostics;
+    bool fine = load_kir(path, text, {}, module, diagnostics);
+    INFO(diagnostics.render());
+    REQUIRE(fine);
+    compile_graph(module, path, true);
+  }
+}
+
+TEST_CASE("every kernel of the graphs in KILN_TEST_MODELS compiles for every GPU") {
+  const char *folders = std::getenv("KILN_TEST_MODELS");
+  if (!folders) {
+    std::cout << "KILN_TEST_MODELS names no folders of ONNX files\n";
+    return;
+  }
+  std::stringstream list(folders);
+  for (std::string folder; std::getline(list, folder, ':');)
+    for (const std::string &path : files_in(folder, ".onnx")) {
+      Module module;
+      Diagnostics diagnostics;
+      bool fine = import_onnx(path, {}, module, diagnostics);
+      INFO(diagnostics.render());
+      REQUIRE(fine);
+      compile_graph(module, path, false);
+    }
 }
