@@ -3,6 +3,7 @@
 #include "codegen/cuda/device_writer.h"
 #include "codegen/tuning.h"
 #include "ir/kernel/scratch.h"
+#include "ir/placement.h"
 #include "ir/pack.h"
 #include "passes/kernel/schedule.h"
 #include "passes/lower/lower.h"
@@ -12,6 +13,8 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <functional>
+#include <optional>
 #include <thread>
 
 namespace kiln {
@@ -137,7 +140,9 @@ double weight_bytes(const Kernel &kernel) {
 PackageEntry package_entry(const Module &module, const Program &program, const Plan &plan,
                            PackageSpec &spec) {
   PackageEntry entry;
-  entry.name = plan.name;
+  entry.is_twin = is_gpu_twin(plan.name);
+  entry.name = plan.name.substr(0, entry.is_twin ? plan.name.rfind(kGpuTwin) : std::string::npos);
+  entry.device = function_device(module, plan.name);
   for (const PlanArgument &input : plan.inputs)
     entry.inputs.push_back(package_value(input, plan));
   for (const PlanArgument &output : plan.outputs)
@@ -187,6 +192,64 @@ PackageEntry package_entry(const Module &module, const Program &program, const P
     entry.arena_size = plan.arena_size.as_const();
   entry.scratch_size = plan.scratch_size;
   return entry;
+}
+
+// The module's entries as they are for GPUs, under names of their own: without what is shaped for a processor's caches.
+std::optional<Module> gpu_twin(const Module &module, Diagnostics &diagnostics) {
+  Module out = module;
+  for (Function &function : out.functions) {
+    if (!function.exported)
+      continue;
+    if (is_gpu_twin(function.name)) {
+      diagnostics.error(function.location, fmt::format("the name '{}' is the compiler's own in a package for GPUs; choose another one", function.name));
+      return std::nullopt;
+    }
+    if (function_device(module, function.name) == "cpu")
+      function.exported = false;
+    function.name += kGpuTwin;
+  }
+  return out;
+}
+
+// The program as processors run it: its kernels, and of what only a device runs no more than its sizes.
+Program host_part(const Program &program, std::vector<int> &kernels) {
+  Program out = program;
+  out.kernels.clear();
+  kernels.clear();
+  std::vector<int> index(program.kernels.size(), -1);
+  std::function<void(std::vector<PlanStep> &)> renumber = [&](std::vector<PlanStep> &steps) {
+    for (PlanStep &step : steps) {
+      if (step.kind == PlanStep::Kind::launch) {
+        int &to = index[size_t(step.kernel)];
+        if (to < 0) {
+          to = int(out.kernels.size());
+          out.kernels.push_back(program.kernels[size_t(step.kernel)]);
+          kernels.push_back(step.kernel);
+        }
+        step.kernel = to;
+      }
+      renumber(step.condition_body);
+      renumber(step.body);
+      renumber(step.other);
+    }
+  };
+  for (Plan &plan : out.entries) {
+    if (is_gpu_twin(plan.name))
+      plan.steps.clear();
+    renumber(plan.steps);
+  }
+  return out;
+}
+
+// A function that the program has placed on a GPU needs code for one.
+bool check_gpus(const Module &module, const CompileOptions &options, Diagnostics &diagnostics) {
+  if (!options.gpus.empty())
+    return true;
+  for (const Function &function : module.functions)
+    if (function.exported && function_device(module, function.name) == "cuda")
+      diagnostics.error(function.location, fmt::format("'{}' computes on cuda, and there is to be no code for a GPU", function.name))
+          .notes.push_back("say for which GPUs: kiln compile --cuda sm_80,sm_90,ptx");
+  return !diagnostics.has_errors();
 }
 
 } // namespace
@@ -249,21 +312,42 @@ bool compile_module(Module &module, const CompileOptions &options, Compiled &com
   compiled.denormals_keep = options.denormals_keep;
   PhaseTimer timer(options, compiled);
   timer.begin("graph passes");
-  std::vector<Module> forms;
-  for (const FormDims &dims : options.forms) {
-    auto form = specialise(module, dims, diagnostics);
-    if (!form)
+  // With forms, which are modules of their own on this way.
+  auto optimise = [&](Module &whole, const CompileOptions &how, std::string *times) {
+    std::vector<Module> forms;
+    for (const FormDims &dims : how.forms) {
+      auto form = specialise(whole, dims, diagnostics);
+      if (!form)
+        return false;
+      forms.push_back(std::move(*form));
+    }
+    if (!optimise_module(whole, how, diagnostics, times))
       return false;
-    forms.push_back(std::move(*form));
+    for (Module &form : forms) {
+      CompileOptions own = how;
+      own.passes.dump_dir.clear();
+      if (!optimise_module(form, own, diagnostics))
+        return false;
+      join_form(whole, std::move(form));
+    }
+    return true;
+  };
+  std::optional<Module> twin;
+  if (!options.gpus.empty()) {
+    twin = gpu_twin(module, diagnostics);
+    if (!twin)
+      return false;
   }
-  if (!optimise_module(module, options, diagnostics, &compiled.pass_times))
+  CompileOptions host = options;
+  host.gpus.clear();
+  if (!optimise(module, host, &compiled.pass_times) || !check_gpus(module, options, diagnostics))
     return false;
-  for (Module &form : forms) {
-    CompileOptions own = options;
-    own.passes.dump_dir.clear();
-    if (!optimise_module(form, own, diagnostics))
+  if (twin) {
+    CompileOptions device = options;
+    device.passes.dump_dir.clear();
+    if (!optimise(*twin, device, nullptr))
       return false;
-    join_form(module, std::move(form));
+    join_form(module, std::move(*twin));
   }
   timer.begin("lowering");
   if (!lower_module(module, compiled.program, diagnostics, {!options.gpus.empty()}))
@@ -278,20 +362,27 @@ bool generate_code(const CompileOptions &options, Compiled &compiled, Diagnostic
   for (Plan &plan : compiled.program.entries)
     plan.scratch_size = 0; // of this code, whatever was made of the program before
   PhaseTimer timer(options, compiled);
+  std::vector<int> kernels_of_host;
+  Program host = host_part(compiled.program, kernels_of_host);
   for (const MachineDesc &machine : options.machines) {
     timer.begin(machine.name + ": kernel passes");
-    TargetCode target{machine, schedule_kernels(compiled.program, machine, options), {}};
-    add_scratch(compiled.program, target.kernels);
+    TargetCode target{machine, compiled.program.kernels, {}};
+    std::vector<Kernel> scheduled = schedule_kernels(host, machine, options);
+    add_scratch(host, scheduled);
     timer.begin(machine.name + ": code generation");
     cpu::CpuOptions cpu;
     cpu.opt_level = options.level == OptLevel::o0 ? 0 : 2;
     cpu.jobs = options.jobs;
     cpu.denormals_keep = options.denormals_keep;
-    auto image = cpu::compile_image(compiled.program, target.kernels, machine, cpu);
+    auto image = cpu::compile_image(host, scheduled, machine, cpu);
     if (!image) {
       diagnostics.error({}, fmt::format("no code for {}: {}", machine.name, image.error().message));
       return false;
     }
+    for (size_t i = 0; i < scheduled.size(); ++i)
+      target.kernels[size_t(kernels_of_host[i])] = std::move(scheduled[i]);
+    for (size_t e = 0; e < host.entries.size(); ++e)
+      compiled.program.entries[e].scratch_size = host.entries[e].scratch_size;
     target.image = std::move(*image);
     compiled.targets.push_back(std::move(target));
   }
@@ -335,7 +426,7 @@ PackageSpec package_spec(const Module &module, const Compiled &compiled) {
   for (const auto &[key, value] : module.metadata)
     spec.metadata.emplace_back(key, value);
   for (const Plan &plan : program.entries)
-    for (const PlanForm &form : plan.forms)
+    for (const PlanForm &form : is_gpu_twin(plan.name) ? std::vector<PlanForm>() : plan.forms)
       spec.metadata.emplace_back("form of " + plan.name, form.text());
   for (const TargetCode &target : compiled.targets)
     spec.code.push_back({target.machine.name,

@@ -41,7 +41,7 @@ struct CompileOptions {
 
 struct TargetCode {
   MachineDesc machine;
-  std::vector<Kernel> kernels; // scheduled; the same indices as in the program
+  std::vector<Kernel> kernels; // scheduled, those that only devices run as they were; the same indices as in the program
   cpu::CodeImage image;
 };
 

@@ -12,6 +12,7 @@
 
 #include "ir/graph.h"
 #include "ir/ops/op.h"
+#include "ir/placement.h"
 
 #include <algorithm>
 #include <set>
@@ -80,7 +81,8 @@ public:
       out += (i ? ", " : "") + quote_name(name) + ": " +
              function_.type(function_.body.results[i]).text();
     }
-    return out + ") {";
+    std::string device = function_device(module_, function_.name);
+    return out + ")" + (device.empty() ? "" : " device " + device) + " {";
   }
 
   std::string print() const {
@@ -358,8 +360,13 @@ std::string dim_source(const Module &module, const std::string &name) {
 
 std::string print_module(const Module &module, int64_t inline_limit) {
   std::string out;
+  std::set<std::string> in_headers;
+  for (const Function &f : module.functions)
+    if (!function_device(module, f.name).empty())
+      in_headers.insert(device_note(f.name));
   for (const auto &[key, value] : module.metadata)
-    out += "metadata " + quote_string(key) + " = " + quote_string(value) + "\n";
+    if (!in_headers.contains(key))
+      out += "metadata " + quote_string(key) + " = " + quote_string(value) + "\n";
   for (const auto &[name, bounds] : module.dim_bounds)
     out += "dim " + quote_name(name) + " = " + std::to_string(bounds.first) + ".." +
            (bounds.second == INT64_MAX ? "" : std::to_string(bounds.second)) +

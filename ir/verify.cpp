@@ -6,10 +6,12 @@
 //   structure  every node and value stands in one place; uses come after definitions, in the same block or
 //              one inside; the region of a fusion uses nothing from outside; sizes that a run finds are bound
 //              once, and mentioned after that and inside only
+//   devices    what is on two of them meets only through copies (ir/placement.h)
 //   nodes      arity, attributes as the schema says, types as infer gives them, and every equality that
 //              infer needs recorded in the module's constraints
 #include "ir/graph.h"
 #include "ir/ops/op.h"
+#include "ir/placement.h"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -495,8 +497,15 @@ void verify(const Module &module, Diagnostics &diagnostics) {
   check_sizes(module, diagnostics);
   check_calls(module, diagnostics);
   Equalities equalities(module);
-  for (const Function &function : module.functions)
+  for (const Function &function : module.functions) {
+    size_t errors = diagnostics.error_count();
     FunctionVerifier(module, function, equalities, diagnostics).run();
+    auto note = module.metadata.find(device_note(function.name));
+    if (note != module.metadata.end() && device_from_name(note->second) == Device::free)
+      diagnostics.error(function.location, fmt::format("function '{}': there is no device '{}'", function.name, note->second));
+    else if (diagnostics.error_count() == errors)
+      check_placement(module, function, diagnostics);
+  }
 }
 
 } // namespace kiln

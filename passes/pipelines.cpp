@@ -10,6 +10,8 @@ bool run_graph_pipeline(Module &module, PassManager &manager, OptLevel level) {
     return false;
   if (!run("dce")) // only exported functions are left
     return false;
+  if (!run("place")) // what computes on one device has no copies between devices
+    return false;
 
   if (level == OptLevel::o0) {
     std::erase(manager.context().native, Op::dequantize);

@@ -62,9 +62,9 @@ const char *code_text(int32_t code) {
 }
 
 const EntryRecord *entry_at(const KilnModule *module, uint32_t index) {
-  if (module == nullptr || index >= module->manifest.header().entries.count)
+  if (module == nullptr || index >= module->manifest.entry_count())
     return nullptr;
-  return &module->manifest.entries()[index];
+  return &module->manifest.entries()[code_entry(*module, index)];
 }
 
 int32_t module_info(const KilnModule *module, KilnModuleInfo *info) {
@@ -74,7 +74,7 @@ int32_t module_info(const KilnModule *module, KilnModuleInfo *info) {
   *info = {module->manifest.text(header.model_name),
            module->manifest.text(header.producer),
            module->target,
-           header.entries.count,
+           module->manifest.entry_count(),
            header.variables.count,
            header.metadata.count,
            0,
@@ -101,7 +101,7 @@ int32_t entry_info(const KilnModule *module, uint32_t index, KilnEntryInfo *info
 int32_t find_entry(const KilnModule *module, const char *name) {
   if (module == nullptr || name == nullptr)
     return -1;
-  for (uint32_t i = 0; i < module->manifest.header().entries.count; ++i)
+  for (uint32_t i = 0; i < module->manifest.entry_count(); ++i)
     if (std::strcmp(module->manifest.text(module->manifest.entries()[i].name), name) == 0)
       return static_cast<int32_t>(i);
   return -1;
@@ -237,6 +237,9 @@ constexpr KilnApi kApi = {
     .grown_dims = grown_dims,
     .capacity = capacity,
     .context_end = context_end,
+    .start = start,
+    .send = send,
+    .finish = finish,
 };
 
 } // namespace

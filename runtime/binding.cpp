@@ -91,7 +91,7 @@ int32_t bind(KilnContext *context, const Place &place, const KilnTensor &tensor,
   place.binding->is_bound = true;
   place.binding->has_shape = tensor.dims != nullptr;
   *place.arg = tensor.data;
-  context->is_checked = false;
+  context->is_checked = context->is_sent = false;
   return KILN_OK;
 }
 
@@ -246,7 +246,7 @@ int32_t set_dims(KilnContext *context, const int64_t *dims, uint32_t count, Kiln
     return fail(error, KILN_ERROR_USAGE, "set_dims: ", count, " dims, the entry has ", wanted);
   for (uint32_t i = 0; i < wanted; ++i)
     context->given_dims[i] = dims != nullptr && dims[i] >= 0 ? dims[i] : context->capacities[i];
-  context->is_checked = false;
+  context->is_checked = context->is_sent = false;
   return KILN_OK;
 }
 
@@ -282,8 +282,9 @@ int32_t resolve_dims(KilnContext *context, KilnError *error) {
     return code;
   if (context->is_planned && same_dims(dims, context->dims, count))
     return KILN_OK;
-  context->is_planned = context->is_checked = false;
+  context->is_planned = context->is_checked = context->is_sent = false;
   context->has_run = false;
+  ++context->plans;
   for (uint32_t i = 0; i < count; ++i)
     context->dims[i] = dims[i];
   if (int32_t code =

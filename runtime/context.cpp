@@ -163,9 +163,9 @@ int32_t check_entry(const KilnModule *module, uint32_t entry, const char *functi
                     KilnError *error) {
   if (module == nullptr)
     return fail(error, KILN_ERROR_USAGE, function, ": null pointer");
-  if (entry >= module->manifest.header().entries.count)
+  if (entry >= module->manifest.entry_count())
     return fail(error, KILN_ERROR_USAGE, function, ": entry ", entry, " of ",
-                module->manifest.header().entries.count);
+                module->manifest.entry_count());
   return KILN_OK;
 }
 
@@ -197,7 +197,7 @@ void serve_parallel_for(void *self, int64_t n, void (*body)(void *, int64_t, int
 void serve_after_kernel(void *self, int32_t kernel) {
   auto *context = static_cast<KilnContext *>(self);
   if (context->hook != nullptr)
-    context->hook(context->hook_self, context->entry_index, static_cast<uint32_t>(kernel));
+    context->hook(context->hook_self, context->called_index, static_cast<uint32_t>(kernel));
 }
 
 // A size that does not fit: in a capacity that can be larger, or in a bound that cannot.
@@ -289,10 +289,11 @@ int32_t call_plan(const KilnModule &module, uint32_t index, const int64_t *dims,
   return KILN_OK;
 }
 
-int32_t context_size(const KilnModule *module, uint32_t index, const KilnContextOptions *options,
+int32_t context_size(const KilnModule *module, uint32_t called, const KilnContextOptions *options,
                      size_t *size, KilnError *error) {
-  if (int32_t code = check_entry(module, index, "context_size", error))
+  if (int32_t code = check_entry(module, called, "context_size", error))
     return code;
+  uint32_t index = code_entry(*module, called);
   if (size == nullptr)
     return fail(error, KILN_ERROR_USAGE, "context_size: null pointer");
   if (thread_count(options) == 0)
@@ -313,25 +314,32 @@ int32_t context_size(const KilnModule *module, uint32_t index, const KilnContext
   return KILN_OK;
 }
 
-int32_t context_init(const KilnModule *module, uint32_t index, const KilnContextOptions *options,
+int32_t context_init(const KilnModule *module, uint32_t called, const KilnContextOptions *options,
                      void *memory, size_t size, KilnContext **context, KilnError *error) {
   if (context == nullptr || memory == nullptr)
     return fail(error, KILN_ERROR_USAGE, "context_init: null pointer");
   *context = nullptr;
   size_t needed = 0;
-  if (int32_t code = context_size(module, index, options, &needed, error))
+  if (int32_t code = context_size(module, called, options, &needed, error))
     return code;
+  uint32_t index = code_entry(*module, called);
   if (size < needed || reinterpret_cast<uintptr_t>(memory) % KILN_ALIGNMENT != 0)
     return fail(error, KILN_ERROR_USAGE, "context_init: ", needed,
                 " bytes aligned to 64 are needed, ", uint64_t{size}, " are given",
                 size < needed ? "" : ", not aligned");
+  const EntryRecord &entry = module->manifest.entries()[index];
+  if ((entry.flags & kEntryOnDevice) != 0 && module->device == nullptr && !module->wants_cpu) {
+    const char *reason = module->device_error != nullptr ? module->device_error->message : "a linked model has no code for a GPU";
+    fail(error, KILN_ERROR_DEVICE, "'", module->manifest.text(entry.name), "' computes on cuda, as its program says: ", reason,
+         "; the device cpu computes it on the processor");
+    return module->device_error != nullptr ? module->device_error->code : int32_t{KILN_ERROR_DEVICE};
+  }
   void *shared = options != nullptr ? options->variables : nullptr;
   if (reinterpret_cast<uintptr_t>(shared) % KILN_ALIGNMENT != 0)
     return fail(error, KILN_ERROR_USAGE, "context_init: the variables are not aligned to 64 bytes");
   uint64_t arena_size = 0;
   if (int32_t code = measure(*module, index, options, &arena_size, error))
     return code;
-  const EntryRecord &entry = module->manifest.entries()[index];
   Carver carver(memory);
   Parts parts =
       carve(carver, *module, entry, arena_size, thread_count(options), shared == nullptr);
@@ -340,6 +348,7 @@ int32_t context_init(const KilnModule *module, uint32_t index, const KilnContext
   made->module = module;
   made->entry = &entry;
   made->entry_index = index;
+  made->called_index = called;
   made->fp_mode = fp_mode((module->manifest.header().flags & kManifestKeepDenormals) != 0);
   made->args = parts.args;
   made->bindings = parts.bindings;
@@ -375,7 +384,8 @@ int32_t context_init(const KilnModule *module, uint32_t index, const KilnContext
   if (shared == nullptr && variables != nullptr)
     if (int32_t code = variables_init(module, variables, error))
       return code;
-  if (module->device == nullptr)
+  made->is_on_device = is_on_device(*module, entry);
+  if (!made->is_on_device)
     return KILN_OK;
   int32_t code = make_device_context(made, error);
   if (code != KILN_OK)
@@ -386,7 +396,7 @@ int32_t context_init(const KilnModule *module, uint32_t index, const KilnContext
 void *context_variables(KilnContext *context) {
   if (context == nullptr)
     return nullptr;
-  if (context->device != nullptr && context->frame.variables != nullptr) {
+  if (context->frame.variables != nullptr) {
     if (pull_variables(context->module, context->frame.variables, nullptr) != KILN_OK)
       return nullptr;
     touch_variables(context->module, context->frame.variables);
@@ -399,34 +409,92 @@ void context_end(KilnContext *context) {
     end_device_context(context);
 }
 
-int32_t run(KilnContext *context, KilnError *error) {
-  if (context == nullptr)
-    return fail(error, KILN_ERROR_USAGE, "run: null pointer");
-  if (context->device != nullptr && context->has_held_dims)
+namespace {
+
+// Everything that a run needs is bound and fits.
+int32_t prepare(KilnContext *context, KilnError *error) {
+  if (context->has_held_dims)
     if (int32_t code = pull_held_dims(context, error))
       return code;
-  if (!context->is_checked || context->has_held_dims) {
-    if (int32_t code = resolve_dims(context, error))
+  if (context->is_checked && !context->has_held_dims)
+    return KILN_OK;
+  if (int32_t code = resolve_dims(context, error))
+    return code;
+  return context->is_checked ? int32_t{KILN_OK} : check_bindings(context, error);
+}
+
+int32_t run_on_host(KilnContext *context, int32_t *trap, KilnError *error) {
+  // Other entries may have changed the variables on a device.
+  if (context->frame.variables != nullptr)
+    if (int32_t code = pull_variables(context->module, context->frame.variables, error))
       return code;
-    if (!context->is_checked)
-      if (int32_t code = check_bindings(context, error))
-        return code;
-  }
+  FpScope scope(context->fp_mode);
+  *trap = context->module->run(context->entry_index)(&context->frame);
+  if ((context->entry->flags & kEntryWritesVariables) != 0)
+    touch_variables(context->module, context->frame.variables);
+  return KILN_OK;
+}
+
+} // namespace
+
+int32_t start(KilnContext *context, KilnError *error) {
+  if (context == nullptr)
+    return fail(error, KILN_ERROR_USAGE, "start: null pointer");
+  if (context->is_under_way)
+    return fail(error, KILN_ERROR_USAGE, "start: a run is under way, and has to be finished first");
+  if (int32_t code = prepare(context, error))
+    return code;
   context->frame.trap = 0;
   context->frame.trap_kernel = -1;
   context->has_run = false;
   context->needed = -1;
   context->services.after_kernel = context->hook != nullptr ? serve_after_kernel : nullptr;
-  int32_t trap = 0;
-  if (context->module->device != nullptr) {
-    if (int32_t code = run_on_device(context, &trap, error))
+  bool is_sent = context->is_sent;
+  context->is_sent = false;
+  context->trap = 0;
+  if (int32_t code = context->is_on_device ? start_on_device(context, is_sent, &context->trap, error)
+                                           : run_on_host(context, &context->trap, error))
+    return code;
+  context->is_under_way = true;
+  context->plans_of_run = context->plans;
+  return KILN_OK;
+}
+
+int32_t send(KilnContext *context, KilnError *error) {
+  if (context == nullptr)
+    return fail(error, KILN_ERROR_USAGE, "send: null pointer");
+  // Where dims are values of variables, the run that computes may still change them.
+  if (!context->is_on_device || context->has_held_dims)
+    return KILN_OK;
+  if (int32_t code = prepare(context, error))
+    return code;
+  if (int32_t code = send_to_device(context, error))
+    return code;
+  context->is_sent = true;
+  return KILN_OK;
+}
+
+int32_t finish(KilnContext *context, KilnError *error) {
+  if (context == nullptr)
+    return fail(error, KILN_ERROR_USAGE, "finish: null pointer");
+  if (!context->is_under_way)
+    return fail(error, KILN_ERROR_USAGE, "finish: no run was started");
+  context->is_under_way = false;
+  if (context->is_on_device)
+    if (int32_t code = finish_on_device(context, &context->trap, error))
       return code;
-  } else {
-    FpScope scope(context->fp_mode);
-    trap = context->module->run(context->entry_index)(&context->frame);
-  }
-  context->has_run = trap == 0;
-  return trap == 0 ? KILN_OK : fail_with_trap(context, trap, error);
+  context->has_run = context->trap == 0 && context->plans == context->plans_of_run;
+  return context->trap == 0 ? KILN_OK : fail_with_trap(context, context->trap, error);
+}
+
+int32_t run(KilnContext *context, KilnError *error) {
+  if (context == nullptr)
+    return fail(error, KILN_ERROR_USAGE, "run: null pointer");
+  if (context->is_under_way)
+    return fail(error, KILN_ERROR_USAGE, "run: a run is under way, and has to be finished first");
+  if (int32_t code = start(context, error))
+    return code;
+  return finish(context, error);
 }
 
 int32_t grown_dims(KilnContext *context, int64_t *dims, KilnError *error) {

@@ -32,6 +32,9 @@ int32_t output_dims(KilnContext *context, uint32_t index, int64_t *dims, KilnErr
 int32_t result_dims(KilnContext *context, uint32_t index, int64_t *dims, KilnError *error);
 int32_t grown_dims(KilnContext *context, int64_t *dims, KilnError *error);
 int32_t run(KilnContext *context, KilnError *error);
+int32_t start(KilnContext *context, KilnError *error);
+int32_t send(KilnContext *context, KilnError *error);
+int32_t finish(KilnContext *context, KilnError *error);
 void *context_variables(KilnContext *context);
 void context_end(KilnContext *context);
 
@@ -53,7 +56,8 @@ struct DeviceContext;
 struct KilnContext {
   const KilnModule *module;
   const kiln::package::EntryRecord *entry;
-  uint32_t entry_index;
+  uint32_t entry_index;  // of `entry`
+  uint32_t called_index; // as the caller counts
   kiln::rt::FpMode fp_mode;
 
   KilnFrame frame;
@@ -77,5 +81,10 @@ struct KilnContext {
   int64_t needed;              // of the capacity that was too small in the last run; -1: none was
   int64_t needed_dim;          // which one
   kiln::rt::DeviceContext *device; // null on the CPU
+  bool is_on_device;
+  bool is_under_way; // start() was called, finish() not yet
+  bool is_sent;      // what is bound was sent, and nothing was bound since
+  int32_t trap;      // of the run that is under way
+  uint64_t plans, plans_of_run; // how often dims have changed; when that run began
   bool has_held_dims;          // some dims are values of variables: looked up before each run
 };

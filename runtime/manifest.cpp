@@ -82,9 +82,15 @@ const char *Manifest::flaw() const {
   for (uint32_t i = 0; i < header_->metadata.count; ++i)
     if (!has_text(metadata()[i].key) || !has_text(metadata()[i].value))
       return "malformed metadata";
-  for (uint32_t i = 0; i < header_->entries.count; ++i)
+  if (header_->device_entries > header_->entries.count)
+    return "another number of entries for devices than it says";
+  for (uint32_t i = 0; i < header_->entries.count; ++i) {
     if (const char *found = flaw_of_entry(entries()[i]))
       return found;
+    uint32_t twin = entries()[i].on_device;
+    if (twin != 0 && (i >= entry_count() || twin < entry_count() || twin >= header_->entries.count))
+      return "an entry that is another one on a device";
+  }
   if (header_->variables_size > INT64_MAX / 2 || header_->weights_size > INT64_MAX / 2)
     return "an impossible size";
   for (uint32_t i = 0; i < header_->variables.count; ++i)

@@ -28,6 +28,8 @@ public:
   const char *text(package::String string) const {
     return reinterpret_cast<const char *>(at(header_->strings.offset)) + string.offset;
   }
+  // Of those that are called by name: the others come after them.
+  uint32_t entry_count() const { return header_->entries.count - header_->device_entries; }
   const package::EntryRecord *entries() const {
     return records<package::EntryRecord>(header_->entries);
   }

@@ -26,14 +26,38 @@ KilnModule *make_module() {
   return memory != nullptr ? ::new (memory) KilnModule() : nullptr;
 }
 
+bool has_placed_entry(const KilnModule &module) {
+  const Manifest &manifest = module.manifest;
+  for (uint32_t i = 0; i < manifest.entry_count(); ++i)
+    if ((manifest.entries()[i].flags & package::kEntryOnDevice) != 0)
+      return true;
+  return false;
+}
+
+// For entries that the program has placed on a device. What it lacks is said when such an entry is asked for: the
+// others run without one.
+int32_t open_device_of_program(KilnModule *module, const char *what, KilnError *error) {
+  auto *reason = static_cast<KilnError *>(std::calloc(1, sizeof(KilnError)));
+  if (reason == nullptr)
+    return fail(error, KILN_ERROR_MEMORY, "out of memory");
+  module->device_error = reason;
+  if (int32_t code = open_device(module, "cuda", what, reason))
+    reason->code = code;
+  return KILN_OK;
+}
+
 // Where runs compute. A package without code for the device that is asked for is refused.
 int32_t choose_device(const KilnOpenOptions *options, const char *what, KilnModule *module, KilnError *error) {
   bool has_device = options != nullptr && (options->flags & KILN_OPEN_DEVICE) != 0 && options->device != nullptr;
-  const char *device = has_device ? options->device : "cpu";
+  if (!has_device)
+    return has_placed_entry(*module) ? open_device_of_program(module, what, error) : KILN_OK;
+  const char *device = options->device;
   if (std::strcmp(device, "auto") == 0)
     device = is_device_usable(*module) ? "cuda" : "cpu";
-  if (std::strcmp(device, "cpu") == 0)
+  module->wants_cpu = std::strcmp(device, "cpu") == 0;
+  if (module->wants_cpu)
     return KILN_OK;
+  module->wants_device = true;
   if (std::strncmp(device, "cuda", 4) != 0)
     return fail(error, KILN_ERROR_USAGE, "no such device as '", device, "': write cpu, cuda, cuda:0 or auto");
   return open_device(module, device, what, error);
@@ -165,7 +189,19 @@ void close_module(KilnModule *module) {
   close_device(module);
   unmap_image(&module->image);
   unmap_file(&module->file);
+  std::free(module->device_error);
   std::free(module);
+}
+
+bool is_on_device(const KilnModule &module, const package::EntryRecord &entry) {
+  if (module.device == nullptr || (entry.flags & package::kEntryOnHost) != 0)
+    return false;
+  return module.wants_device || (entry.flags & package::kEntryOnDevice) != 0;
+}
+
+uint32_t code_entry(const KilnModule &module, uint32_t entry) {
+  const package::EntryRecord &record = module.manifest.entries()[entry];
+  return record.on_device != 0 && is_on_device(module, record) ? record.on_device : entry;
 }
 
 void locate(const KilnModule &module, const package::EntryRecord &entry, int32_t kernel,

@@ -126,8 +126,10 @@ struct KernelRecord {
   String bytes_text;
 };
 
-// EntryFlags: some variable is written
+// EntryFlags: some variable is written; the program says that it computes on a GPU, or on the processor
 inline constexpr uint32_t kEntryWritesVariables = 1u << 0;
+inline constexpr uint32_t kEntryOnDevice = 1u << 1;
+inline constexpr uint32_t kEntryOnHost = 1u << 2;
 
 struct EntryRecord {
   String name;
@@ -138,7 +140,7 @@ struct EntryRecord {
   Range kernels;     // in the kernels table, by plan position
   Range sizes;       // in the symbols table: what run() finds
   uint32_t flags;    // EntryFlags
-  uint32_t reserved;
+  uint32_t on_device; // the entry that is the same for a device, or 0: it is this one
   int64_t arena_size;   // bytes, or -1 where plan() must say
   int64_t scratch_size; // bytes, for each thread
 };
@@ -167,7 +169,7 @@ struct ManifestHeader {
   uint32_t magic;
   uint32_t entry_abi; // KILN_ENTRY_ABI of the code
   uint32_t flags;     // ManifestFlags
-  uint32_t reserved;
+  uint32_t device_entries; // the last ones of the entries: what others are on a device; they have no callers
   String model_name;
   String producer;
   uint64_t weights_size;

@@ -1,5 +1,7 @@
 #include "tools/cli.h"
 
+#include "ir/placement.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -77,6 +79,19 @@ bool compile_in_memory(Module &module, const CompileOptions &options, Compiled &
   return true;
 }
 
+std::string target_of(const KilnModule *module) {
+  KilnModuleInfo info{};
+  kiln_get_api(KILN_API_VERSION)->module_info(module, &info);
+  return info.target;
+}
+
+void place_in_memory(const std::string &device, Module &module, CompileOptions &options) {
+  if (device == "cpu")
+    place_on_cpu(module);
+  if (is_gpu(device) || is_placed_on_gpu(module))
+    options.gpus = {*find_gpu("ptx")};
+}
+
 int open_session(const ModelOptions &model, const SessionOptions &options, OptLevel level, Opened &opened) {
   bool package = is_package(model.path);
   if (!package) {
@@ -86,10 +101,9 @@ int open_session(const ModelOptions &model, const SessionOptions &options, OptLe
     compile.level = level;
     set_compile_options(model, compile);
     compile.jobs = int(std::max(1u, std::thread::hardware_concurrency()));
-    if (is_gpu(options.device))
-      compile.gpus = {*find_gpu("ptx")};
-    bool fine = load_model(model, opened.module, diagnostics) &&
-                compile_in_memory(opened.module, compile, opened.compiled, opened.package, diagnostics);
+    bool fine = load_model(model, opened.module, diagnostics);
+    place_in_memory(options.device, opened.module, compile);
+    fine = fine && compile_in_memory(opened.module, compile, opened.compiled, opened.package, diagnostics);
     if (int code = report(diagnostics, model.json); code != kFine || !fine)
       return kBadInput;
   }
@@ -99,6 +113,8 @@ int open_session(const ModelOptions &model, const SessionOptions &options, OptLe
   if (!session)
     return report(session.error(), model.json);
   opened.session.emplace(std::move(*session));
+  if (options.device == "auto" && !model.json)
+    std::cerr << "kiln: note: computes on " << target_of(opened.session->module()) << "\n";
   return kFine;
 }
 

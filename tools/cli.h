@@ -52,6 +52,10 @@ Result<std::map<std::string, int64_t>> fixed_dims(const ModelOptions &options);
 Result<std::vector<MachineDesc>> parse_targets(const std::vector<std::string> &names);
 // Whether it is "cuda" or "cuda:N": a model that is compiled in memory needs code for a GPU then.
 inline bool is_gpu(std::string_view device) { return device.starts_with("cuda"); }
+// "x86-64-v3", "cuda:0 sm_90": what an opened module computes on.
+std::string target_of(const KilnModule *module);
+// What a module that is compiled in memory needs for that device, and for what its program has placed.
+void place_in_memory(const std::string &device, Module &module, CompileOptions &options);
 Result<OptLevel> parse_level(const std::string &level); // "0", "1", "2"
 Winograd parse_winograd(const std::string &text);      // "off", "2", "4", "auto"
 

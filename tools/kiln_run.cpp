@@ -160,6 +160,8 @@ public:
     open_options.device = options_.device.empty() ? nullptr : options_.device.c_str();
     if (kiln_.open(options_.model.c_str(), &open_options, &module_, &error_) != KILN_OK)
       return fail();
+    if (options_.device == "auto")
+      std::fprintf(stderr, "kiln-run: computes on %s\n", target().c_str());
     if (options_.describes) {
       std::fputs(describe_module(kiln_, module_).c_str(), stdout);
       return kFine;
@@ -178,6 +180,12 @@ public:
   }
 
 private:
+  std::string target() const {
+    KilnModuleInfo info{};
+    kiln_.module_info(module_, &info);
+    return info.target;
+  }
+
   int fail() {
     std::string message = error_.message;
     if (error_.node[0] != 0)

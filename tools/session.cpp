@@ -491,7 +491,7 @@ std::vector<KernelCost> Session::kernel_costs() const {
     return double(number.value_or(0));
   };
   std::vector<KernelCost> out;
-  const package::EntryRecord &entry = manifest.entries()[s.entry];
+  const package::EntryRecord &entry = manifest.entries()[rt::code_entry(*s.module, s.entry)];
   for (uint32_t i = 0; i < entry.kernels.count; ++i) {
     const package::KernelRecord &kernel = manifest.kernels()[entry.kernels.first + i];
     out.push_back({value(kernel.flops, kernel.flops_text), value(kernel.bytes, kernel.bytes_text), kernel.weight_bytes});
@@ -509,6 +509,7 @@ std::vector<KilnKernelInfo> Session::kernels() const {
 int64_t Session::arena_bytes() const { return state_->context ? int64_t(state_->context->arena_size) : -1; }
 
 uint32_t Session::entry() const { return state_->entry; }
+uint32_t Session::code_entry() const { return rt::code_entry(*state_->module, state_->entry); }
 
 const std::byte *Session::arena() const {
   return reinterpret_cast<const std::byte *>(state_->context->frame.arena);
@@ -526,7 +527,7 @@ std::vector<std::pair<std::string, int64_t>> Session::dims() const {
     out.emplace_back(symbol.name, state_->context->dims[i]);
   }
   const rt::Manifest &manifest = state_->module->manifest;
-  const package::EntryRecord &entry = manifest.entries()[state_->entry];
+  const package::EntryRecord &entry = manifest.entries()[code_entry()];
   for (uint32_t i = 0; i < entry.sizes.count; ++i)
     out.emplace_back(manifest.text(manifest.symbols()[entry.sizes.first + i].name), state_->context->sizes[i]);
   return out;

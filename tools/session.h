@@ -75,6 +75,7 @@ public:
   int64_t arena_bytes() const; // of the bound shapes: what the context holds beside its own record
   const KilnModule *module() const;
   uint32_t entry() const;
+  uint32_t code_entry() const; // in the program and the manifest: on a device it may be another one
   // Where the arena and the bound arguments (inputs, then outputs) lie, for who looks at values between
   // kernels.
   const std::byte *arena() const;

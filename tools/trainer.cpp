@@ -119,6 +119,27 @@ bool TrainEntry::set_number(const std::string &input, double value) {
 }
 
 Status TrainEntry::run(const data::Batch &batch) {
+  KILN_RETURN_IF_ERROR(bind(batch));
+  KILN_RETURN_IF_ERROR(start());
+  return finish();
+}
+
+Status TrainEntry::start() {
+  KilnError error{};
+  return api().start(context_.handle(), &error) == KILN_OK ? Status(Unit{}) : error_of(error);
+}
+
+Status TrainEntry::send() {
+  KilnError error{};
+  return api().send(context_.handle(), &error) == KILN_OK ? Status(Unit{}) : error_of(error);
+}
+
+Status TrainEntry::finish() {
+  KilnError error{};
+  return api().finish(context_.handle(), &error) == KILN_OK ? Status(Unit{}) : error_of(error);
+}
+
+Status TrainEntry::bind(const data::Batch &batch) {
   KilnError error{};
   for (size_t s = 0; s < dims_.size(); ++s)
     if (auto [field, axis] = dim_from_[s]; field >= 0)
@@ -139,8 +160,6 @@ Status TrainEntry::run(const data::Batch &batch) {
       return error_of(error);
   }
   bound_ = true;
-  if (api().run(context_.handle(), &error) != KILN_OK)
-    return error_of(error);
   return Unit{};
 }
 

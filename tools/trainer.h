@@ -51,6 +51,12 @@ public:
   // False where there is no such input.
   bool set_number(const std::string &input, double value);
   Status run(const data::Batch &batch);
+  // The same in parts: while a step computes, the next batch may be bound and sent to the device. A batch stays as
+  // it is until the step is started, on the processor until it is finished.
+  Status bind(const data::Batch &batch);
+  Status start();
+  Status send();
+  Status finish();
   // Outputs of the last run that are one number; NaN for others.
   std::vector<double> numbers() const;
 

@@ -86,10 +86,9 @@ Status Training::open_model() {
     compile.level = *level;
     set_compile_options(options_.model, compile);
     compile.keep_params = true;
-    if (is_gpu(options_.device))
-      compile.gpus = {*find_gpu("ptx")};
     compile.jobs = int(std::max(1u, std::thread::hardware_concurrency()));
     bool fine = load_model(options_.model, opened_.module, diagnostics);
+    place_in_memory(options_.device, opened_.module, compile);
     source_ = opened_.module;
     // The size of the batches gets code of its own.
     const Function *step = fine ? opened_.module.find_function(options_.step) : nullptr;
@@ -101,6 +100,8 @@ Status Training::open_model() {
       return Error{""};
     module_ = runtime::Module::try_open(opened_.package.bytes, error, &how);
   }
+  if (module_ && options_.device == "auto" && !options_.model.json)
+    std::cerr << "kiln: note: computes on " << target_of(module_->handle()) << "\n";
   if (module_)
     variables_ = module_->try_variables(error);
   if (variables_ && options_.threads > 1)
@@ -210,10 +211,21 @@ Status Training::epoch() {
   auto begin = Clock::now(), shown = begin;
   int64_t first = at_.batch, batches = loader_->batches();
   std::string error;
-  while (const data::Batch *batch = loader_->try_next(error)) {
-    KILN_RETURN_IF_ERROR(step_->run(*batch));
+  const data::Batch *batch = loader_->try_next(error);
+  if (batch)
+    KILN_RETURN_IF_ERROR(step_->bind(*batch));
+  while (batch) {
+    KILN_RETURN_IF_ERROR(step_->start());
+    double count = double(batch->count);
+    // The next batch is on its way to the device while this one computes.
+    batch = loader_->try_next(error);
+    if (batch) {
+      KILN_RETURN_IF_ERROR(step_->bind(*batch));
+      KILN_RETURN_IF_ERROR(step_->send());
+    }
+    KILN_RETURN_IF_ERROR(step_->finish());
     std::vector<double> numbers = step_->numbers();
-    means.add(numbers, double(batch->count));
+    means.add(numbers, count);
     ++at_.batch, ++at_.step;
     log_.step(at_.epoch, at_.step, step_->shape().outputs, numbers);
     if (!numbers.empty() && !std::isfinite(numbers[0]))

@@ -1,5 +1,6 @@
 #include "tools/tune.h"
 
+#include "ir/placement.h"
 #include "tools/cli.h"
 #include "tools/session.h"
 
@@ -93,6 +94,8 @@ public:
     out->best_.assign(compiled.program.kernels.size(), INFINITY);
     out->times_.resize(compiled.program.kernels.size());
     for (const Plan &plan : compiled.program.entries) {
+      if (is_gpu_twin(plan.name))
+        continue;
       SessionOptions options;
       options.entry = plan.name;
       options.target = target;

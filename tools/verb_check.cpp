@@ -198,11 +198,11 @@ int check_model(const CheckVerb &verb) {
     return fail(status.error());
   LayerCheck layers;
   layers.session = &*opened.session;
-  layers.plan = &opened.compiled.program.entries[opened.session->entry()];
+  layers.plan = &opened.compiled.program.entries[opened.session->code_entry()];
   layers.tolerance.relative = verb.tolerance;
   if (verb.layers) {
     find_written(opened.compiled.program, *layers.plan, layers);
-    if (auto values = interpret_entry(opened.module, verb.session.entry, *inputs, verb.session.seed, &layers); !values)
+    if (auto values = interpret_entry(opened.module, layers.plan->name, *inputs, verb.session.seed, &layers); !values)
       return fail(values.error());
     setenv("KILN_CUDA_VALUES", "1", 1); // a device shows its values on the host after each kernel
     opened.session->set_kernel_hook(LayerCheck::hook, &layers);

@@ -10,6 +10,7 @@
 #include "frontend/data/safetensors.h"
 #include "frontend/files/file_writer.h"
 #include "frontend/files/mapped_file.h"
+#include "ir/placement.h"
 #include "ir/print.h"
 #include "passes/graph/specialise.h"
 #include "passes/lower/lower.h"
@@ -170,15 +171,19 @@ std::string summary(const CompileVerb &verb, const Compiled &compiled, const std
   std::error_code ignored;
   auto bytes = std::filesystem::file_size(output, ignored);
   size_t launches = 0;
+  size_t entries = 0;
   for (const Plan &plan : compiled.program.entries)
-    launches += size_t(plan.launches);
+    if (!is_gpu_twin(plan.name)) {
+      launches += size_t(plan.launches);
+      ++entries;
+    }
   if (verb.model.json) {
     std::string phases;
     for (const auto &[phase, seconds] : compiled.seconds)
       phases += fmt::format("{}{}: {:.6f}", phases.empty() ? "" : ", ", json_quote(phase), seconds);
     return fmt::format("{{\"output\": {}, \"bytes\": {}, \"entries\": {}, \"launches\": {}, \"kernels\": {}, "
                        "\"weights_bytes\": {}, \"seconds\": {{{}}}}}\n",
-                       json_quote(output), bytes, compiled.program.entries.size(), launches,
+                       json_quote(output), bytes, entries, launches,
                        compiled.program.kernels.size(), compiled.program.weights_size, phases);
   }
   return fmt::format("{}: {:.1f} KiB, {} of them weights; {} kernels in {} launches\n", output,
@@ -293,6 +298,8 @@ int compile(CompileVerb verb) {
     }
     options.gpus.push_back(*gpu);
   }
+  if (verb.emit == "object")
+    options.gpus.clear(); // what is linked has no code for devices
   if (verb.emit == "cuda" && options.gpus.empty())
     options.gpus.push_back(*find_gpu("sm_80"));
   for (GpuMachine &gpu : options.gpus)

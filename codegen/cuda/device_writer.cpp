@@ -3,6 +3,7 @@
 #include "codegen/cuda/compile_units.h"
 #include "codegen/cuda/cuda.h"
 #include "codegen/cuda/vector_body.h"
+#include "ir/placement.h"
 #include "runtime/cuda/device_format.h"
 
 #include <fmt/format.h>
@@ -51,13 +52,35 @@ void find_facts(const Plan &plan, const std::vector<PlanStep> &steps, const Prog
   }
 }
 
+// Whether a device runs the entry: one that has a twin for GPUs leaves that to it.
+bool is_for_device(const Program &program, const Plan &plan) {
+  bool has_twins = std::any_of(program.entries.begin(), program.entries.end(), [](const Plan &p) { return is_gpu_twin(p.name); });
+  return !has_twins || is_gpu_twin(plan.name);
+}
+
+void find_used(const std::vector<PlanStep> &steps, std::vector<bool> &out) {
+  for (const PlanStep &step : steps) {
+    find_used(step.condition_body, out);
+    find_used(step.body, out);
+    find_used(step.other, out);
+    if (step.kind == PlanStep::Kind::launch)
+      out[size_t(step.kernel)] = true;
+  }
+}
+
+// Of the kernels that a device runs; nothing for the others.
 std::vector<CudaKernel> emit_all(const Program &program, const GpuMachine &machine) {
   std::vector<LaunchFacts> facts(program.kernels.size());
+  std::vector<bool> used(program.kernels.size());
   for (const Plan &plan : program.entries)
-    find_facts(plan, plan.steps, program, facts);
-  std::vector<CudaKernel> out;
+    if (is_for_device(program, plan)) {
+      find_facts(plan, plan.steps, program, facts);
+      find_used(plan.steps, used);
+    }
+  std::vector<CudaKernel> out(program.kernels.size());
   for (size_t i = 0; i < program.kernels.size(); ++i)
-    out.push_back(emit_cuda(program.kernels[i], machine, facts[i]));
+    if (used[i])
+      out[i] = emit_cuda(program.kernels[i], machine, facts[i]);
   return out;
 }
 
@@ -74,7 +97,8 @@ public:
         slots_.push_back(dim);
       entry_.slots = uint32_t(slots_.size());
       entry_.steps.first = uint32_t(steps_.size());
-      write_steps(plan.steps);
+      if (is_for_device(program_, plan))
+        write_steps(plan.steps);
       entry_.steps.count = uint32_t(steps_.size()) - entry_.steps.first;
       if (entry_.slots > kMaxDeviceSlots)
         return Error{fmt::format("the entry {} has more than {} sizes and loops", plan.name, kMaxDeviceSlots)};

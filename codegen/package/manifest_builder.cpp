@@ -117,10 +117,20 @@ private:
                           kernel.weight_bytes, strings_.add(kernel.flops_text),
                           strings_.add(kernel.bytes_text)});
     }
-    record.flags = entry.writes_variables ? kEntryWritesVariables : 0;
+    record.flags = (entry.writes_variables ? kEntryWritesVariables : 0) | (entry.device == "cuda" ? kEntryOnDevice : 0) |
+                   (entry.device == "cpu" ? kEntryOnHost : 0);
+    record.on_device = entry.is_twin ? 0 : twin_of(entry);
     record.arena_size = entry.arena_size;
     record.scratch_size = entry.scratch_size;
     entries_.push_back(record);
+  }
+
+  // The index of the entry that is this one on a device; 0 where there is none.
+  uint32_t twin_of(const PackageEntry &entry) const {
+    for (size_t i = 0; i < spec_.entries.size(); ++i)
+      if (spec_.entries[i].is_twin && spec_.entries[i].name == entry.name)
+        return static_cast<uint32_t>(i);
+    return 0;
   }
 
   Range add_values(const PackageEntry &entry, const std::vector<PackageValue> &values,
@@ -186,6 +196,8 @@ private:
     ManifestHeader header{};
     header.magic = kManifestMagic;
     header.entry_abi = KILN_ENTRY_ABI;
+    for (const PackageEntry &entry : spec_.entries)
+      header.device_entries += entry.is_twin;
     header.flags = spec_.keep_denormals ? kManifestKeepDenormals : 0;
     header.model_name = strings_.add(spec_.model_name);
     header.producer = strings_.add(spec_.producer);

@@ -83,6 +83,8 @@ struct PackageEntry {
   std::vector<std::string> constraints = {}; // text for plan() returning 1 + index, and run() trapping
   std::vector<PackageKernel> kernels = {};   // by plan position
   bool writes_variables = false;
+  std::string device = {};  // "cpu", "cuda", or empty: where a run wants it
+  bool is_twin = false;     // what the entry of this name is on a device; those come last
   int64_t arena_size = -1;  // -1 where it depends on symbolic dims
   int64_t scratch_size = 0; // bytes, for each thread
 };

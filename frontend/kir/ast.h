@@ -58,6 +58,7 @@ struct Param {
   ExprPtr type;  // may be null
   Layout layout;
   ExprPtr default_value; // may be null
+  std::string device;    // "cpu", "cuda"; may be empty
   bool variadic = false; // *name
 };
 
@@ -74,6 +75,8 @@ struct FuncDecl {
   std::vector<Param> params;
   std::vector<ResultDecl> results;
   std::string grad; // the function that gives its gradient; may be empty
+  std::string device; // "cpu", "cuda"; may be empty
+  Location device_location;
   Body body;
 };
 
@@ -95,6 +98,7 @@ struct Target {
   ExprPtr expr;
   ExprPtr type; // may be null
   Layout layout;
+  std::string device; // of a variable; may be empty
 };
 
 enum class StmtKind : uint8_t {

@@ -315,6 +315,8 @@ Datum Elaborator::call_function(const FuncRef &f, const Args &args, const Locati
   frame.name = prefix + f.decl->name;
   if (!bind_params(f.decl->params, args, frame, where))
     return {Poison{}};
+  if (fn_)
+    place_arguments(*f.decl, frame.name, frame, where);
   if (trace_.size() > 300)
     return stop(where, "calls are nested too deeply; does a function call itself without end?");
   Deeper deeper(*this);

@@ -103,6 +103,7 @@ struct VariableDatum {
   VariableId id; // once it has a name
   bool frozen = false; // not among the parameters of its module
   ConstantId value{};  // of a weight of an imported model; read as a constant while frozen
+  std::string device = {}; // where it is used, if the program says so
 };
 
 // `import "base.onnx" as base`: the file is read again for each call, with the sizes of the arguments.

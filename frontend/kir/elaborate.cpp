@@ -4,6 +4,7 @@
 #include "frontend/kir/library.h"
 #include "frontend/kir/parser.h"
 #include "ir/ops/op.h"
+#include "ir/placement.h"
 #include "ir/print.h"
 
 #include <algorithm>
@@ -207,6 +208,9 @@ bool Elaborator::declare_arguments(const FuncDecl &decl, Function &f) {
       }
       ValueId id = f.add_argument(f.body, std::move(type), p.name);
       f.value(id).layout = p.layout;
+      fn_->arguments.push_back(node_location(p.location));
+      if (!p.device.empty() && p.device != decl.device)
+        id = copied_to(id, p.device, p.location);
       frame_->locals[p.name] = tensor(id);
     } else if (p.default_value) {
       frame_->locals[p.name] = eval(*p.default_value);
@@ -267,7 +271,7 @@ void Elaborator::elaborate_function(FunctionId id) {
   entry_states_[index] = EntryState::running;
   const FuncDecl &decl = *entry_decls_[index];
   Function &f = module_.functions[index];
-  FunctionState state{f, GraphBuilder(module_, f, f.body), {}, {}, 0, {}};
+  FunctionState state{f, GraphBuilder(module_, f, f.body), {}, {}, 0, {}, {}};
   Frame frame;
   frame.library = main_;
   frame.name = decl.name;
@@ -276,10 +280,13 @@ void Elaborator::elaborate_function(FunctionId id) {
   auto saved_trace = std::exchange(trace_, {});
   for (const Stmt *dim : dim_sources_)
     frame.dims[dim->names[0]] = Dim::symbol(dim->names[0]);
+  if (!decl.device.empty())
+    set_function_device(module_, f.name, decl.device);
   declare_arguments(decl, f);
   Flow flow = run_body(decl.body);
   if (flow != Flow::error)
     set_results(decl, f, frame.result);
+  check_devices();
   fn_ = saved_fn;
   frame_ = saved_frame;
   trace_ = std::move(saved_trace);

@@ -51,6 +51,7 @@ struct FunctionState {
   std::set<VariableId> written;
   int region_depth = 0;
   GradientUnits units; // calls of remat(f), and of functions with a gradient of their own
+  std::vector<Location> arguments = {}; // where they are declared
 };
 
 class Elaborator {
@@ -204,6 +205,11 @@ private:
   Result<NodeId> emit_node(Op op, std::vector<ValueId> operands, Attrs attrs,
                            std::vector<Block> regions, const Location &where);
   Datum node_results(NodeId id);
+
+  // devices.cpp
+  ValueId copied_to(ValueId value, const std::string &device, const Location &where);
+  void place_arguments(const FuncDecl &decl, const std::string &name, Frame &frame, const Location &where);
+  void check_devices();
 
   // types.cpp
   bool unify(const Expr &pattern, Datum &value, const std::string &what, const Location &where);

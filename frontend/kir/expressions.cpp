@@ -226,6 +226,8 @@ Datum Elaborator::eval_name(const Expr &e) {
     return {DType::bool_};
   if (e.text == "pi")
     return {3.14159265358979323846};
+  if (e.text == "cpu" || e.text == "cuda")
+    return {e.text};
   return unknown_name(e, "name");
 }
 

@@ -305,6 +305,7 @@ std::unique_ptr<Stmt> Parser::variable() {
     target.expr = make(ExprKind::name, where, dotted_name("the variable's name"));
   expect(":", fmt::format("a variable has a type: `{} w: f32[3, 4]`", s->text));
   target.type = type();
+  target.device = device();
   s->targets.push_back(std::move(target));
   if (take("="))
     s->value = expression();
@@ -410,6 +411,19 @@ std::unique_ptr<Stmt> Parser::constraint_statement() {
   return s;
 }
 
+// device cuda
+std::string Parser::device() {
+  if (peek().kind != TokenKind::name || peek().text != "device" || peek().line_start)
+    return "";
+  advance();
+  std::string name = expect_name("cpu or cuda");
+  if (at(":"))
+    fail("which GPU it is, is said when the program runs: `device cuda` here, and --device cuda:1 there");
+  if (name != "cpu" && name != "cuda")
+    fail(fmt::format("there is no device '{}': write `device cpu` or `device cuda`", name));
+  return name;
+}
+
 std::vector<Param> Parser::parameters(std::string_view close) {
   Brackets brackets(*this, brackets_ + 1);
   std::vector<Param> out;
@@ -425,6 +439,7 @@ std::vector<Param> Parser::parameters(std::string_view close) {
       p.type = type();
       p.layout = layout();
     }
+    p.device = device();
     if (take("="))
       p.default_value = expression();
     else if (!p.variadic && !out.empty() && out.back().default_value)
@@ -480,6 +495,9 @@ std::unique_ptr<FuncDecl> Parser::function() {
       while (take(","));
     }
   }
+  gradient();
+  f->device_location = here();
+  f->device = device();
   gradient();
   f->body = block();
   return f;

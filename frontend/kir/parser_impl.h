@@ -106,6 +106,7 @@ private:
   std::unique_ptr<ModelDecl> model();
   std::vector<Param> parameters(std::string_view close);
   Layout layout();
+  std::string device();
   std::vector<Region> regions();
   Body block();
   void end_statement();

@@ -493,6 +493,7 @@ void Elaborator::declare_variable(const Stmt &s) {
         variable_data_.push_back({s.text == "param" ? VariableKind::param : VariableKind::state, *type,
                                   s.value.get(), frame_->constructing ? frame_->self : nullptr,
                                   frame_->library, node_location(s.location), VariableId()});
+        variable_data_.back().device = s.targets[0].device;
         value = {&variable_data_.back()};
       }
     }

@@ -42,8 +42,8 @@ std::string_view said_otherwise(std::string_view name) {
       {"no_grad", "nothing is kept for gradients that nobody takes; stop_gradient(x) keeps them from going through x"},
       {"numpy", "`kiln run --output x=@x.npy` writes a result for NumPy"},
       {"tolist", "values are known when the program runs; `kiln run --output x=@x.csv` writes them"},
-      {"cuda", "the target of a compilation says where a program runs: kiln compile --cuda"},
-      {"cpu", "the target of a compilation says where a program runs: kiln compile --target"},
+      {"cuda", "x.to(cuda) copies x there; `device cuda` after a function's results says where it computes"},
+      {"cpu", "x.to(cpu) copies x there; kiln compile --target says for which processor"},
       {"is_tensor", "kind(x) == \"tensor\" tells"},
       {"lambda", "a named function can be passed instead: func f(x) { return x }"},
   };

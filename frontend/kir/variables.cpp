@@ -24,7 +24,11 @@ ValueId Elaborator::read(VariableDatum &variable, const Location &where) {
     module_.variables.push_back({"unnamed", variable.kind, variable.type, ConstantId(), variable.location});
     registered_.push_back(&variable);
   }
-  return read(variable.id, where);
+  bool is_first = !fn_->current.contains(variable.id);
+  ValueId value = read(variable.id, where);
+  if (is_first && !variable.device.empty())
+    fn_->current[variable.id] = value = copied_to(value, variable.device, node_location(variable.location));
+  return value;
 }
 
 ValueId Elaborator::read(VariableId id, const Location &where) {

@@ -2,6 +2,7 @@
 #include "ir/grad/rules.h"
 
 #include "ir/ops/infer_util.h"
+#include "ir/placement.h"
 
 #include <algorithm>
 
@@ -148,6 +149,13 @@ void cumsum_rule(R r) {
                       {"reverse", !r.attrs().get_bool("reverse")}}));
 }
 
+// Back to where x is.
+void relayout_rule(R r) {
+  Device from = is_device_copy(r.node()) ? placed_so_far(r.b().module(), r.b().function(), r.x().id).device : Device::free;
+  bool stays = from == Device::free || device_name(from) == r.attrs().get_string("device");
+  r.add(0, stays ? r.dy() : r.dy().op(Op::relayout, {}, {{"device", std::string(device_name(from))}}));
+}
+
 constexpr std::string_view kNoInput = "its operands are no floats";
 
 const OpGrad kRules[] = {
@@ -159,7 +167,7 @@ const OpGrad kRules[] = {
     {Op::concat, concat_rule},
     {Op::flip, [](R r) { r.add(0, r.dy().op(Op::flip, {}, {{"axes", r.attrs().get_dims("axes")}})); }},
     {Op::stop_gradient, nullptr, "it is what keeps gradients out"},
-    {Op::relayout, [](R r) { r.add(0, r.dy()); }},
+    {Op::relayout, relayout_rule},
     {Op::trilu, trilu_rule},
     {Op::cumsum, cumsum_rule},
     {Op::iota, nullptr, kNoInput},

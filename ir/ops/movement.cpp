@@ -213,16 +213,23 @@ const OpDef op_flip{
 
 const OpDef op_relayout{
     .name = "relayout",
-    .doc = "x itself. The compiler puts it where two kernels want a value in different layouts.",
+    .doc = "x itself. The compiler puts it where two kernels want a value in different layouts. With a device, which a program "
+           "writes as x.to(cuda), it is a copy on the processor (cpu) or on the GPU (cuda).",
     .min_operands = 1,
     .max_operands = 1,
-    .infer = [](InferContext &context) -> Result<Types> { return Types{context.operands[0]}; },
+    .attrs = {{"device", AttrKind::string, Attr(std::string())}},
+    .infer = [](InferContext &context) -> Result<Types> {
+      const std::string &device = context.attrs.get_string("device");
+      if (!device.empty() && device != "cpu" && device != "cuda")
+        return Error{"there is no device '" + device + "': values are on cpu or cuda"};
+      return Types{context.operands[0]};
+    },
     .ref = [](const RefContext &context) -> Result<std::vector<Tensor>> {
       return std::vector<Tensor>{*context.operands[0]};
     },
     .element = [](LowerContext &context, int, std::span<const Dim> index) { return context.operand(0, index); },
     .traits = kMovement | kNoFold,
-    .samples = {sample({2, 3, 5}, {})},
+    .samples = {sample({2, 3, 5}, {}), sample({}, {{"device", std::string("cpu")}}, DType::i32)},
     .tolerance = 0,
 };
 

@@ -1,6 +1,9 @@
 #include "passes/lower/lower.h"
 
+#include "ir/placement.h"
 #include "passes/lower/plan_builder.h"
+
+#include <algorithm>
 
 namespace kiln {
 
@@ -9,9 +12,12 @@ bool lower_module(const Module &module, Program &program, Diagnostics &diagnosti
   program.name = module.name;
   ProgramBuilder builder(module, program, options);
   builder.place_variables();
+  bool has_twins = std::any_of(module.functions.begin(), module.functions.end(),
+                               [](const Function &f) { return f.exported && is_gpu_twin(f.name); });
   for (const Function &function : module.functions) {
     if (!function.exported)
       continue;
+    builder.set_options({options.gpu && (!has_twins || is_gpu_twin(function.name))});
     Plan plan;
     if (!PlanBuilder(builder, function, diagnostics).build(plan))
       return false;

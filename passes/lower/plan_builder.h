@@ -21,6 +21,7 @@ public:
   const Module &module() const { return module_; }
   Program &program() { return program_; }
   const LowerOptions &options() const { return options_; }
+  void set_options(const LowerOptions &options) { options_ = options; }
 
 private:
   const Module &module_;

@@ -247,6 +247,8 @@ int32_t pull_variables(const KilnModule *module, const void *block, KilnError *e
 int32_t pull_held_dims(KilnContext *context, KilnError *error) {
   const KilnModule *module = context->module;
   Device *device = module->device;
+  if (device == nullptr)
+    return KILN_OK;
   pthread_mutex_lock(&device->lock);
   VariablesMirror *mirror = find_mirror(device, context->frame.variables);
   pthread_mutex_unlock(&device->lock);

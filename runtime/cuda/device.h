@@ -47,8 +47,12 @@ bool is_device_usable(const KilnModule &module);
 
 int32_t make_device_context(KilnContext *context, KilnError *error);
 void end_device_context(KilnContext *context);
-// Runs the entry with what is bound. `*trap` as a native entry would return it.
-int32_t run_on_device(KilnContext *context, int32_t *trap, KilnError *error);
+// Begins a run of the entry with what is bound; `is_sent`: its inputs are what send_to_device() had. `*trap` as a
+// native entry would return it, as far as it is known.
+int32_t start_on_device(KilnContext *context, bool is_sent, int32_t *trap, KilnError *error);
+// Begins to copy what is bound for the next run, beside the one that computes.
+int32_t send_to_device(KilnContext *context, KilnError *error);
+int32_t finish_on_device(KilnContext *context, int32_t *trap, KilnError *error);
 
 void free_device_context(Device *device, DeviceContext *context);
 

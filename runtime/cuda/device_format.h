@@ -15,7 +15,7 @@
 namespace kiln::package {
 
 inline constexpr uint32_t kDeviceMagic = 0x5645444bu; // "KDEV"
-inline constexpr uint32_t kDeviceAbi = 1;
+inline constexpr uint32_t kDeviceAbi = 2;
 inline constexpr uint32_t kMaxDeviceArguments = 256; // of a kernel: buffers and dims
 inline constexpr uint32_t kMaxDeviceSlots = 1024;
 inline constexpr uint32_t kMaxDeviceDepth = 64; // of nested steps, and of an expression's stack

@@ -1,6 +1,9 @@
 // Runs an entry on a device: arguments through pinned memory, steps by the section's tree, and the whole of it
 // as one CUDA graph, recorded once for each set of dims.
 //
+// There are two sets of memory for arguments, so that inputs can be sent for the next run, on a stream of their
+// own, while one computes: the first run that is sent ahead makes the second set.
+//
 // Where the host has to know a value before it can go on (a condition, a size found in the data) there is no
 // graph: the steps are sent one by one, and the host waits for what it reads.
 #include <cstdlib>
@@ -14,19 +17,35 @@ namespace kiln::rt {
 
 using namespace package;
 
+// Arguments on the device.
+struct ArgumentSet {
+  DeviceAddress arguments;
+  uint64_t size;      // of `arguments` and of `staging`
+  uint8_t *staging;   // pinned, laid out as the arguments
+  uint64_t *offsets;  // of each argument
+  void *graphs[2];    // ready to launch, for graph_dims; null. The second one does not send the inputs
+  int64_t *graph_dims[2];
+};
+
+struct RunningOutput {
+  void *to;
+  uint64_t size, offset;
+};
+
 struct DeviceContext {
   DeviceContext *next;
   void *stream;
-  DeviceAddress arena, scratch, traps, arguments;
-  uint64_t arguments_size; // of `arguments` and of `staging`
-  uint8_t *staging;        // pinned, laid out as the arguments
+  DeviceAddress arena, scratch, traps;
+  ArgumentSet sets[2];
+  ArgumentSet *set;   // of the run that is under way, or was last
+  ArgumentSet *sent;  // what send_to_device() has filled; null
+  void *sending;      // the stream for that
+  void *is_there;     // the event after it
+  RunningOutput *outputs; // of the run that is under way
   int32_t *trap_values;    // pinned, one for each position of the plan; behind it 8 bytes for values read back
   uint32_t trap_count;
   VariablesMirror *mirror; // null where the model has no variables
-  void *graph;             // ready to launch, for graph_dims; null
-  int64_t *graph_dims;
   int64_t *slots;
-  uint64_t *offsets; // of the arguments
 };
 
 namespace {
@@ -39,6 +58,15 @@ const DeviceEntryRecord &entry_of(const KilnContext &context) {
   return context.module->device->section.entries()[context.entry_index];
 }
 
+int32_t send_arguments(const KilnContext &context, const ArgumentSet &set, void *stream, KilnError *error) {
+  const Driver &driver = *context.module->device->driver;
+  for (uint32_t i = 0; i < context.entry->inputs.count; ++i)
+    if (uint64_t size = context.bindings[i].needed)
+      if (int answer = driver.cuMemcpyHtoDAsync_v2(set.arguments + set.offsets[i], set.staging + set.offsets[i], size, stream))
+        return fail_driver(driver, "cuMemcpyHtoDAsync", answer, error);
+  return KILN_OK;
+}
+
 // What one run does, captured or at once.
 class Walker {
 public:
@@ -48,11 +76,10 @@ public:
 
   int32_t trap() const { return trap_; }
 
-  int32_t send_inputs() {
-    for (uint32_t i = 0; i < context_.entry->inputs.count; ++i)
-      if (uint64_t size = context_.bindings[i].needed)
-        if (int answer = driver_.cuMemcpyHtoDAsync_v2(on_.arguments + on_.offsets[i], on_.staging + on_.offsets[i], size, on_.stream))
-          return fail_driver(driver_, "cuMemcpyHtoDAsync", answer, error_);
+  int32_t send_inputs(bool are_sent) {
+    if (!are_sent)
+      if (int32_t code = send_arguments(context_, *on_.set, on_.stream, error_))
+        return code;
     if (int answer = driver_.cuMemsetD32Async(on_.traps, 0, on_.trap_count, on_.stream))
       return fail_driver(driver_, "cuMemsetD32Async", answer, error_);
     return KILN_OK;
@@ -62,7 +89,7 @@ public:
     for (uint32_t i = 0; i < context_.entry->outputs.count; ++i) {
       uint32_t at = context_.entry->inputs.count + i;
       if (uint64_t size = context_.bindings[at].needed)
-        if (int answer = driver_.cuMemcpyDtoHAsync_v2(on_.staging + on_.offsets[at], on_.arguments + on_.offsets[at], size, on_.stream))
+        if (int answer = driver_.cuMemcpyDtoHAsync_v2(on_.set->staging + on_.set->offsets[at], on_.set->arguments + on_.set->offsets[at], size, on_.stream))
           return fail_driver(driver_, "cuMemcpyDtoHAsync", answer, error_);
     }
     return fetch_traps();
@@ -84,7 +111,7 @@ private:
 
   DeviceAddress address(const DeviceBufferRecord &buffer) const {
     int64_t offset = section_.evaluate(buffer.offset, on_.slots);
-    DeviceAddress base = buffer.kind == DeviceBufferKind::Argument ? on_.arguments + on_.offsets[buffer.argument]
+    DeviceAddress base = buffer.kind == DeviceBufferKind::Argument ? on_.set->arguments + on_.set->offsets[buffer.argument]
                          : buffer.kind == DeviceBufferKind::Weight ? device_.weights
                          : buffer.kind == DeviceBufferKind::Arena  ? on_.arena
                                                                    : (on_.mirror != nullptr ? on_.mirror->memory : 0);
@@ -207,7 +234,7 @@ private:
     if (secure_getenv("KILN_CUDA_VALUES") != nullptr)
       if (int32_t code = show_values())
         return code;
-    context_.hook(context_.hook_self, context_.entry_index, static_cast<uint32_t>(step.position));
+    context_.hook(context_.hook_self, context_.called_index, static_cast<uint32_t>(step.position));
     return KILN_OK;
   }
 
@@ -217,7 +244,7 @@ private:
     for (uint32_t i = 0; answer == 0 && i < context_.entry->outputs.count; ++i) {
       const Binding &binding = context_.bindings[context_.entry->inputs.count + i];
       if (binding.needed != 0)
-        answer = driver_.cuMemcpyDtoH_v2(binding.data, on_.arguments + on_.offsets[context_.entry->inputs.count + i], binding.needed);
+        answer = driver_.cuMemcpyDtoH_v2(binding.data, on_.set->arguments + on_.set->offsets[context_.entry->inputs.count + i], binding.needed);
     }
     return answer == 0 ? KILN_OK : fail_driver(driver_, "cuMemcpyDtoH", answer, error_);
   }
@@ -245,96 +272,98 @@ private:
   int32_t trap_ = 0;
 };
 
+void drop_graphs(const Driver &driver, ArgumentSet &set) {
+  for (void *&graph : set.graphs) {
+    if (graph != nullptr)
+      driver.cuGraphExecDestroy(graph);
+    graph = nullptr;
+  }
+}
+
+void free_arguments(const Driver &driver, ArgumentSet &set) {
+  drop_graphs(driver, set);
+  if (set.arguments != 0)
+    driver.cuMemFree_v2(set.arguments);
+  if (set.staging != nullptr)
+    driver.cuMemFreeHost(set.staging);
+  set.arguments = 0;
+  set.staging = nullptr;
+  set.size = 0;
+}
+
 // Where each argument lies; grows the memory for them.
-int32_t place_arguments(KilnContext *context, KilnError *error) {
-  DeviceContext *on = context->device;
+int32_t place_arguments(KilnContext *context, ArgumentSet &set, KilnError *error) {
   const Driver &driver = *context->module->device->driver;
   uint64_t size = 0;
   for (uint32_t i = 0; i < context->entry->inputs.count + context->entry->outputs.count; ++i) {
-    on->offsets[i] = size;
+    set.offsets[i] = size;
     size += align_up(context->bindings[i].needed + KILN_ALIGNMENT);
   }
-  if (size <= on->arguments_size)
+  if (size <= set.size)
     return KILN_OK;
-  if (on->graph != nullptr)
-    driver.cuGraphExecDestroy(on->graph);
-  if (on->arguments != 0)
-    driver.cuMemFree_v2(on->arguments);
-  if (on->staging != nullptr)
-    driver.cuMemFreeHost(on->staging);
-  on->graph = nullptr;
-  on->arguments = 0;
-  on->staging = nullptr;
-  on->arguments_size = 0;
-  KILN_DRIVER_TRY(driver, cuMemAlloc_v2, &on->arguments, size);
+  free_arguments(driver, set);
+  KILN_DRIVER_TRY(driver, cuMemAlloc_v2, &set.arguments, size);
   void *staging = nullptr;
   KILN_DRIVER_TRY(driver, cuMemAllocHost_v2, &staging, size);
-  on->staging = static_cast<uint8_t *>(staging);
-  on->arguments_size = size;
+  set.staging = static_cast<uint8_t *>(staging);
+  set.size = size;
   return KILN_OK;
 }
 
-bool is_recorded(const KilnContext &context) {
-  const DeviceContext &on = *context.device;
-  return on.graph != nullptr &&
-         std::memcmp(on.graph_dims, context.dims, context.entry->symbols.count * sizeof(int64_t)) == 0;
+void stage_inputs(const KilnContext &context, const ArgumentSet &set) {
+  for (uint32_t i = 0; i < context.entry->inputs.count; ++i)
+    if (context.bindings[i].needed != 0)
+      std::memcpy(set.staging + set.offsets[i], context.bindings[i].data, context.bindings[i].needed);
 }
 
-int32_t walk_all(KilnContext *context, Walker &walker) {
+// The copies of an earlier send() are no longer under way.
+int32_t wait_for_sent(KilnContext *context, KilnError *error) {
+  DeviceContext *on = context->device;
+  if (on->sent == nullptr)
+    return KILN_OK;
+  on->sent = nullptr;
+  KILN_DRIVER_TRY(*context->module->device->driver, cuStreamSynchronize, on->sending);
+  return KILN_OK;
+}
+
+bool is_recorded(const KilnContext &context, bool is_sent) {
+  const ArgumentSet &set = *context.device->set;
+  return set.graphs[is_sent] != nullptr &&
+         std::memcmp(set.graph_dims[is_sent], context.dims, context.entry->symbols.count * sizeof(int64_t)) == 0;
+}
+
+int32_t walk_all(KilnContext *context, bool is_sent, Walker &walker) {
   const DeviceEntryRecord &entry = entry_of(*context);
-  if (int32_t code = walker.send_inputs())
+  if (int32_t code = walker.send_inputs(is_sent))
     return code;
   if (int32_t code = walker.walk(entry.steps.first, entry.steps.first + entry.steps.count))
     return code;
   return walker.fetch_outputs();
 }
 
-int32_t record(KilnContext *context, int32_t *trap, KilnError *error) {
+int32_t record(KilnContext *context, bool is_sent, int32_t *trap, KilnError *error) {
   DeviceContext *on = context->device;
   const Driver &driver = *context->module->device->driver;
-  if (on->graph != nullptr)
-    driver.cuGraphExecDestroy(on->graph);
-  on->graph = nullptr;
+  void *&recorded = on->set->graphs[is_sent];
+  if (recorded != nullptr)
+    driver.cuGraphExecDestroy(recorded);
+  recorded = nullptr;
   KILN_DRIVER_TRY(driver, cuStreamBeginCapture_v2, on->stream, 1);
   Walker walker(context, false, error);
-  int32_t code = walk_all(context, walker);
+  int32_t code = walk_all(context, is_sent, walker);
   void *graph = nullptr;
   int answer = driver.cuStreamEndCapture(on->stream, &graph);
   *trap = walker.trap();
   if (code == KILN_OK && answer != 0)
     code = fail_driver(driver, "cuStreamEndCapture", answer, error);
-  if (code == KILN_OK && *trap == 0 && (answer = driver.cuGraphInstantiateWithFlags(&on->graph, graph, 0)) != 0) {
-    on->graph = nullptr;
+  if (code == KILN_OK && *trap == 0 && (answer = driver.cuGraphInstantiateWithFlags(&recorded, graph, 0)) != 0) {
+    recorded = nullptr;
     code = fail_driver(driver, "cuGraphInstantiateWithFlags", answer, error);
   }
   if (graph != nullptr)
     driver.cuGraphDestroy(graph);
-  std::memcpy(on->graph_dims, context->dims, context->entry->symbols.count * sizeof(int64_t));
+  std::memcpy(on->set->graph_dims[is_sent], context->dims, context->entry->symbols.count * sizeof(int64_t));
   return code;
-}
-
-int32_t finish(KilnContext *context, int32_t *trap, KilnError *error) {
-  DeviceContext *on = context->device;
-  const Driver &driver = *context->module->device->driver;
-  if (int answer = driver.cuStreamSynchronize(on->stream)) {
-    fail_driver(driver, "cuStreamSynchronize", answer, error);
-    if (error != nullptr) {
-      // Kernels fail when someone waits for them; which one it was is known where each is waited for.
-      Text(error->location, sizeof error->location) << "set KILN_CUDA_WAIT=1 to learn in which kernel";
-    }
-    return KILN_ERROR_DEVICE;
-  }
-  for (uint32_t i = 0; i < on->trap_count && *trap == 0; ++i)
-    if (on->trap_values[i] != 0) {
-      *trap = context->frame.trap = on->trap_values[i];
-      context->frame.trap_kernel = static_cast<int32_t>(i);
-    }
-  for (uint32_t i = 0; *trap == 0 && i < context->entry->outputs.count; ++i) {
-    const Binding &binding = context->bindings[context->entry->inputs.count + i];
-    if (binding.needed != 0)
-      std::memcpy(binding.data, on->staging + on->offsets[context->entry->inputs.count + i], binding.needed);
-  }
-  return KILN_OK;
 }
 
 } // namespace
@@ -344,12 +373,21 @@ int32_t make_device_context(KilnContext *context, KilnError *error) {
   const Driver &driver = *device->driver;
   const DeviceEntryRecord &entry = entry_of(*context);
   uint64_t args = uint64_t{context->entry->inputs.count} + context->entry->outputs.count, dims = context->entry->symbols.count;
-  auto *on = static_cast<DeviceContext *>(std::calloc(1, sizeof(DeviceContext) + (args + dims + entry.slots + 1) * 8));
+  uint64_t outputs = context->entry->outputs.count;
+  auto *on = static_cast<DeviceContext *>(
+      std::calloc(1, sizeof(DeviceContext) + (2 * args + 4 * dims + entry.slots + 1) * 8 + outputs * sizeof(RunningOutput)));
   if (on == nullptr)
     return fail(error, KILN_ERROR_MEMORY, "out of memory");
-  on->offsets = reinterpret_cast<uint64_t *>(on + 1);
-  on->graph_dims = reinterpret_cast<int64_t *>(on->offsets + args);
-  on->slots = on->graph_dims + dims;
+  on->slots = reinterpret_cast<int64_t *>(on + 1);
+  int64_t *next = on->slots + entry.slots + 1;
+  for (ArgumentSet &set : on->sets) {
+    set.offsets = reinterpret_cast<uint64_t *>(next);
+    set.graph_dims[0] = next + args;
+    set.graph_dims[1] = set.graph_dims[0] + dims;
+    next = set.graph_dims[1] + dims;
+  }
+  on->outputs = reinterpret_cast<RunningOutput *>(next);
+  on->set = &on->sets[0];
   pthread_mutex_lock(&device->lock);
   on->next = device->contexts;
   device->contexts = on;
@@ -383,16 +421,21 @@ void free_device_context(Device *device, DeviceContext *context) {
       break;
     }
   pthread_mutex_unlock(&device->lock);
-  if (context->graph != nullptr)
-    driver.cuGraphExecDestroy(context->graph);
-  for (DeviceAddress memory : {context->arena, context->scratch, context->traps, context->arguments})
+  for (void *stream : {context->stream, context->sending}) // nothing may be under way into what is freed
+    if (stream != nullptr)
+      driver.cuStreamSynchronize(stream);
+  for (ArgumentSet &set : context->sets)
+    free_arguments(driver, set);
+  for (DeviceAddress memory : {context->arena, context->scratch, context->traps})
     if (memory != 0)
       driver.cuMemFree_v2(memory);
-  for (void *memory : {static_cast<void *>(context->staging), static_cast<void *>(context->trap_values)})
-    if (memory != nullptr)
-      driver.cuMemFreeHost(memory);
-  if (context->stream != nullptr)
-    driver.cuStreamDestroy_v2(context->stream);
+  if (context->trap_values != nullptr)
+    driver.cuMemFreeHost(context->trap_values);
+  if (context->is_there != nullptr)
+    driver.cuEventDestroy_v2(context->is_there);
+  for (void *stream : {context->stream, context->sending})
+    if (stream != nullptr)
+      driver.cuStreamDestroy_v2(stream);
   std::free(context);
 }
 
@@ -405,7 +448,33 @@ void end_device_context(KilnContext *context) {
   context->device = nullptr;
 }
 
-int32_t run_on_device(KilnContext *context, int32_t *trap, KilnError *error) {
+int32_t send_to_device(KilnContext *context, KilnError *error) {
+  DeviceContext *on = context->device;
+  Device *device = context->module->device;
+  const Driver &driver = *device->driver;
+  if (on == nullptr)
+    return fail(error, KILN_ERROR_USAGE, "send: the context has ended");
+  ContextScope scope(driver, device->context);
+  if (scope.answer() != 0)
+    return fail_driver(driver, "cuCtxPushCurrent", scope.answer(), error);
+  if (on->sending == nullptr)
+    KILN_DRIVER_TRY(driver, cuStreamCreate, &on->sending, 1);
+  if (on->is_there == nullptr)
+    KILN_DRIVER_TRY(driver, cuEventCreate, &on->is_there, 2); // without times
+  if (int32_t code = wait_for_sent(context, error))
+    return code;
+  ArgumentSet &set = on->sets[on->set == &on->sets[0]]; // not that of the run that is under way
+  if (int32_t code = place_arguments(context, set, error))
+    return code;
+  stage_inputs(*context, set);
+  on->sent = &set;
+  if (int32_t code = send_arguments(*context, set, on->sending, error))
+    return code;
+  KILN_DRIVER_TRY(driver, cuEventRecord, on->is_there, on->sending);
+  return KILN_OK;
+}
+
+int32_t start_on_device(KilnContext *context, bool is_sent, int32_t *trap, KilnError *error) {
   DeviceContext *on = context->device;
   Device *device = context->module->device;
   const Driver &driver = *device->driver;
@@ -414,11 +483,21 @@ int32_t run_on_device(KilnContext *context, int32_t *trap, KilnError *error) {
   ContextScope scope(driver, device->context);
   if (scope.answer() != 0)
     return fail_driver(driver, "cuCtxPushCurrent", scope.answer(), error);
-  if (int32_t code = place_arguments(context, error))
-    return code;
-  for (uint32_t i = 0; i < context->entry->inputs.count; ++i)
-    if (context->bindings[i].needed != 0)
-      std::memcpy(on->staging + on->offsets[i], context->bindings[i].data, context->bindings[i].needed);
+  if (is_sent) {
+    on->set = on->sent;
+    on->sent = nullptr;
+    KILN_DRIVER_TRY(driver, cuStreamWaitEvent, on->stream, on->is_there, 0);
+  } else {
+    if (int32_t code = wait_for_sent(context, error))
+      return code;
+    if (int32_t code = place_arguments(context, *on->set, error))
+      return code;
+    stage_inputs(*context, *on->set);
+  }
+  for (uint32_t i = 0; i < context->entry->outputs.count; ++i) {
+    uint32_t at = context->entry->inputs.count + i;
+    on->outputs[i] = {context->bindings[at].data, context->bindings[at].needed, on->set->offsets[at]};
+  }
   if (on->mirror != nullptr)
     if (int32_t code = push_variables(context->module, on->mirror, error))
       return code;
@@ -427,19 +506,45 @@ int32_t run_on_device(KilnContext *context, int32_t *trap, KilnError *error) {
   bool waits = context->hook != nullptr || secure_getenv("KILN_CUDA_WAIT") != nullptr;
   if (waits || entry_of(*context).reads_back != 0) {
     Walker walker(context, waits, error);
-    if (int32_t code = walk_all(context, walker))
+    if (int32_t code = walk_all(context, is_sent, walker))
       return code;
     *trap = walker.trap();
   } else {
-    if (!is_recorded(*context))
-      if (int32_t code = record(context, trap, error))
+    if (!is_recorded(*context, is_sent))
+      if (int32_t code = record(context, is_sent, trap, error))
         return code;
     if (*trap == 0)
-      KILN_DRIVER_TRY(driver, cuGraphLaunch, on->graph, on->stream);
+      KILN_DRIVER_TRY(driver, cuGraphLaunch, on->set->graphs[is_sent], on->stream);
   }
   if (on->mirror != nullptr && (context->entry->flags & kEntryWritesVariables) != 0)
     on->mirror->device_is_newer = true;
-  return finish(context, trap, error);
+  return KILN_OK;
+}
+
+int32_t finish_on_device(KilnContext *context, int32_t *trap, KilnError *error) {
+  DeviceContext *on = context->device;
+  Device *device = context->module->device;
+  const Driver &driver = *device->driver;
+  if (on == nullptr)
+    return fail(error, KILN_ERROR_USAGE, "finish: the context has ended");
+  ContextScope scope(driver, device->context);
+  if (int answer = driver.cuStreamSynchronize(on->stream)) {
+    fail_driver(driver, "cuStreamSynchronize", answer, error);
+    if (error != nullptr) {
+      // Kernels fail when someone waits for them; which one it was is known where each is waited for.
+      Text(error->location, sizeof error->location) << "set KILN_CUDA_WAIT=1 to learn in which kernel";
+    }
+    return KILN_ERROR_DEVICE;
+  }
+  for (uint32_t i = 0; i < on->trap_count && *trap == 0; ++i)
+    if (on->trap_values[i] != 0) {
+      *trap = context->frame.trap = on->trap_values[i];
+      context->frame.trap_kernel = static_cast<int32_t>(i);
+    }
+  for (uint32_t i = 0; *trap == 0 && i < context->entry->outputs.count; ++i)
+    if (const RunningOutput &output = on->outputs[i]; output.size != 0)
+      std::memcpy(output.to, on->set->staging + output.offset, output.size);
+  return KILN_OK;
 }
 
 } // namespace kiln::rt

@@ -54,6 +54,14 @@ says bench.txt "cuda:0 sm_80"
 # What is not there is refused by name.
 refuses out.txt "$kiln" run plain.kiln --entry predict --input x=3x24xf32=0.5 --device cuda:0
 says out.txt "holds no code for a GPU"
+for program in "$kiln run" "$kiln_run"; do
+  $program net.kiln --entry predict --input x=3x24xf32=0.5 --device auto 2>note.txt >/dev/null || fail "$program --device auto"
+  says note.txt "computes on cuda:0 sm_80"
+  $program plain.kiln --entry predict --input x=3x24xf32=0.5 --device auto 2>note.txt >/dev/null || fail "$program --device auto without code for a GPU"
+  says note.txt "computes on x86-64"
+  KILN_CUDA_DRIVER=/does/not/exist.so $program net.kiln --entry predict --input x=3x24xf32=0.5 --device auto 2>note.txt >/dev/null || fail "$program --device auto without a driver"
+  says note.txt "computes on x86-64"
+done
 "$kiln" run plain.kiln --entry predict --input x=3x24xf32=0.5 --device auto >/dev/null || fail "auto takes the CPU where there is no code for a GPU"
 refuses out.txt "$kiln" run net.kiln --entry predict --input x=3x24xf32=0.5 --device cuda:7
 says out.txt "there is no device cuda:7"
@@ -67,10 +75,51 @@ says out.txt "built for sm_90, and the device is sm_80"
 KILN_FAKE_CUDA_ARCH=90 "$kiln" run hopper.kiln --entry predict --input x=3x24xf32=0.5 --device cuda:0 >/dev/null || fail "sm_90"
 KILN_FAKE_CUDA_ARCH=120 "$kiln" run net.kiln --entry predict --input x=3x24xf32=0.5 --device cuda:0 >/dev/null || fail "PTX on what is newer"
 
+# A program that says where it computes: the GPU without being told, the processor for what is placed there.
+cat > placed.kir <<'KIR'
+import nn
+net = nn.Linear(8, 8)
+state runs: f32[1]
+export func on_gpu(x: f32[N, 8]) -> (y: f32[N, 8], runs: f32[1]) device cuda {
+  runs = runs + 1.0
+  return net(x), runs
+}
+export func on_cpu(x: f32[N, 8]) -> (y: f32[N, 8], runs: f32[1]) device cpu {
+  runs = runs + 1.0
+  return net(x), runs
+}
+export func copied(x: f32[N, 8]) -> f32[N, 8] { return relu(net(x.to(cuda))).to(cpu) }
+export func anywhere(x: f32[N, 8]) -> f32[N, 8] { return relu(x) }
+KIR
+refuses out.txt "$kiln" compile placed.kir --dim N=1..8 -o no.kiln
+says out.txt "placed.kir:4:13: error: 'on_gpu' computes on cuda, and there is to be no code for a GPU"
+says out.txt "kiln compile --cuda"
+"$kiln" compile placed.kir --dim N=1..8 --cuda sm_80 -o placed.kiln >/dev/null
+launches() { KILN_FAKE_CUDA_REPORT=$work/report "$@" >/dev/null || fail "$*"; cat report 2>/dev/null || echo 0; rm -f report; }
+[ "$(launches "$kiln" run placed.kiln --entry on_gpu --input x=3x8xf32=0.5)" -gt 0 ] || fail "device cuda takes the GPU"
+[ "$(launches "$kiln" run placed.kiln --entry copied --input x=3x8xf32=0.5)" -gt 0 ] || fail ".to(cuda) takes the GPU"
+[ "$(launches "$kiln_run" placed.kiln --entry copied --input x=3x8xf32=0.5)" -gt 0 ] || fail "kiln-run takes the GPU"
+[ "$(launches "$kiln" run placed.kir --dim N=1..8 --entry copied --input x=3x8xf32=0.5)" -gt 0 ] || fail "a program that is compiled in memory"
+[ "$(launches "$kiln" run placed.kiln --entry on_cpu --input x=3x8xf32=0.5 --device cuda:0)" = 0 ] || fail "device cpu stays there"
+[ "$(launches "$kiln" run placed.kiln --entry anywhere --input x=3x8xf32=0.5)" = 0 ] || fail "what is not placed is on the processor"
+[ "$(launches "$kiln" run placed.kiln --entry anywhere --input x=3x8xf32=0.5 --device cuda:0)" -gt 0 ] || fail "what is not placed follows --device"
+[ "$(launches "$kiln" run placed.kiln --entry on_gpu --input x=3x8xf32=0.5 --device cpu)" = 0 ] || fail "--device cpu"
+[ "$(launches "$kiln" run placed.kir --dim N=1..8 --entry on_gpu --input x=3x8xf32=0.5 --device cpu)" = 0 ] || fail "--device cpu in memory"
+refuses out.txt env KILN_CUDA_DRIVER=/does/not/exist.so "$kiln" run placed.kiln --entry on_gpu --input x=3x8xf32=0.5
+says out.txt "'on_gpu' computes on cuda, as its program says"
+says out.txt "no CUDA driver"
+KILN_CUDA_DRIVER=/does/not/exist.so "$kiln" run placed.kiln --entry anywhere --input x=3x8xf32=0.5 >/dev/null || fail "other entries need no GPU"
+
 # What fails says where.
 refuses out.txt env KILN_FAKE_CUDA_FAIL=cuLaunchKernel:2:700 "$kiln" run net.kiln --entry predict --input x=3x24xf32=0.5 --device cuda:0
 says out.txt "cuLaunchKernel failed: CUDA_ERROR_ILLEGAL_ADDRESS"
 says out.txt "net.kir:"
+# What a kernel does wrong is found when someone waits for it: for all of them, or for each by itself.
+refuses out.txt env KILN_FAKE_CUDA_FAIL=cuStreamSynchronize:3:700 KILN_CUDA_WAIT=1 "$kiln" run net.kiln --entry predict --input x=3x24xf32=0.5 --device cuda:0
+says out.txt "cuStreamSynchronize failed: CUDA_ERROR_ILLEGAL_ADDRESS"
+says out.txt "net.kir:"
+# Two devices at once, each with a context of its own.
+KILN_FAKE_CUDA_DEVICES=2 "$kiln" run net.kiln --entry predict --input x=3x24xf32=0.5 --device cuda:1 >/dev/null || fail "cuda:1"
 refuses out.txt env KILN_FAKE_CUDA_FAIL=cuMemAlloc_v2:2:2 "$kiln" run net.kiln --entry predict --input x=3x24xf32=0.5 --device cuda:0
 says out.txt "CUDA_ERROR_OUT_OF_MEMORY"
 refuses out.txt env KILN_SHIM_CXX=false KILN_CACHE=off "$kiln" compile net.kir --cuda sm_80 -o no.kiln

@@ -26,6 +26,7 @@ F from_driver(const char *name) {
   return reinterpret_cast<F>(dlsym(library, name));
 }
 int calls(const char *name) { return from_driver<int (*)(const char *)>("kiln_fake_cuda_calls")(name); }
+std::string happened() { return from_driver<const char *(*)()>("kiln_fake_cuda_log")(); }
 int left() { return from_driver<int (*)()>("kiln_fake_cuda_left")(); }
 
 struct Package {
@@ -141,4 +142,204 @@ TEST_CASE("whatever call fails, it is named, and nothing stays behind") {
     INFO(name);
     CHECK(left() == 0);
   }
+}
+
+TEST_CASE("the inputs of the next run are sent while a run computes") {
+  Package package = compile("state total: f32[8]\nexport func f(x: f32[8]) -> f32[8] { total = total + x; return total }");
+  {
+    KilnError error{};
+    auto module = runtime::Module::try_open(package.bytes, error, &kOnDevice);
+    REQUIRE(module);
+    auto context = module->try_context("f", {}, error);
+    REQUIRE(context);
+    const KilnApi &api = runtime::api();
+    KilnContext *c = context->handle();
+    std::vector<float> x(8), y(8);
+    int64_t dims[] = {8};
+    KilnTensor in{x.data(), 32, KILN_F32, 1, dims}, out{y.data(), 32, KILN_F32, 1, dims};
+    auto bind = [&](float value) {
+      std::fill(x.begin(), x.end(), value);
+      return api.bind_input(c, 0, &in, &error);
+    };
+    REQUIRE(api.bind_output(c, 0, &out, &error) == KILN_OK);
+    REQUIRE(bind(1) == KILN_OK);
+    CHECK(api.finish(c, &error) == KILN_ERROR_USAGE);
+    REQUIRE(api.start(c, &error) == KILN_OK);
+    CHECK(api.start(c, &error) == KILN_ERROR_USAGE);
+    CHECK(api.run(c, &error) == KILN_ERROR_USAGE);
+    // The stream that computes, and the one made after it, which sends.
+    std::string log = happened();
+    size_t at = log.rfind("launch ");
+    REQUIRE(at != std::string::npos);
+    int number = std::atoi(log.c_str() + at + 7);
+    std::string own = " " + std::to_string(number) + "\n", sending = " " + std::to_string(number + 1) + "\n";
+    float total = 1;
+    for (int step = 2; step < 7; ++step) {
+      // The batch of this step is overwritten as soon as it was sent.
+      REQUIRE(bind(float(step)) == KILN_OK);
+      REQUIRE(api.send(c, &error) == KILN_OK);
+      std::fill(x.begin(), x.end(), -100.0f);
+      REQUIRE(api.finish(c, &error) == KILN_OK);
+      CHECK(y[7] == total);
+      total += float(step);
+      REQUIRE(api.start(c, &error) == KILN_OK);
+      // The copy was put into a stream of its own before the host waited for the step, and the next one waits for it.
+      log = happened();
+      size_t sent = log.find("send" + sending), waited = log.find("wait" + own), event = log.find("wait for event, in" + own),
+             launched = log.rfind("launch" + own);
+      INFO(log);
+      CHECK(sent < waited);
+      CHECK(waited < event);
+      CHECK(event < launched);
+      CHECK(launched != std::string::npos);
+      CHECK(log.find("send" + own) == std::string::npos);
+    }
+    REQUIRE(api.finish(c, &error) == KILN_OK);
+    CHECK(y[0] == total);
+    // It happened when the step asked for it, and not before.
+    log = happened();
+    INFO(log);
+    CHECK(log.find("sent" + sending) != std::string::npos);
+    CHECK(log.find("sent" + sending) < log.find("run" + own));
+    // What was sent and then bound anew is not used.
+    REQUIRE(bind(50) == KILN_OK);
+    REQUIRE(api.send(c, &error) == KILN_OK);
+    REQUIRE(bind(1) == KILN_OK);
+    REQUIRE(api.run(c, &error) == KILN_OK);
+    CHECK(y[3] == total + 1);
+    // Two graphs for each set at most, and none is recorded again.
+    int graphs = calls("cuGraphInstantiateWithFlags");
+    for (int step = 0; step < 4; ++step) {
+      REQUIRE(bind(0) == KILN_OK);
+      REQUIRE(api.send(c, &error) == KILN_OK);
+      REQUIRE(api.run(c, &error) == KILN_OK);
+    }
+    CHECK(calls("cuGraphInstantiateWithFlags") <= graphs + 1);
+    REQUIRE(api.start(c, &error) == KILN_OK); // a context may end with a run under way
+  }
+  CHECK(left() == 0);
+}
+
+TEST_CASE("a call that fails while inputs are sent is named, and nothing stays behind") {
+  Package package = compile("export func f(x: f32[8]) -> f32[8] { return x * 2.0 }");
+  for (const char *name : {"cuStreamCreate", "cuEventCreate", "cuMemAlloc_v2", "cuMemAllocHost_v2", "cuMemcpyHtoDAsync_v2", "cuEventRecord",
+                           "cuStreamWaitEvent", "cuGraphLaunch"}) {
+    INFO(name);
+    {
+      KilnError error{};
+      auto module = runtime::Module::try_open(package.bytes, error, &kOnDevice);
+      REQUIRE(module);
+      auto context = module->try_context("f", {}, error);
+      REQUIRE(context);
+      const KilnApi &api = runtime::api();
+      KilnContext *c = context->handle();
+      std::vector<float> x(8, 1.0f), y(8);
+      int64_t dims[] = {8};
+      KilnTensor in{x.data(), 32, KILN_F32, 1, dims}, out{y.data(), 32, KILN_F32, 1, dims};
+      REQUIRE(api.bind_input(c, 0, &in, &error) == KILN_OK);
+      REQUIRE(api.bind_output(c, 0, &out, &error) == KILN_OK);
+      REQUIRE(api.run(c, &error) == KILN_OK);
+      setenv("KILN_FAKE_CUDA_FAIL", (std::string(name) + ":" + std::to_string(calls(name) + 1) + ":700").c_str(), 1);
+      int32_t code = api.send(c, &error);
+      code = code ? code : api.run(c, &error);
+      CHECK(code == KILN_ERROR_DEVICE);
+      CHECK(std::string(error.message).find(std::string(name).substr(0, 12)) != std::string::npos);
+      unsetenv("KILN_FAKE_CUDA_FAIL");
+      CHECK(api.run(c, &error) == KILN_OK); // and the next run is fine
+      CHECK(y[1] == 2.0f);
+    }
+    CHECK(left() == 0);
+  }
+}
+
+namespace {
+
+Compiled compile_for(const std::string &text, bool for_gpu, Module &module) {
+  Diagnostics diagnostics;
+  Compiled compiled;
+  CompileOptions options;
+  options.machines = {*find_machine("x86-64-v3")};
+  if (for_gpu)
+    options.gpus = {*find_gpu("sm_80"), *find_gpu("sm_90")};
+  bool fine = load_kir("net.kir", text, {}, module, diagnostics) && compile_module(module, options, compiled, diagnostics);
+  INFO(diagnostics.render());
+  REQUIRE(fine);
+  return compiled;
+}
+
+std::vector<std::string> kernel_names(const PackageEntry &entry) {
+  std::vector<std::string> out;
+  for (const PackageKernel &kernel : entry.kernels)
+    out.push_back(kernel.name);
+  return out;
+}
+
+} // namespace
+
+TEST_CASE("code for GPUs leaves that for processors as it is, and weights lie in the package once") {
+  const std::string convolutions = R"(
+import nn
+c = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1, groups=64))
+export func f(x: f32[1, 32, 56, 56]) { return c(x) }
+)";
+  Module plain_module, module;
+  Compiled plain = compile_for(convolutions, false, plain_module), both = compile_for(convolutions, true, module);
+  PackageSpec plain_spec = package_spec(plain_module, plain), spec = package_spec(module, both);
+  REQUIRE(spec.entries.size() == 4); // with init
+  CHECK(!spec.entries[0].is_twin);
+  CHECK(spec.entries[2].is_twin);
+  CHECK(spec.entries[2].name == "f");
+  CHECK(kernel_names(spec.entries[0]) == kernel_names(plain_spec.entries[0]));
+  CHECK(kernel_names(spec.entries[0]) != kernel_names(spec.entries[2]));
+  CHECK(spec.entries[0].scratch_size == plain_spec.entries[0].scratch_size);
+  CHECK(spec.entries[0].arena_size == plain_spec.entries[0].arena_size);
+  CHECK(spec.devices.size() == 2);
+
+  const std::string layers = R"(
+import nn
+m = nn.Sequential(nn.Linear(256, 512), nn.GELU(), nn.Linear(512, 256), nn.LayerNorm(256))
+export func f(x: f32[4, 256]) { return m(x) }
+)";
+  Module plain_layers_module, layers_module;
+  Compiled plain_layers = compile_for(layers, false, plain_layers_module), layers_of_both = compile_for(layers, true, layers_module);
+  CHECK(layers_of_both.program.weights_size == plain_layers.program.weights_size);
+}
+
+TEST_CASE("two devices, each with a context, weights and variables of its own") {
+  Package package = compile("import nn\nlayer = nn.Linear(8, 8)\nstate total: f32[4, 8]\n"
+                            "export func f(x: f32[4, 8]) -> f32[4, 8] { total = total + layer(x); return total }");
+  setenv("KILN_FAKE_CUDA_DEVICES", "2", 1);
+  {
+    KilnError error{};
+    std::vector<runtime::Module> modules;
+    std::vector<runtime::Context> contexts;
+    for (const char *device : {"cuda:0", "cuda:1"}) {
+      KilnOpenOptions options{KILN_OPEN_DEVICE, 0, nullptr, device};
+      auto module = runtime::Module::try_open(package.bytes, error, &options);
+      INFO(error.message);
+      REQUIRE(module);
+      CHECK(std::string(module->info().target) == std::string(device) + " sm_80");
+      modules.push_back(std::move(*module));
+      auto context = modules.back().try_context("f", {}, error);
+      INFO(error.message);
+      REQUIRE(context);
+      contexts.push_back(std::move(*context));
+    }
+    std::vector<float> x(32, 1.0f), y[2] = {std::vector<float>(32), std::vector<float>(32)};
+    int64_t dims[] = {4, 8};
+    // In turns, and both under way at a time.
+    for (int round = 0; round < 3; ++round) {
+      for (size_t d = 0; d < 2; ++d) {
+        KilnTensor in{x.data(), 128, KILN_F32, 2, dims}, out{y[d].data(), 128, KILN_F32, 2, dims};
+        REQUIRE(runtime::api().bind_input(contexts[d].handle(), 0, &in, &error) == KILN_OK);
+        REQUIRE(runtime::api().bind_output(contexts[d].handle(), 0, &out, &error) == KILN_OK);
+        REQUIRE(runtime::api().start(contexts[d].handle(), &error) == KILN_OK);
+      }
+      for (size_t d = 2; d-- > 0;)
+        REQUIRE(runtime::api().finish(contexts[d].handle(), &error) == KILN_OK);
+      CHECK(y[0] == y[1]);
+    }
+  }
+  unsetenv("KILN_FAKE_CUDA_DEVICES");
+  CHECK(left() == 0);
 }

@@ -1,13 +1,14 @@
 // A library with the functions of libcuda.so.1 that the runtime calls, for tests on machines without a GPU.
-// Modules are the shared objects that tests/fake_driver/fake_nvrtc.cpp makes; kernels run on this CPU, at once,
-// or, while a stream is captured, when its graph is launched.
+// Modules are the shared objects that tests/fake_driver/fake_nvrtc.cpp makes; kernels run on this CPU.
 //
-// It is stricter than a driver: copies must lie inside of allocations, freed memory and memory that nobody
+// What is put into a stream happens as late as it may: when someone waits for the stream, or for an event in it, or
+// frees memory. So a copy that nobody waits for has not happened. It is stricter than a driver: copies must lie inside of allocations, freed memory and memory that nobody
 // wrote holds no numbers, everything must be given back in the end (kiln_fake_cuda_left tells what was not).
 //
 //   KILN_FAKE_CUDA_FAIL=cuLaunchKernel:3:700   the third call of that function fails with that code
 //   KILN_FAKE_CUDA_ARCH=90                     the compute capability that the device says it has (80)
 //   KILN_FAKE_CUDA_DEVICES=2                   how many devices there are (1)
+//   KILN_FAKE_CUDA_REPORT=FILE                 at the end of the process, how many kernels were launched is written there
 #include <dlfcn.h>
 #include <unistd.h>
 
@@ -16,7 +17,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <mutex>
 #include <set>
@@ -40,8 +43,15 @@ enum : int {
 };
 
 struct Stream {
+  int number = 0, device = -1;
   bool capturing = false;
   std::vector<std::function<void()>> captured;
+  std::deque<std::function<void()>> queued;
+};
+// The last record of it is done when its stream has come to `wanted`.
+struct Event {
+  Stream *stream = nullptr;
+  int64_t wanted = 0, done = 0;
 };
 using Graph = std::vector<std::function<void()>>;
 
@@ -57,7 +67,11 @@ struct Module {
 std::recursive_mutex g_lock;
 std::map<std::string, int> g_calls;
 std::map<uintptr_t, size_t> g_device_memory, g_host_memory;
+std::map<uintptr_t, int> g_device_of; // of memory: copies and sets of it want that device's context
 std::set<void *> g_objects;
+std::set<Stream *> g_streams;
+std::string g_log; // what was asked and what happened, for tests
+int g_last_stream = 0;
 bool g_initialised = false;
 thread_local int g_current = -1;
 
@@ -86,13 +100,51 @@ bool holds(const std::map<uintptr_t, size_t> &memory, uintptr_t at, size_t size)
   return at + size <= it->first + it->second;
 }
 
+// Memory of the device whose context is current.
+bool is_here(uintptr_t at, size_t size) {
+  if (!holds(g_device_memory, at, size))
+    return false;
+  auto it = g_device_of.upper_bound(at);
+  return std::prev(it)->second == g_current;
+}
+
 int queue(Stream *stream, std::function<void()> work) {
-  if (stream && stream->capturing)
-    stream->captured.push_back(std::move(work));
-  else
+  if (!stream)
     work();
+  else
+    (stream->capturing ? stream->captured.push_back(std::move(work)) : stream->queued.push_back(std::move(work)));
   return kFine;
 }
+
+// Until nothing is left, or `until` has come to what was wanted of it.
+void drain(Stream *stream, const Event *until = nullptr, int64_t wanted = 0) {
+  while (!stream->queued.empty() && !(until && until->done >= wanted)) {
+    auto work = std::move(stream->queued.front());
+    stream->queued.pop_front();
+    work();
+  }
+}
+void drain_all() {
+  for (Stream *stream : g_streams)
+    drain(stream);
+}
+
+void note(const char *what, const Stream *stream) {
+  g_log += what;
+  g_log += stream ? " " + std::to_string(stream->number) : "";
+  g_log += "\n";
+}
+
+
+struct Report {
+  ~Report() {
+    if (const char *path = std::getenv("KILN_FAKE_CUDA_REPORT"))
+      if (FILE *file = std::fopen(path, "w")) {
+        std::fprintf(file, "%d\n", g_calls["cuLaunchKernel"]);
+        std::fclose(file);
+      }
+  }
+} g_report;
 
 } // namespace
 
@@ -187,6 +239,7 @@ FAKE cuModuleUnload(Module *module) {
   ENTER("cuModuleUnload");
   if (!g_objects.erase(module))
     return kInvalidValue;
+  drain_all();
   dlclose(module->library);
   delete module;
   return kFine;
@@ -227,6 +280,7 @@ FAKE cuMemAlloc_v2(uintptr_t *at, size_t size) {
   std::memset(memory, 0xff, size);
   *at = reinterpret_cast<uintptr_t>(memory);
   g_device_memory[*at] = size;
+  g_device_of[*at] = g_current;
   return kFine;
 }
 FAKE cuMemFree_v2(uintptr_t at) {
@@ -234,8 +288,10 @@ FAKE cuMemFree_v2(uintptr_t at) {
   auto it = g_device_memory.find(at);
   if (it == g_device_memory.end())
     return kInvalidValue;
+  drain_all();
   std::memset(reinterpret_cast<void *>(at), 0xfe, it->second);
   std::free(reinterpret_cast<void *>(at));
+  g_device_of.erase(at);
   g_device_memory.erase(it);
   return kFine;
 }
@@ -253,13 +309,14 @@ FAKE cuMemFreeHost(void *at) {
   ENTER("cuMemFreeHost");
   if (!g_host_memory.erase(reinterpret_cast<uintptr_t>(at)))
     return kInvalidValue;
+  drain_all();
   std::free(at);
   return kFine;
 }
 FAKE cuMemcpyHtoD_v2(uintptr_t to, const void *from, size_t size) {
   ENTER("cuMemcpyHtoD_v2");
   NEED_CONTEXT;
-  if (!holds(g_device_memory, to, size))
+  if (!is_here(to, size))
     return kInvalidValue;
   std::memcpy(reinterpret_cast<void *>(to), from, size);
   return kFine;
@@ -267,7 +324,7 @@ FAKE cuMemcpyHtoD_v2(uintptr_t to, const void *from, size_t size) {
 FAKE cuMemcpyDtoH_v2(void *to, uintptr_t from, size_t size) {
   ENTER("cuMemcpyDtoH_v2");
   NEED_CONTEXT;
-  if (!holds(g_device_memory, from, size))
+  if (!is_here(from, size))
     return kInvalidValue;
   std::memcpy(to, reinterpret_cast<void *>(from), size);
   return kFine;
@@ -275,21 +332,25 @@ FAKE cuMemcpyDtoH_v2(void *to, uintptr_t from, size_t size) {
 FAKE cuMemcpyHtoDAsync_v2(uintptr_t to, const void *from, size_t size, Stream *stream) {
   ENTER("cuMemcpyHtoDAsync_v2");
   NEED_CONTEXT;
-  if (!holds(g_device_memory, to, size) || (stream->capturing && !holds(g_host_memory, uintptr_t(from), size)))
+  if (!is_here(to, size) || (stream->capturing && !holds(g_host_memory, uintptr_t(from), size)))
     return kInvalidValue;
-  return queue(stream, [=] { std::memcpy(reinterpret_cast<void *>(to), from, size); });
+  note("send", stream);
+  return queue(stream, [=] {
+    note("sent", stream);
+    std::memcpy(reinterpret_cast<void *>(to), from, size);
+  });
 }
 FAKE cuMemcpyDtoHAsync_v2(void *to, uintptr_t from, size_t size, Stream *stream) {
   ENTER("cuMemcpyDtoHAsync_v2");
   NEED_CONTEXT;
-  if (!holds(g_device_memory, from, size) || (stream->capturing && !holds(g_host_memory, uintptr_t(to), size)))
+  if (!is_here(from, size) || (stream->capturing && !holds(g_host_memory, uintptr_t(to), size)))
     return kInvalidValue;
   return queue(stream, [=] { std::memcpy(to, reinterpret_cast<void *>(from), size); });
 }
 FAKE cuMemsetD32Async(uintptr_t at, unsigned value, size_t count, Stream *stream) {
   ENTER("cuMemsetD32Async");
   NEED_CONTEXT;
-  if (!holds(g_device_memory, at, count * 4))
+  if (!is_here(at, count * 4))
     return kInvalidValue;
   return queue(stream, [=] { std::fill_n(reinterpret_cast<unsigned *>(at), count, value); });
 }
@@ -297,19 +358,64 @@ FAKE cuStreamCreate(Stream **stream, unsigned) {
   ENTER("cuStreamCreate");
   NEED_CONTEXT;
   *stream = new Stream;
+  (*stream)->number = ++g_last_stream;
+  (*stream)->device = g_current;
   g_objects.insert(*stream);
+  g_streams.insert(*stream);
   return kFine;
 }
 FAKE cuStreamDestroy_v2(Stream *stream) {
   ENTER("cuStreamDestroy_v2");
   if (!g_objects.erase(stream))
     return kInvalidValue;
+  drain(stream);
+  g_streams.erase(stream);
   delete stream;
   return kFine;
 }
 FAKE cuStreamSynchronize(Stream *stream) {
   ENTER("cuStreamSynchronize");
-  return stream && stream->capturing ? 900 : kFine;
+  if (stream && stream->capturing)
+    return 900;
+  if (stream) {
+    note("wait", stream);
+    drain(stream);
+  }
+  return kFine;
+}
+FAKE cuEventCreate(Event **event, unsigned) {
+  ENTER("cuEventCreate");
+  NEED_CONTEXT;
+  *event = new Event;
+  g_objects.insert(*event);
+  return kFine;
+}
+FAKE cuEventDestroy_v2(Event *event) {
+  ENTER("cuEventDestroy_v2");
+  if (!g_objects.erase(event))
+    return kInvalidValue;
+  drain_all();
+  delete event;
+  return kFine;
+}
+FAKE cuEventRecord(Event *event, Stream *stream) {
+  ENTER("cuEventRecord");
+  if (!stream || stream->capturing)
+    return kInvalidValue;
+  event->stream = stream;
+  int64_t reached = ++event->wanted;
+  return queue(stream, [=] { event->done = reached; });
+}
+FAKE cuStreamWaitEvent(Stream *stream, Event *event, unsigned) {
+  ENTER("cuStreamWaitEvent");
+  if (!stream || stream->capturing)
+    return kInvalidValue;
+  note("wait for event, in", stream);
+  int64_t wanted = event->wanted;
+  return queue(stream, [=] {
+    if (event->done < wanted)
+      drain(event->stream, event, wanted);
+  });
 }
 FAKE cuStreamBeginCapture_v2(Stream *stream, int) {
   ENTER("cuStreamBeginCapture_v2");
@@ -332,12 +438,17 @@ FAKE cuGraphInstantiateWithFlags(Graph **run, Graph *graph, unsigned long long) 
   g_objects.insert(*run);
   return kFine;
 }
-FAKE cuGraphLaunch(Graph *run, Stream *) {
+FAKE cuGraphLaunch(Graph *run, Stream *stream) {
   ENTER("cuGraphLaunch");
   NEED_CONTEXT;
-  for (const auto &work : *run)
-    work();
-  return kFine;
+  if (stream->device != g_current)
+    return kInvalidContext;
+  note("launch", stream);
+  return queue(stream, [works = *run, stream] {
+    note("run", stream);
+    for (const auto &work : works)
+      work();
+  });
 }
 FAKE cuGraphDestroy(Graph *graph) {
   ENTER("cuGraphDestroy");
@@ -386,6 +497,15 @@ FAKE cuGetErrorString(int code, const char **text) {
 extern "C" __attribute__((visibility("default"))) int kiln_fake_cuda_calls(const char *name) {
   std::lock_guard<std::recursive_mutex> held(g_lock);
   return g_calls[name];
+}
+// What has happened since it was asked last: "send 2" when a copy to the device is put into stream 2, "sent 2" when it
+// happens, "launch 1" and "run 1" of a graph, "wait 1" when the host waits for a stream.
+extern "C" __attribute__((visibility("default"))) const char *kiln_fake_cuda_log() {
+  static std::string last;
+  std::lock_guard<std::recursive_mutex> held(g_lock);
+  last.swap(g_log);
+  g_log.clear();
+  return last.c_str();
 }
 extern "C" __attribute__((visibility("default"))) int kiln_fake_cuda_left() {
   std::lock_guard<std::recursive_mutex> held(g_lock);

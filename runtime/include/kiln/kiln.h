@@ -112,9 +112,11 @@ typedef struct KilnOpenOptions {
   uint32_t flags;
   uint32_t reserved;
   const char *target; /* the code section to use; NULL takes the best one for this machine */
-  /* Where runs compute: "cpu" or NULL, "cuda" or "cuda:N" (the N-th GPU, the first without a number), or
-   * "auto": the first GPU where there is one that the package has code for, else the CPU. module_info's
-   * target says which it became. Tensors are bound in host memory all the same. */
+  /* Where runs compute: "cpu", "cuda" or "cuda:N" (the N-th GPU, the first without a number), or "auto": the
+   * first GPU where there is one that the package has code for, else the CPU. module_info's target says which it
+   * became. NULL: entries compute where the program has placed them, and on the CPU where it has not; with "cuda",
+   * those that the program has placed on the CPU compute there, with "cpu" all of them do. Tensors are bound in
+   * host memory all the same. */
   const char *device;
 } KilnOpenOptions;
 
@@ -336,6 +338,19 @@ typedef struct KilnApi {
   /* Gives back what a context holds on a device; close does it for all contexts of a module. On the CPU
    * there is nothing to give back. */
   void (*context_end)(KilnContext *context);
+
+  /* A run in two parts, so that the caller can do something else meanwhile: start begins it, finish waits for it and
+   * says how it went. What is bound stays as it is until then. On the CPU start does all of it, and finish says how
+   * it went. Between the two inputs may be bound anew for the next run, and send begins to copy them to the device
+   * while this run computes: what is bound may change when send returns. On the CPU send copies nothing, and inputs
+   * stay as they are until the next run is finished.
+   *
+   *   bind_input(c, 0, batch 0); start(c)
+   *   bind_input(c, 0, batch 1); send(c); finish(c); start(c) ...
+   */
+  int32_t (*start)(KilnContext *context, KilnError *error);
+  int32_t (*send)(KilnContext *context, KilnError *error);
+  int32_t (*finish)(KilnContext *context, KilnError *error);
 } KilnApi;
 
 /* NULL where this library does not speak that version. */
