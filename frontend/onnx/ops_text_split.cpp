@@ -182,10 +182,13 @@ private:
     KILN_TRY(from, e_.emit(Op::add, {at, first_column}));
     KILN_TRY(inside, e_.emit(Op::lt, {from, last_column}));
     KILN_TRY(safe, e_.emit(Op::minimum, {from, number(e_, width_ - 1)}));
-    Shape full = {rows_.dim(0), size, width_};
-    KILN_TRY(one_part, unsqueezed(e_, rows_, 1));
-    KILN_TRY(strings, broadcast_to(e_, one_part, full));
-    KILN_TRY(bytes, e_.emit(Op::gather_elements, {strings, safe}, {{"axis", attr_int(2)}}));
+    // Of all bytes, row after row.
+    KILN_TRY(row, counted(e_, rows_.dim(0)));
+    KILN_TRY(row_start, e_.emit(Op::mul, {row, number(e_, width_)}));
+    KILN_TRY(row_column, reshape(e_, row_start, {rows_.dim(0), 1, 1}));
+    KILN_TRY(place, e_.emit(Op::add, {safe, row_column}));
+    KILN_TRY(flat, reshape(e_, rows_, {rows_.dim(0) * width_}));
+    KILN_TRY(bytes, e_.emit(Op::gather, {flat, place}, {{"axis", attr_int(0)}}));
     KILN_TRY(out, e_.emit(Op::where, {inside, bytes, e_.scalar(DType::u8, 0)}));
     parts_ = as_text(out);
     return Unit{};
