@@ -7,6 +7,7 @@
 //   * a reduction is cut by thread and joined by shuffles in a fixed order, so that its bits do not depend on the grid;
 //   * `stack` memory is the group's: shared memory, or scratch memory where that is too small.
 // A barrier stands only where one statement reads or writes what another one has written or read.
+#include "codegen/cuda/inner_product.h"
 #include "codegen/cuda/nest.h"
 #include "codegen/cuda/sums.h"
 #include "codegen/cuda/vector_body.h"
@@ -41,6 +42,7 @@ public:
         rows_(is_warp ? threads / kWarp : 1) {}
 
   GpuNest emit(const std::vector<const Stmt *> &outer, const std::vector<Stmt> &body) {
+    find_halves(body);
     std::string inside = statements(body, 2);
     std::string before, after;
     if (outer.empty()) {
@@ -111,6 +113,23 @@ private:
   }
 
   // --- statements
+
+  void find_halves(const std::vector<Stmt> &body) {
+    std::set<Symbol> others;
+    std::function<void(const std::vector<Stmt> &)> look = [&](const std::vector<Stmt> &list) {
+      for (const Stmt &s : list) {
+        if (s.is(Stmt::Kind::alloc) && s.space == MemorySpace::stack && s.dtype == DType::f32)
+          halves_.insert(s.name);
+        if (s.is(Stmt::Kind::store) && !is_half_valued(s.value, {}))
+          others.insert(s.name);
+        look(s.body);
+        look(s.other);
+      }
+    };
+    look(body);
+    for (Symbol other : others)
+      halves_.erase(other);
+  }
 
   std::string statements(const std::vector<Stmt> &body, int depth) {
     std::string out;
@@ -233,6 +252,9 @@ private:
     Dim total = product_of(nest);
     bool for_warps = !group_.is_warp && wants_group(nest, body) && !std::any_of(body.begin(), body.end(), has_big_stack);
     bool together = std::any_of(body.begin(), body.end(), has_big_stack) || (group_.is_warp && std::any_of(body.begin(), body.end(), has_stack));
+    if (!group_.is_warp)
+      if (auto product = try_inner_product(s, threads_, depth, halves_, context_, out_.helpers))
+        return wait_for(s, depth) + *product;
     if (for_warps)
       return over_warps(s, nest, body, total, depth);
     if (together && !group_.is_warp) {
@@ -323,6 +345,7 @@ private:
   int rows_;
   GpuNest out_;
   std::string allocs_;
+  std::set<Symbol> halves_;  // memory of the group that holds values of f16 or bf16 alone
   std::set<Symbol> private_; // each thread has its own, of the same value or its part of a sum
   std::set<std::string> read_, written_;
   int counter_ = 0;

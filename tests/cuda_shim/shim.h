@@ -312,6 +312,11 @@ inline float __int_as_float(int x) {
   memcpy(&f, &x, 4);
   return f;
 }
+inline unsigned __float_as_uint(float f) {
+  unsigned x;
+  memcpy(&x, &f, 4);
+  return x;
+}
 template <typename T>
 inline T __shfl_sync(unsigned, T value, int lane) {
   return kiln_shim::exchange(value, unsigned(lane) & 31);

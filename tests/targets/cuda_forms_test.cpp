@@ -174,6 +174,19 @@ export func odd(a: f32[67, 35], b: f32[35, 71]) -> f32[67, 71] { return a @ b }
         2e-3, {few, many});
 }
 
+TEST_CASE("attention") {
+  const std::string text = R"(
+export func whole(q: f32[1, 2, 64, 32], k: f32[1, 2, 48, 32], v: f32[1, 2, 48, 24]) -> f32[1, 2, 64, 24] { return scaled_dot_product_attention(q, k, v) }
+export func spans(q: f32[1, 2, 70, 32], k: f32[1, 2, 160, 32], v: f32[1, 2, 160, 32]) -> f32[1, 2, 70, 32] { return scaled_dot_product_attention(q, k, v) }
+export func causal(q: f32[1, 2, 100, 32], k: f32[1, 2, 100, 32], v: f32[1, 2, 100, 32]) -> f32[1, 2, 100, 32] { return scaled_dot_product_attention(q, k, v, is_causal=true) }
+export func halves(q: bf16[1, 2, 128, 32], k: bf16[1, 2, 128, 32], v: bf16[1, 2, 128, 32]) -> bf16[1, 2, 128, 32] { return scaled_dot_product_attention(q, k, v) }
+export func causal_halves(q: f16[1, 2, 128, 32], k: f16[1, 2, 128, 32], v: f16[1, 2, 128, 32]) -> f16[1, 2, 128, 32] { return scaled_dot_product_attention(q, k, v, is_causal=true) }
+)";
+  GpuMachine rounding = gpu_of(84);
+  rounding.rounds_products = true;
+  check(text, 0.01, {gpu_of(84), rounding});
+}
+
 TEST_CASE("long sums with few results are cut into parts") {
   check(R"(
 export func product(a: f32[32, 2048], b: f32[2048, 64], c: f32[64]) -> f32[32, 64] { return relu(a @ b + c) }
