@@ -23,6 +23,7 @@ namespace kiln::cuda {
 namespace {
 
 constexpr int kWarp = 32;
+constexpr int64_t kShared = 96 << 10; // of a block, so that a multiprocessor has room for two
 // Iterations that are worth a warp; fewer are done by one thread.
 constexpr int64_t kLongLoop = 32;
 
@@ -188,7 +189,6 @@ private:
     int64_t bytes = (std::max<int64_t>(s.size, 1) * int64_t(dtype_bytes(s.dtype)) + 15) / 16 * 16;
     std::string copy = copies == 1 ? "" : fmt::format(" + (int)threadIdx.x / 32 * {}", bytes);
     std::string type = c::c_type(s.dtype), name = c::c_name(s.name);
-    constexpr int64_t kShared = 96 << 10; // of a block, so that a multiprocessor has room for two
     int64_t limit = std::min(kShared, context_.machine.block_shared_bytes);
     if (out_.shared_bytes + bytes * copies <= limit) {
       std::string text = fmt::format("{0}{1} *const {2} = ({1} *)(kiln_shared + {3}{4});\n", pad(depth), type, name, out_.shared_bytes, copy);
@@ -253,7 +253,7 @@ private:
     bool for_warps = !group_.is_warp && wants_group(nest, body) && !std::any_of(body.begin(), body.end(), has_big_stack);
     bool together = std::any_of(body.begin(), body.end(), has_big_stack) || (group_.is_warp && std::any_of(body.begin(), body.end(), has_stack));
     if (!group_.is_warp)
-      if (auto product = try_inner_product(s, threads_, depth, halves_, context_, out_.helpers))
+      if (auto product = inner_product(s, depth))
         return wait_for(s, depth) + *product;
     if (for_warps)
       return over_warps(s, nest, body, total, depth);
@@ -269,11 +269,29 @@ private:
     return out + shared_loop(nest, {}, depth);
   }
 
+  // All products of a body share one piece of shared memory for their operands.
+  std::optional<std::string> inner_product(const Stmt &s, int depth) {
+    int64_t limit = std::min(kShared, context_.machine.block_shared_bytes), at = stage_at_ < 0 ? (out_.shared_bytes + 127) / 128 * 128 : stage_at_;
+    InnerPlace place{threads_, depth, halves_, at, stage_at_ < 0 ? limit - at : stage_bytes_};
+    auto text = try_inner_product(s, place, context_, out_.helpers);
+    if (text && place.stage_bytes > 0 && stage_at_ < 0) {
+      stage_at_ = at;
+      // Room for the other ones, which are of the same sizes more or less.
+      stage_bytes_ = std::max(place.stage_bytes, std::min(2 * place.stage_bytes, (limit - at) / 2));
+      out_.shared_bytes = at + stage_bytes_;
+    }
+    return text;
+  }
+
   // Iterations spread over the group's threads, several neighbouring ones for each where they can be loaded together.
   std::string shared_loop(std::vector<const Stmt *> nest, const std::set<Symbol> &accumulators, int depth) {
     std::string at = fmt::format("kiln_i{}", counter_++);
     Stmt inner = *nest.back();
     int width = vector_width(inner, nest.size() == 1, accumulators, context_);
+    // Half of the lanes with twice as much each would take longer.
+    Dim count = product_of(nest);
+    while (width > 1 && count.is_const() && 2 * count.as_const() <= int64_t(width) * (group_.is_warp ? kWarp : threads_))
+      width /= 2;
     if (width > 1)
       inner.step = width;
     nest.back() = &inner;
@@ -349,6 +367,7 @@ private:
   std::set<Symbol> private_; // each thread has its own, of the same value or its part of a sum
   std::set<std::string> read_, written_;
   int counter_ = 0;
+  int64_t stage_at_ = -1, stage_bytes_ = 0; // shared memory of inner products
 };
 
 // The longest loop directly in a body.

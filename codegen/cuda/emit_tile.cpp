@@ -123,23 +123,6 @@ private:
 
   // --- products on tensor cores
 
-  // A warp's 16 rows of `a` from `base` on, or 16 columns of `b`, for the kth 32 bytes of the sum: four registers, of
-  // which an mma takes those of 16 rows, or two of 8 columns each.
-  std::string fragment(const TileOperand &o, bool is_a, const std::string &to, const std::string &base) const {
-    std::string stage = is_a ? "kiln_stage" : fmt::format("kiln_stage + {}", a_.bytes());
-    int row = o.row_bytes();
-    // Of the four blocks of a fragment, those of `a` go down first, those of `b` along the sum.
-    std::string across = is_a ? "kiln_lane / 16" : "kiln_lane / 8 % 2", down = is_a ? "kiln_lane / 8 % 2" : "kiln_lane / 16";
-    if (o.layout() == TileLayout::own_bytes)
-      return fmt::format("kiln_ldmatrix({}, {} + kiln_swizzle<{}>({} + kiln_lane % 8 + {} * 8, k * 32 + {} * 16));", to, stage, row, base, down, across);
-    if (o.layout() == TileLayout::step_halves)
-      return fmt::format("kiln_ldmatrix_across({}, {} + kiln_swizzle<{}>(k * 16 + kiln_lane % 8 + {} * 8, ({} + {} * 8) * 2));", to, stage, row, across, base, down);
-    std::string across_e = is_a ? "e / 2" : "e % 2", down_e = is_a ? "e % 2" : "e / 2";
-    return fmt::format("for (int e = 0; e < 4; ++e)\n            {}[e] = *(const uint32_t *)({} + kiln_swizzle_words<{}>(k * 8 + kiln_lane % 4 + {} * 4, "
-                       "({} + kiln_lane / 4 + {} * 8) * 4));",
-                       to, stage, row, across_e, base, down_e);
-  }
-
   std::string multiply_tensors() const {
     int bytes = int(dtype_bytes(dtype_)), pairs = shape_.columns_each / 16;
     std::string round;
@@ -163,8 +146,8 @@ private:
               kiln_mma_{7}(kiln_acc[i][j], kiln_rows[i], kiln_columns[j / 2][j % 2 * 2], kiln_columns[j / 2][j % 2 * 2 + 1]);
         }}
 )",
-                       shape_.depth * bytes / 32, sums_down(), pairs, fragment(a_, true, "kiln_rows[i]", "kiln_warp_row + i * 16"),
-                       fragment(b_, false, "kiln_columns[j]", "kiln_warp_column + j * 16"), round, sums_across(), dtype_name(dtype_));
+                       shape_.depth * bytes / 32, sums_down(), pairs, a_.fragment(true, "kiln_rows[i]", "kiln_warp_row + i * 16", "kiln_stage"),
+                       b_.fragment(false, "kiln_columns[j]", "kiln_warp_column + j * 16", fmt::format("kiln_stage + {}", a_.bytes())), round, sums_across(), dtype_name(dtype_));
   }
 
   // --- scalar products

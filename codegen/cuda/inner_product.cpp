@@ -1,9 +1,12 @@
-// A warp takes 16x16 results on the tensor cores, whose operands it picks from wherever they lie: as tf32, which holds
+// Operands of f16 or bf16 are copied to shared memory and multiplied there by warps, 16x32 results each; the left one may
+// also be f32 that the group has computed, which is rounded to the other one's type. Otherwise
+// a warp takes 16x16 results on the tensor cores, whose operands it picks from wherever they lie: as tf32, which holds
 // f16 and bf16 exactly. f32 goes there where that is asked for, or where the other operand is of halves: then the graph
 // has rounded this one to halves too, which is coarser. Everything else is done by threads with two by four sums each.
 #include "codegen/cuda/inner_product.h"
 
 #include "codegen/cuda/product.h"
+#include "codegen/cuda/tile_operand.h"
 
 #include "ir/kernel/build.h"
 #include "ir/kernel/visit.h"
@@ -11,6 +14,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace kiln::cuda {
 namespace {
@@ -22,14 +26,65 @@ public:
         columns_(c::c_dim(product_of(p.columns), helpers)), type_(c::c_type(p.dtype)) {}
 
   std::string emit(bool on_tensors) {
-    std::string text = pad_ + "{\n";
-    text += fmt::format("{0}  const int kiln_steps = (int)({1});\n", pad_, c::c_dim(product_of(p_.sum), helpers_));
-    text += operand("a", "kiln_row", p_.rows, p_.a, rows_) + operand("b", "kiln_column", p_.columns, p_.b, columns_);
-    text += finisher();
-    return text + (on_tensors ? tensors() : scalars()) + pad_ + "}\n";
+    return text_of(operand("a", "kiln_row", p_.rows, p_.a, rows_) + operand("b", "kiln_column", p_.columns, p_.b, columns_), on_tensors ? tensors() : scalars());
+  }
+
+  // Of halves; `a` is their load or something else. Nothing where shared memory has no room.
+  std::optional<std::string> emit_staged(InnerPlace &place) {
+    const Expr &b = p_.b.args[0];
+    bool is_staged = is_half_valued(p_.a, {}) && p_.a.args[0].is(Expr::Kind::load) && p_.a.args[0].dtype == b.dtype;
+    auto power = [](int64_t n, int64_t least) {
+      while (least < n)
+        least *= 2;
+      return int(least);
+    };
+    TileShape shape{power(product_of(p_.rows).as_const(), 16), power(product_of(p_.columns).as_const(), 32), power(product_of(p_.sum).as_const(), 16), 16, 32, threads_};
+    std::optional<TileOperand> left;
+    if (is_staged)
+      left.emplace("a", p_.a.args[0], b.dtype, p_.rows, p_.sum, "0", shape.rows, shape, TileUnit::tensor, context_, helpers_);
+    TileOperand right("b", b, b.dtype, p_.columns, p_.sum, "0", shape.columns, shape, TileUnit::tensor, context_, helpers_);
+    int64_t left_bytes = left ? left->bytes() : 0;
+    if (left_bytes + right.bytes() > place.stage_bytes)
+      return std::nullopt;
+    place.stage_bytes = left_bytes + right.bytes();
+    std::string half(dtype_name(b.dtype)), right_at = fmt::format("kiln_stage + {}", left_bytes);
+    std::string text = "  const int kiln_thread = (int)threadIdx.x, kiln_lane = kiln_thread % 32;\n";
+    text += fmt::format("  unsigned char *const kiln_stage = kiln_shared + {};\n  __syncthreads();\n", place.stage_at);
+    text += stage(left, "kiln_stage") + stage(right, right_at);
+    text += "  kiln_copy_commit();\n  kiln_copy_wait<0>();\n  __syncthreads();\n";
+    int across = (int(product_of(p_.columns).as_const()) + 31) / 32, down = (int(product_of(p_.rows).as_const()) + 15) / 16;
+    text += fmt::format("  for (int kiln_tile = kiln_thread / 32; kiln_tile < {}; kiln_tile += {}) {{\n    const int kiln_row0 = kiln_tile / {} * 16, kiln_column0 = kiln_tile % {} * 32;\n", across * down,
+                        threads_ / 32, across, across);
+    text += fmt::format("    float kiln_acc[4][4];\n#pragma unroll\n    for (int e = 0; e < 16; ++e)\n      kiln_acc[e / 4][e % 4] = {};\n#pragma unroll\n    for (int k = 0; k < {}; ++k) {{\n", first(),
+                        shape.depth / 16);
+    text += "      uint32_t kiln_as[4], kiln_bs[2][4];\n      " + (left ? left->fragment(true, "kiln_as", "kiln_row0", "kiln_stage") : pairs(half));
+    text += "\n#pragma unroll\n      for (int j = 0; j < 2; ++j)\n        " + right.fragment(false, "kiln_bs[j]", "kiln_column0 + j * 16", right_at);
+    text += fmt::format("\n#pragma unroll\n      for (int j = 0; j < 4; ++j)\n        kiln_mma_{}(kiln_acc[j], kiln_as, kiln_bs[j / 2][j % 2 * 2], kiln_bs[j / 2][j % 2 * 2 + 1]);\n    }}\n", half);
+    text += "#pragma unroll\n    for (int e = 0; e < 16; ++e)\n      kiln_finish(kiln_row0 + kiln_lane / 4 + e / 2 % 2 * 8, kiln_column0 + e / 4 * 8 + kiln_lane % 4 * 2 + e % 2, kiln_acc[e / 4][e % 4]);\n  }\n";
+    return text_of(left ? "" : operand("a", "kiln_row", p_.rows, p_.a, rows_), text);
   }
 
 private:
+  std::string text_of(const std::string &operands, const std::string &body) {
+    std::string text = pad_ + "{\n";
+    text += fmt::format("{0}  const int kiln_steps = (int)({1});\n{0}  (void)kiln_steps;\n", pad_, c::c_dim(product_of(p_.sum), helpers_));
+    return text + operands + finisher() + body + pad_ + "}\n";
+  }
+
+  static std::string stage(const std::optional<TileOperand> &o, const std::string &at) {
+    if (!o)
+      return "";
+    return o->places() + (o->is_async() ? o->send("0", at) : o->fetch("0") + o->keep(at));
+  }
+
+  // Fragments of values that the group has computed, two neighbouring steps of the sum in a register.
+  std::string pairs(const std::string &half) const {
+    helpers_.insert("kiln_f32_to_" + half); // what the shim makes pairs of
+    return fmt::format("for (int e = 0; e < 4; ++e) {{\n        const int r = kiln_row0 + kiln_lane / 4 + e % 2 * 8, s = k * 16 + kiln_lane % 4 * 2 + e / 2 * 8;\n"
+                       "        kiln_as[e] = kiln_pair_{}({});\n      }}",
+                       half, "kiln_a(r, s), kiln_a(r, s + 1)");
+  }
+
   // A function of a row or column and a step; 0 outside.
   std::string operand(std::string_view name, std::string_view own, const Loops &loops, const Expr &value, const std::string &count) {
     const std::string &index = context_.index_type;
@@ -128,11 +183,11 @@ bool is_half_valued(const Expr &e, const std::set<Symbol> &halves) {
   return e.is(Expr::Kind::convert) && (e.args[0].dtype == DType::bf16 || e.args[0].dtype == DType::f16);
 }
 
-std::optional<std::string> try_inner_product(const Stmt &s, int threads, int depth, const std::set<Symbol> &halves, const NestContext &context,
-                                             c::Helpers &helpers) {
+std::optional<std::string> try_inner_product(const Stmt &s, InnerPlace &place, const NestContext &context, c::Helpers &helpers) {
+  int64_t room = std::exchange(place.stage_bytes, 0);
   auto product = match_product(s);
   auto is_at_least = [](const Dim &d, int64_t least) { return !d.is_const() || d.as_const() >= least; };
-  if (!product || !is_float(product->dtype) || !product->batch.empty() || threads % 32 != 0)
+  if (!product || !is_float(product->dtype) || !product->batch.empty() || place.threads % 32 != 0)
     return std::nullopt;
   Dim rows = product_of(product->rows), columns = product_of(product->columns);
   if (!is_at_least(rows, 4) || !is_at_least(columns, 8) || !is_at_least(rows * columns, 256) || !is_at_least(product_of(product->sum), 8))
@@ -141,9 +196,18 @@ std::optional<std::string> try_inner_product(const Stmt &s, int threads, int dep
   bool plain = std::all_of(product->after.begin(), product->after.end(), [](const Stmt &a) { return a.is(Stmt::Kind::let) || a.is(Stmt::Kind::store); });
   if (!plain)
     return std::nullopt;
-  bool may_round = context.machine.rounds_products || is_half_valued(product->a, halves) || is_half_valued(product->b, halves);
+  bool may_round = context.machine.rounds_products || is_half_valued(product->a, place.halves) || is_half_valued(product->b, place.halves);
   bool on_tensors = product->dtype == DType::f32 && context.machine.has_half_tiles && may_round && is_at_least(rows, 16) && is_at_least(columns, 16);
-  return InnerProduct(*product, threads, depth, context, helpers).emit(on_tensors);
+  InnerProduct inner(*product, place.threads, place.depth, context, helpers);
+  constexpr int64_t kMostSteps = 256;
+  bool is_known = constant(rows) && constant(columns) && constant(product_of(product->sum)) && *constant(product_of(product->sum)) <= kMostSteps;
+  if (on_tensors && is_known && is_half_valued(product->b, {}) && product->b.args[0].is(Expr::Kind::load)) {
+    place.stage_bytes = room;
+    if (auto text = inner.emit_staged(place))
+      return text;
+    place.stage_bytes = 0;
+  }
+  return inner.emit(on_tensors);
 }
 
 } // namespace kiln::cuda

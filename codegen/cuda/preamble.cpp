@@ -47,6 +47,14 @@ __device__ __forceinline__ uint16_t kiln_f32_to_bf16(float f) {
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(h) : "f"(f));
   return h;
 }
+#define KILN_PAIR(name, type)                                                                                         \
+  __device__ __forceinline__ uint32_t name(float low, float high) {                                                   \
+    uint32_t out;                                                                                                     \
+    asm("cvt.rn." type ".f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));                                          \
+    return out;                                                                                                       \
+  }
+KILN_PAIR(kiln_pair_bf16, "bf16x2")
+KILN_PAIR(kiln_pair_f16, "f16x2")
 // d += a * b: 16 rows of a, 8 columns of b and 32 bytes of both along the sum, spread over the lanes of a warp.
 #define KILN_MMA(name, shape, types, sum, sign)                                                                       \
   __device__ __forceinline__ void name(sum (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {               \

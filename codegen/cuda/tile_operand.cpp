@@ -149,4 +149,17 @@ std::string TileOperand::keep(const std::string &stage) const {
   return "      {\n" + turn_head("        ") + fmt::format("            *({} *)({}) = kiln_next_{}[j];\n          }}\n        }}\n      }}\n", type_, place(stage), name_);
 }
 
+std::string TileOperand::fragment(bool down, const std::string &to, const std::string &base, const std::string &stage) const {
+  // Of the four blocks of a fragment, those of rows go down first, those of columns along the sum.
+  auto far = [&](bool along_sum, std::string_view second, std::string_view fourth) { return along_sum == down ? fourth : second; };
+  std::string_view step = far(true, "kiln_lane / 8 % 2", "kiln_lane / 16"), own = far(false, "kiln_lane / 8 % 2", "kiln_lane / 16");
+  if (layout_ == TileLayout::own_bytes)
+    return fmt::format("kiln_ldmatrix({}, {} + kiln_swizzle<{}>({} + kiln_lane % 8 + {} * 8, k * 32 + {} * 16));", to, stage, row_bytes(), base, own, step);
+  if (layout_ == TileLayout::step_halves)
+    return fmt::format("kiln_ldmatrix_across({}, {} + kiln_swizzle<{}>(k * 16 + kiln_lane % 8 + {} * 8, ({} + {} * 8) * 2));", to, stage, row_bytes(), step, base, own);
+  return fmt::format("for (int e = 0; e < 4; ++e)\n            {}[e] = *(const uint32_t *)({} + kiln_swizzle_words<{}>(k * 8 + kiln_lane % 4 + {} * 4, "
+                     "({} + kiln_lane / 4 + {} * 8) * 4));",
+                     to, stage, row_bytes(), far(true, "e % 2", "e / 2"), base, far(false, "e % 2", "e / 2"));
+}
+
 } // namespace kiln::cuda

@@ -25,9 +25,7 @@ public:
               TileUnit unit, const NestContext &context, c::Helpers &helpers);
 
   bool is_async() const { return width_ > 0; }
-  TileLayout layout() const { return layout_; }
   int64_t bytes() const; // of a stage
-  int row_bytes() const { return layout_ == TileLayout::own_bytes ? shape_.depth * element_ : own_size_ * element_; }
   int row_elements() const; // of TileLayout::steps
   const std::string &own_total() const { return own_total_; }
 
@@ -38,8 +36,12 @@ public:
   std::string fetch(const std::string &step) const;
   // Stores what was fetched.
   std::string keep(const std::string &stage) const;
+  // For tensor cores: a warp's 16 rows from `base` on (`down`) or 16 columns, for the kth 32 bytes of the sum, into the four
+  // registers `to`. An mma takes all of them for rows, and two each for 8 columns.
+  std::string fragment(bool down, const std::string &to, const std::string &base, const std::string &stage) const;
 
 private:
+  int row_bytes() const { return layout_ == TileLayout::own_bytes ? shape_.depth * element_ : own_size_ * element_; }
   int pieces() const { return own_size_ * shape_.depth / std::max(width_, 1); }
   int turns() const { return (pieces() + shape_.threads - 1) / shape_.threads; }
   // Of the turn j: the number of the piece, its row or column and its step in the tile.

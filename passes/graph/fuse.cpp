@@ -187,7 +187,7 @@ Changed fuse(Module &module, PassContext &context) {
     here |= sink_views(module, function);
     std::vector<Block *> blocks = kernel_blocks(function);
     for (Block *block : blocks) {
-      BlockFuser fuser(module, function, *block, context.flags.blocked_layouts);
+      BlockFuser fuser(module, function, *block, context.flags.blocked_layouts, context.flags.gpu);
       if (!fuser.run())
         continue;
       replace_all(function, fuser.replaced());

@@ -30,11 +30,11 @@ void BlockFuser::fuse_attention(int root) {
   const Shape &scores = function_.type(parts->scores).shape;
   const Dim &keys = scores.back(), &queries = scores[scores.size() - 2];
   // What stands between the softmax and the second dot must leave rows scalable at the end; rounding the
-  // weights to f16 is left out; that to bf16 would show in the result.
+  // weights to f16 is left out; that to bf16 would show in the result, but a GPU rounds what it multiplies.
   auto keeps_ratios = [&](const std::pair<NodeId, int> &step) {
     const Node &n = function_.node(step.first);
     return n.op == Op::reshape || (n.op == Op::convert && is_float(function_.type(n.results[0]).dtype) &&
-            function_.type(n.results[0]).dtype != DType::bf16);
+            (gpu_ || function_.type(n.results[0]).dtype != DType::bf16));
   };
   bool plain = parts->nan_to_zero ||
                std::all_of(parts->to_normalised.begin(), parts->to_normalised.end(), keeps_ratios);

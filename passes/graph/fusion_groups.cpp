@@ -43,8 +43,8 @@ bool has_ordered_effect(const Function &function, const Node &node) {
   return false;
 }
 
-BlockFuser::BlockFuser(Module &module, Function &function, Block &block, bool merge_heads)
-    : module_(module), function_(function), block_(block), merge_heads_(merge_heads) {
+BlockFuser::BlockFuser(Module &module, Function &function, Block &block, bool merge_heads, bool gpu)
+    : module_(module), function_(function), block_(block), merge_heads_(merge_heads), gpu_(gpu) {
   index_block();
 }
 

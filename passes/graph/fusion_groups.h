@@ -16,8 +16,9 @@ namespace kiln {
 
 class BlockFuser {
 public:
-  // With `merge_heads`, the layout pass runs later and puts the heads of an attention side by side.
-  BlockFuser(Module &module, Function &function, Block &block, bool merge_heads);
+  // With `merge_heads`, the layout pass runs later and puts the heads of an attention side by side. With `gpu`, an attention
+  // may round the exponentials of scores to the operands' type instead of the weights.
+  BlockFuser(Module &module, Function &function, Block &block, bool merge_heads, bool gpu);
   // True if it made a fusion; uses of the values in replaced() are then to be replaced.
   bool run();
   const std::vector<std::pair<ValueId, ValueId>> &replaced() const { return replaced_; }
@@ -84,7 +85,7 @@ private:
   Module &module_;
   Function &function_;
   Block &block_;
-  bool merge_heads_;
+  bool merge_heads_, gpu_;
   std::vector<int> position_;           // by value
   std::vector<std::vector<int>> users_; // by position: users of its results, each once, sorted
   std::vector<std::vector<int>> effects_after_; // by position: the next node with a side effect

@@ -37,6 +37,9 @@ constexpr int64_t kEnoughShares = 6;       // even, so that two threads get as m
 constexpr int64_t kMinCopyRows = 4, kMinDirectKey = 32; // shorter keys make short vectors
 // On a GPU a share is a block of threads: its keys, values and scores lie in shared memory.
 constexpr int64_t kGpuShareRows = 32, kGpuSpan = 64;
+// Halves are multiplied by tensor cores, which read keys and values where they lie: as many rows as keys of a span, whose
+// scores lie eight elements apart, so that pairs of them in four rows meet in no bank.
+constexpr int64_t kGpuRowGap = 8;
 constexpr int64_t kMinShareRows = 32, kShareRows = 256; // a share copies all keys and values
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -60,6 +63,8 @@ public:
     keys_ = scores.back();
     value_size_ = out.back().as_const();
     key_size_ = l_.type(keys_dot_.operands[0]).shape.back().as_const();
+    auto is_half = [&](ValueId v) { return l_.type(v).dtype == DType::bf16 || l_.type(v).dtype == DType::f16; };
+    on_tensors_ = l_.options_.gpu && is_half(keys_dot_.operands[1]) && is_half(values_dot_.operands[1]);
     choose_spans();
     choose_blocks();
     reach_ = mask_reach(l_.module_, function_, parts_, [&](ValueId v) { return l_.resolve(v); });
@@ -73,13 +78,14 @@ private:
     bool gpu = l_.options_.gpu;
     in_spans_ = !keys_.is_const() || (gpu ? keys_.as_const() > kGpuSpan : keys_.as_const() * of_a_key > kHeldElements);
     span_ = !in_spans_ ? keys_.as_const() : gpu ? kGpuSpan : std::max<int64_t>(kSpanElements / of_a_key / 64, 1) * 64;
-    row_ = padded_row(span_);
+    row_ = on_tensors_ ? span_ + kGpuRowGap : padded_row(span_);
   }
 
   void choose_blocks() {
     bool gpu = l_.options_.gpu;
-    int64_t most = gpu ? kGpuShareRows : std::clamp(kBlockElements / std::max<int64_t>(row_, 1), kMinBlockRows, kMaxBlockRows);
-    int64_t most_shared = gpu ? kGpuShareRows : kShareRows;
+    int64_t gpu_rows = on_tensors_ ? kGpuSpan : kGpuShareRows;
+    int64_t most = gpu ? gpu_rows : std::clamp(kBlockElements / std::max<int64_t>(row_, 1), kMinBlockRows, kMaxBlockRows);
+    int64_t most_shared = gpu ? gpu_rows : kShareRows;
     if (!queries_.is_const()) {
       share_rows_ = most_shared;
       rows_ = std::max<int64_t>(most / kTileRows, 1) * kTileRows;
@@ -143,7 +149,7 @@ private:
     if (count.is_const())
       return share(first, count, true);
     Dim rows = named(count, 1, Dim(share_rows_) + Dim(1));
-    if (key_size_ < kMinDirectKey)
+    if (key_size_ < kMinDirectKey || on_tensors_)
       return share(first, rows, true);
     Expr few = kb::lt(kb::index(rows), kb::integer(DType::i64, kMinCopyRows));
     auto direct = l_.in_scope(Symbol(), [&] { share(first, rows, false); });
@@ -250,7 +256,7 @@ private:
   // --- copies of keys and values -----------------------------------------------------------------
 
   void copy_span(const Dim &begin, const Dim &size) {
-    if (!copies_)
+    if (!copies_ || on_tensors_)
       return;
     copy_keys(begin, size);
     copy_values(begin, size);
@@ -328,7 +334,7 @@ private:
   // Rows `at` to at + rows of the share that begins at `first`, for the keys of one span.
   void block(const Dim &first, const Dim &at, const Dim &rows, const Dim &begin, const Dim &size) {
     Dim row = named(first + at, 0, queries_), seen = size;
-    if (reach_)
+    if (reach_ && !on_tensors_) // a tile is whole; hidden keys weigh nothing
       seen = in_spans_ ? named(max(Dim(0), min(size, seen_by(row + rows) - begin)), 0, Dim(span_) + Dim(1))
                        : seen_by(row + rows);
     scores_ = l_.fresh("s");
@@ -348,14 +354,18 @@ private:
 
   void query_keys(const Dim &row, const Dim &rows, const Dim &begin, const Dim &seen) {
     l_.loop("i", 0, rows, LoopKind::parallel, [&](const Dim &i) {
+      auto score_of = [&](const Dim &j) {
+        Expr score = l_.pull(parts_.scores, scores_at(row + i, begin + j));
+        l_.emit(kb::store(scores_, score_offset(i, j), kb::convert(dtype_, std::move(score))));
+      };
+      if (on_tensors_)
+        return l_.loop("j", 0, seen, LoopKind::parallel, score_of);
       l_.loop("p", 0, ceildiv(seen, kPanel), LoopKind::parallel, [&](const Dim &p) {
         Dim width = min(Dim(kPanel), seen - p * Dim(kPanel));
         if (l_.simplified(mod(seen, kPanel)).is_const(0))
           width = kPanel;
         l_.loop("j", 0, width, LoopKind::parallel, [&](const Dim &lane) {
-          Dim j = p * Dim(kPanel) + lane;
-          Expr score = l_.pull(parts_.scores, scores_at(row + i, begin + j));
-          l_.emit(kb::store(scores_, score_offset(i, j), kb::convert(dtype_, std::move(score))));
+          score_of(p * Dim(kPanel) + lane);
         });
       });
     });
@@ -506,6 +516,7 @@ private:
   int64_t key_size_ = 0, value_size_ = 0;
   std::optional<int64_t> reach_; // queries before `end` see keys before end + reach
   bool in_spans_ = false, copies_ = true;
+  bool on_tensors_ = false; // of a GPU: operands are f16 or bf16
   int64_t span_ = 0;       // keys at once
   int64_t row_ = 0;        // elements between rows of scores
   int64_t rows_ = 1;       // of a block

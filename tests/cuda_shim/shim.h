@@ -442,6 +442,8 @@ inline void copy_wait(unsigned groups) {
 #define kiln_mma_i8_u8 kiln_shim::mma<int, 4, kiln_shim::at_i8, kiln_shim::at_u8>
 #define kiln_mma_u8_i8 kiln_shim::mma<int, 4, kiln_shim::at_u8, kiln_shim::at_i8>
 #define kiln_mma_u8_u8 kiln_shim::mma<int, 4, kiln_shim::at_u8, kiln_shim::at_u8>
+#define kiln_pair_bf16(low, high) (uint32_t(kiln_f32_to_bf16(low)) | uint32_t(kiln_f32_to_bf16(high)) << 16)
+#define kiln_pair_f16(low, high) (uint32_t(kiln_f32_to_f16(low)) | uint32_t(kiln_f32_to_f16(high)) << 16)
 #define kiln_ldmatrix kiln_shim::ldmatrix<false>
 #define kiln_ldmatrix_across kiln_shim::ldmatrix<true>
 inline uint32_t kiln_to_tf32(uint32_t bits) { return (bits & 0x7f800000u) == 0x7f800000u ? bits : (bits + 0x1000u) & 0xffffe000u; }
