@@ -276,8 +276,7 @@ private:
     auto text = try_inner_product(s, place, context_, out_.helpers);
     if (text && place.stage_bytes > 0 && stage_at_ < 0) {
       stage_at_ = at;
-      // Room for the other ones, which are of the same sizes more or less.
-      stage_bytes_ = std::max(place.stage_bytes, std::min(2 * place.stage_bytes, (limit - at) / 2));
+      stage_bytes_ = place.stage_bytes;
       out_.shared_bytes = at + stage_bytes_;
     }
     return text;

@@ -7,6 +7,7 @@
 
 #include "codegen/cuda/product.h"
 #include "codegen/cuda/tile_operand.h"
+#include "codegen/cuda/vector_body.h"
 
 #include "ir/kernel/build.h"
 #include "ir/kernel/visit.h"
@@ -26,7 +27,7 @@ public:
         columns_(c::c_dim(product_of(p.columns), helpers)), type_(c::c_type(p.dtype)) {}
 
   std::string emit(bool on_tensors) {
-    return text_of(operand("a", "kiln_row", p_.rows, p_.a, rows_) + operand("b", "kiln_column", p_.columns, p_.b, columns_), on_tensors ? tensors() : scalars());
+    return text_of(operand("a", "kiln_row", p_.rows, p_.a, rows_) + operand("b", "kiln_column", p_.columns, p_.b, columns_) + finisher(), on_tensors ? tensors() : scalars());
   }
 
   // Of halves; `a` is their load or something else. Nothing where shared memory has no room.
@@ -60,15 +61,15 @@ public:
     text += "      uint32_t kiln_as[4], kiln_bs[2][4];\n      " + (left ? left->fragment(true, "kiln_as", "kiln_row0", "kiln_stage") : pairs(half));
     text += "\n#pragma unroll\n      for (int j = 0; j < 2; ++j)\n        " + right.fragment(false, "kiln_bs[j]", "kiln_column0 + j * 16", right_at);
     text += fmt::format("\n#pragma unroll\n      for (int j = 0; j < 4; ++j)\n        kiln_mma_{}(kiln_acc[j], kiln_as, kiln_bs[j / 2][j % 2 * 2], kiln_bs[j / 2][j % 2 * 2 + 1]);\n    }}\n", half);
-    text += "#pragma unroll\n    for (int e = 0; e < 16; ++e)\n      kiln_finish(kiln_row0 + kiln_lane / 4 + e / 2 % 2 * 8, kiln_column0 + e / 4 * 8 + kiln_lane % 4 * 2 + e % 2, kiln_acc[e / 4][e % 4]);\n  }\n";
-    return text_of(left ? "" : operand("a", "kiln_row", p_.rows, p_.a, rows_), text);
+    text += "#pragma unroll\n    for (int e = 0; e < 16; e += 2)\n      kiln_finish_pair(kiln_row0 + kiln_lane / 4 + e / 2 % 2 * 8, kiln_column0 + e / 4 * 8 + kiln_lane % 4 * 2, kiln_acc[e / 4][e % 4], kiln_acc[e / 4][e % 4 + 1]);\n  }\n";
+    return text_of((left ? "" : left_pairs()) + finisher(true), text);
   }
 
 private:
   std::string text_of(const std::string &operands, const std::string &body) {
     std::string text = pad_ + "{\n";
     text += fmt::format("{0}  const int kiln_steps = (int)({1});\n{0}  (void)kiln_steps;\n", pad_, c::c_dim(product_of(p_.sum), helpers_));
-    return text + operands + finisher() + body + pad_ + "}\n";
+    return text + operands + body + pad_ + "}\n";
   }
 
   static std::string stage(const std::optional<TileOperand> &o, const std::string &at) {
@@ -80,9 +81,26 @@ private:
   // Fragments of values that the group has computed, two neighbouring steps of the sum in a register.
   std::string pairs(const std::string &half) const {
     helpers_.insert("kiln_f32_to_" + half); // what the shim makes pairs of
-    return fmt::format("for (int e = 0; e < 4; ++e) {{\n        const int r = kiln_row0 + kiln_lane / 4 + e % 2 * 8, s = k * 16 + kiln_lane % 4 * 2 + e / 2 * 8;\n"
-                       "        kiln_as[e] = kiln_pair_{}({});\n      }}",
-                       half, "kiln_a(r, s), kiln_a(r, s + 1)");
+    return fmt::format("for (int e = 0; e < 4; ++e) {{\n        const auto kiln_two = kiln_a(kiln_row0 + kiln_lane / 4 + e % 2 * 8, k * 16 + kiln_lane % 4 * 2 + e / 2 * 8);\n"
+                       "        kiln_as[e] = kiln_pair_{}(kiln_two[0], kiln_two[1]);\n      }}",
+                       half);
+  }
+  // A function of a row and an even step, of two values.
+  std::string left_pairs() {
+    const Dim steps = product_of(p_.sum);
+    Symbol step = p_.sum.back()->name;
+    bool together = p_.a.is(Expr::Kind::load) && p_.sum.size() == 1 && is_multiple(steps, 2) && moves_by_one(p_.a, step) && is_multiple(p_.a.index - Dim::symbol(step), 2) &&
+                    !context_.unaligned.contains(p_.a.name);
+    const std::string &index = context_.index_type;
+    if (!together) {
+      std::string one = operand("one", "kiln_row", p_.rows, p_.a, rows_);
+      return one + fmt::format("{0}  auto kiln_a = [&](const {1} kiln_row, const {1} kiln_sum) {{\n{0}    return kiln_pack<float, 2>{{{{kiln_one(kiln_row, kiln_sum), kiln_one(kiln_row, kiln_sum + 1)}}}};\n{0}  }};\n",
+                               pad_, index);
+    }
+    std::string text = fmt::format("{0}  auto kiln_a = [&](const {1} kiln_row, const {1} kiln_sum) {{\n{0}    if (kiln_row >= {2} || kiln_sum >= kiln_steps)\n{0}      return kiln_pack<float, 2>{{{{0, 0}}}};\n", pad_, index,
+                                   rows_);
+    text += coordinates(p_.rows, "kiln_row", context_, helpers_, pad_ + "    ") + coordinates(p_.sum, "kiln_sum", context_, helpers_, pad_ + "    ");
+    return text + fmt::format("{0}    return kiln_load<2>({1} + ({2}));\n{0}  }};\n", pad_, c::c_name(p_.a.name), c::c_dim(p_.a.index, helpers_));
   }
 
   // A function of a row or column and a step; 0 outside.
@@ -94,16 +112,34 @@ private:
     return text + fmt::format("{0}    return {1};\n{0}  }};\n", pad_, c::c_expr(value, helpers_));
   }
 
-  // What is done with a sum.
-  std::string finisher() {
+  // What is done with a sum; of `pairs`, with two neighbouring columns.
+  std::string finisher(bool pairs = false) {
     const std::string &index = context_.index_type;
+    const Symbol sums("kiln_sums"), lane("kiln_lane");
+    Stmt columns = *p_.columns.back();
+    columns.body = p_.after;
+    visit_exprs(columns.body, [&](Expr &e) {
+      if (e.is(Expr::Kind::load) && e.name == p_.acc->name)
+        e = kb::load(sums, e.dtype, Dim::symbol(lane));
+    });
+    bool together = pairs && vector_width(columns, false, {sums}, context_) >= 2;
+    Loops loops = p_.columns;
+    loops.back() = &columns;
+    std::string values = pairs ? fmt::format("const {0} kiln_first, const {0} kiln_second", type_) : fmt::format("const {} kiln_first", type_);
+    std::string text = fmt::format("{0}  auto kiln_finish = [&](const {1} kiln_row, const {1} kiln_column, {2}) {{\n{0}    if (kiln_row >= {3} || kiln_column >= {4})\n{0}      return;\n", pad_, index,
+                                   values, rows_, columns_);
+    if (pairs && !together)
+      return finisher() + fmt::format("{0}  auto kiln_finish_pair = [&](const {1} kiln_row, const {1} kiln_column, {2}) {{\n{0}    kiln_finish(kiln_row, kiln_column, kiln_first);\n"
+                                      "{0}    kiln_finish(kiln_row, kiln_column + 1, kiln_second);\n{0}  }};\n",
+                                      pad_, index, values);
+    text += coordinates(p_.rows, "kiln_row", context_, helpers_, pad_ + "    ") + coordinates(loops, "kiln_column", context_, helpers_, pad_ + "    ");
+    int depth = int(pad_.size() / 2) + 2;
+    text += fmt::format("{}    const {} {}[] = {{kiln_first{}}};\n", pad_, type_, c::c_name(sums), pairs ? ", kiln_second" : "");
+    if (together)
+      return text + "{\n" + vector_turn(columns, 2, depth, {sums}, context_, helpers_) + pad_ + "  }\n" + pad_ + "  };\n" + pad_ + "  auto &kiln_finish_pair = kiln_finish;\n";
     c::StmtStyle style{"*trap = {}; return;", nullptr, "", index};
-    std::string text = fmt::format("{0}  auto kiln_finish = [&](const {1} kiln_row, const {1} kiln_column, const {2} kiln_value) {{\n{0}    if (kiln_row >= {3} || kiln_column >= {4})\n"
-                                   "{0}      return;\n",
-                                   pad_, index, type_, rows_, columns_);
-    text += coordinates(p_.rows, "kiln_row", context_, helpers_, pad_ + "    ") + coordinates(p_.columns, "kiln_column", context_, helpers_, pad_ + "    ");
-    text += fmt::format("{}    const {} {}[1] = {{kiln_value}};\n", pad_, type_, c::c_name(p_.acc->name));
-    return text + c::c_body(p_.after, int(pad_.size() / 2) + 2, style, helpers_) + pad_ + "  };\n";
+    text += fmt::format("{}    const int {} = 0;\n", pad_, c::c_name(lane));
+    return text + c::c_body(columns.body, depth, style, helpers_) + pad_ + "  };\n";
   }
 
   std::string tensors() const {

@@ -51,7 +51,7 @@ public:
       : loop_(loop), accumulators_(accumulators), context_(context), varying_(varying_names(loop, accumulators)) {
     for (const Stmt &s : loop.body)
       if (s.is(Stmt::Kind::store))
-        is_plain_ &= accumulators.contains(s.name) || stored_.insert(s.name).second;
+        is_plain_ &= accumulators.contains(s.name) || stored_.emplace(s.name, s.index).second;
   }
 
   // Whether the body fits; the bytes of the widest elements that would lie in packs.
@@ -71,7 +71,9 @@ public:
           fits = false;
         if (!e.is(Expr::Kind::load) || accumulators_.contains(e.name))
           return;
-        fits &= !stored_.contains(e.name);
+        // What is stored may be read where it is stored alone.
+        if (auto it = stored_.find(e.name); it != stored_.end())
+          fits &= it->second == e.index;
         if (moves(e.index))
           fits &= by_one(e.index), note(e.dtype);
       });
@@ -150,7 +152,8 @@ private:
   const Stmt &loop_;
   const std::set<Symbol> &accumulators_;
   const NestContext &context_;
-  std::set<Symbol> varying_, stored_;
+  std::set<Symbol> varying_;
+  std::map<Symbol, Dim> stored_;
   bool is_plain_ = true; // no buffer is stored to twice
   const Symbol lane_{"kiln_lane"};
 };

@@ -78,6 +78,7 @@ private:
     bool gpu = l_.options_.gpu;
     in_spans_ = !keys_.is_const() || (gpu ? keys_.as_const() > kGpuSpan : keys_.as_const() * of_a_key > kHeldElements);
     span_ = !in_spans_ ? keys_.as_const() : gpu ? kGpuSpan : std::max<int64_t>(kSpanElements / of_a_key / 64, 1) * 64;
+    values_row_ = value_size_ + (on_tensors_ ? kGpuRowGap : 0);
     row_ = on_tensors_ ? span_ + kGpuRowGap : padded_row(span_);
   }
 
@@ -432,7 +433,7 @@ private:
         Expr value = weighted(row + i, d, begin, seen), scale = kb::load(scale_, dtype_, i);
         if (!in_spans_)
           return store(row + i, d, kb::mul(std::move(value), scale), kb::eq(scale, scale));
-        Dim offset = l_.simplified((at + i) * Dim(value_size_) + d);
+        Dim offset = l_.simplified((at + i) * Dim(values_row_) + d);
         Expr before = kb::mul(kb::load(values_, dtype_, offset), scale);
         l_.emit(kb::store(values_, offset, kb::add(std::move(value), std::move(before))));
       });
@@ -486,12 +487,12 @@ private:
     values_ = l_.fresh("acc");
     l_.emit(kb::alloc(maximum_, dtype_, share_rows_, 1, MemorySpace::stack));
     l_.emit(kb::alloc(sum_, dtype_, share_rows_, 1, MemorySpace::stack));
-    l_.emit(kb::alloc(values_, dtype_, share_rows_ * value_size_, 1, MemorySpace::stack));
+    l_.emit(kb::alloc(values_, dtype_, share_rows_ * values_row_, 1, MemorySpace::stack));
     l_.loop("i", 0, count, LoopKind::parallel, [&](const Dim &i) {
       l_.emit(kb::store(maximum_, i, number(-kInfinity)));
       l_.emit(kb::store(sum_, i, number(0)));
     });
-    l_.loop("i", 0, count * Dim(value_size_), LoopKind::parallel,
+    l_.loop("i", 0, count * Dim(values_row_), LoopKind::parallel,
             [&](const Dim &i) { l_.emit(kb::store(values_, i, number(0))); });
   }
 
@@ -500,7 +501,7 @@ private:
       Expr sum = l_.bind(state(sum_, i));
       Expr inverse = l_.bind(kb::div(number(1), sum));
       l_.loop("d", 0, value_size_, LoopKind::parallel, [&](const Dim &d) {
-        Expr value = kb::load(values_, dtype_, l_.simplified(i * Dim(value_size_) + d));
+        Expr value = kb::load(values_, dtype_, l_.simplified(i * Dim(values_row_) + d));
         store(first + i, d, kb::mul(std::move(value), inverse), kb::lt(number(0), sum));
       });
     });
@@ -519,6 +520,7 @@ private:
   bool on_tensors_ = false; // of a GPU: operands are f16 or bf16
   int64_t span_ = 0;       // keys at once
   int64_t row_ = 0;        // elements between rows of scores
+  int64_t values_row_ = 0; // and of weighted values, over several spans
   int64_t rows_ = 1;       // of a block
   int64_t share_rows_ = 1;
   std::vector<Dim> batch_;
