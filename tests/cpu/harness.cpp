@@ -1,5 +1,6 @@
 #include "tests/cpu/harness.h"
 
+#include "tests/temp_folder.h"
 
 #include <catch2/catch.hpp>
 
@@ -7,7 +8,6 @@
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
-#include <unistd.h>
 
 namespace kiln::test {
 
@@ -122,9 +122,8 @@ void put(std::ofstream &file, const Bytes &bytes) {
 
 // Through files in a folder of its own; they are gone afterwards.
 Bytes exchange(const cpu::CodeImage &image, const Run &run) {
-  char folder[] = "/tmp/kiln-cpu-test-XXXXXX";
-  REQUIRE(mkdtemp(folder));
-  std::string base = folder;
+  TempFolder folder;
+  const std::string base = folder.path.string();
   {
     std::ofstream file(base + "/image", std::ios::binary);
     file.write(reinterpret_cast<const char *>(image.elf.data()), std::streamsize(image.elf.size()));
@@ -144,9 +143,6 @@ Bytes exchange(const cpu::CodeImage &image, const Run &run) {
   int status = std::system(command.c_str());
   std::ifstream reply(base + "/reply", std::ios::binary);
   Bytes bytes{std::istreambuf_iterator<char>(reply), std::istreambuf_iterator<char>()};
-  for (const char *file : {"/image", "/request", "/reply"})
-    unlink((base + file).c_str());
-  rmdir(folder);
   REQUIRE(status == 0);
   return bytes;
 }

@@ -7,17 +7,16 @@
 #include "ir/pack.h"
 #include "passes/lower/lower.h"
 #include "runtime/entry_abi.h"
+#include "tests/temp_folder.h"
 
 #include <fmt/format.h>
 #include <kiln/kiln.h>
 
 #include <dlfcn.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 
 namespace kiln::fuzz {
@@ -434,17 +433,13 @@ Result<std::unique_ptr<CompiledGraphs>> compile_c(Module module, const RunConfig
   auto text = c::emit_c(host.program, {std::span<const std::byte>(host.weights).first(size_t(host.program.weights_size))});
   if (!text)
     return text.error();
-  std::string folder = (std::filesystem::temp_directory_path() / "kiln-fuzz-XXXXXX").string();
-  if (!mkdtemp(folder.data()))
-    return Error{"no temporary folder"};
-  std::string base = folder + "/m";
+  test::TempFolder folder;
+  std::string base = folder / "m";
   std::ofstream(base + ".c") << *text;
   std::string command = fmt::format("cc -std=c99 -w -O1 -ffp-contract=off -shared -fPIC -o {0}.so {0}.c -lm 2>{0}.log", base);
   void *library = std::system(command.c_str()) == 0 ? dlopen((base + ".so").c_str(), RTLD_NOW) : nullptr;
   std::ifstream file(base + ".log");
   std::string log((std::istreambuf_iterator<char>(file)), {});
-  std::error_code error;
-  std::filesystem::remove_all(folder, error);
   if (!library)
     return Error{"the C compiler refuses: " + log.substr(0, 2000)};
   return std::unique_ptr<CompiledGraphs>(new CGraphs(std::move(host), library));

@@ -2,9 +2,9 @@
 #include "tests/onnx/harness.h"
 
 #include "frontend/files/file_writer.h"
+#include "tests/temp_folder.h"
 
 #include <filesystem>
-#include <unistd.h>
 
 using namespace kiln;
 using namespace kiln::test;
@@ -12,16 +12,6 @@ using Catch::Contains;
 namespace fs = std::filesystem;
 
 namespace {
-
-struct Folder {
-  fs::path path;
-  Folder() {
-    std::string name = (fs::temp_directory_path() / "kiln_onnx_XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  ~Folder() { fs::remove_all(path); }
-};
 
 std::string external(const std::string &location, const std::string &offset, const std::string &length) {
   std::vector<std::pair<std::string, std::string>> entries = {{"location", location}, {"offset", offset}, {"length", length}};
@@ -32,7 +22,7 @@ std::string external(const std::string &location, const std::string &offset, con
 } // namespace
 
 TEST_CASE("external data") {
-  Folder folder;
+  TempFolder folder;
   fs::path model_folder = folder.path / "model";
   fs::create_directories(model_folder / "sub");
   Tensor values_ = floats({4}, {1, 2, 3, 4});

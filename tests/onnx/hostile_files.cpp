@@ -5,6 +5,7 @@
 // Right is: exit code 1 (or 0 where the file is only large or odd), what is said names the place, nothing is
 // left behind, no signal, less than 1 GiB of memory and 10 s of processor time.
 #include "tests/onnx/hostile_cases.h"
+#include "tests/temp_folder.h"
 
 #include <fmt/format.h>
 
@@ -17,6 +18,7 @@
 #include <cstring>
 #include <fstream>
 #include <iostream>
+#include <optional>
 #include <set>
 #include <sstream>
 
@@ -116,13 +118,8 @@ int main(int argc, char **argv) {
   add_operator_cases(cases);
   std::erase_if(cases, [&](const HostileCase &c) { return c.name.find(only) == std::string::npos; });
 
-  fs::path root = keep;
-  if (keep.empty()) {
-    std::string name = (fs::temp_directory_path() / "kiln-hostile-XXXXXX").string();
-    if (!mkdtemp(name.data()))
-      return 2;
-    root = name;
-  }
+  std::optional<TempFolder> own;
+  fs::path root = keep.empty() ? own.emplace().path : fs::path(keep);
   std::set<std::string> names;
   std::vector<Running> running;
   size_t next = 0, wrong = 0, refused = 0;
@@ -152,10 +149,6 @@ int main(int argc, char **argv) {
       fs::remove_all(it->folder, error);
     }
     running.erase(it);
-  }
-  if (keep.empty()) {
-    std::error_code error;
-    fs::remove_all(root, error);
   }
   std::cout << fmt::format("{} files: {} refused, {} compiled, {} wrong; {} MiB at most\n", cases.size(), refused, cases.size() - refused, wrong, most / 1024);
   return wrong || cases.size() < (only.empty() ? 300u : 1u) ? 1 : 0;

@@ -1,7 +1,7 @@
 #include "tests/runtime/test_model.h"
 
-#include <cstdlib>
-#include <filesystem>
+#include "tests/temp_folder.h"
+
 #include <fstream>
 #include <iterator>
 
@@ -23,16 +23,8 @@ std::string image_path(const std::string &variant) {
 }
 
 std::string temporary(const std::string &name) {
-  struct Folder {
-    std::string path = (std::filesystem::temp_directory_path() / "kiln-runtime-XXXXXX").string();
-    Folder() {
-      if (mkdtemp(path.data()) == nullptr)
-        std::abort();
-    }
-    ~Folder() { std::filesystem::remove_all(path); }
-  };
-  static const Folder kFolder;
-  return kFolder.path + "/" + name;
+  static const TempFolder kFolder;
+  return kFolder / name;
 }
 
 const char *base_target() {

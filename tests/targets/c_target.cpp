@@ -6,10 +6,10 @@
 #include "passes/pipelines.h"
 #include "runtime/entry_abi.h"
 #include "tests/targets/targets.h"
+#include "tests/temp_folder.h"
 
 #include <dlfcn.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -119,10 +119,8 @@ public:
     auto text = c::emit_c(program, {weights});
     if (!text)
       return text.error();
-    char folder[] = "/tmp/kiln-c-XXXXXX";
-    if (!mkdtemp(folder))
-      return Error{"no temporary folder"};
-    std::string base = std::string(folder) + "/m";
+    TempFolder folder;
+    std::string base = folder / "m";
     std::ofstream(base + ".c") << *text;
     std::string command = fmt::format("cc -std=c99 -Wall -Werror -Wno-unused-function -Wno-unused-variable -O1 "
                                       "-ffp-contract=off -shared -fPIC -o {0}.so {0}.c -lm 2>{0}.log", base);
@@ -133,9 +131,6 @@ public:
       std::ifstream file(base + ".log");
       log.assign(std::istreambuf_iterator<char>(file), {});
     }
-    for (const char *end : {".c", ".so", ".log"})
-      unlink((base + end).c_str());
-    rmdir(folder);
     if (!library)
       return Error{"the C compiler refuses: " + log.substr(0, 2000)};
     return std::unique_ptr<Loaded>(new LoadedC(library, std::move(program), std::move(module)));

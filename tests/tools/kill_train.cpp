@@ -3,6 +3,7 @@
 //
 //   kill_train KILN SPIRALS.kir KILLS [SEED]
 #include "frontend/data/safetensors.h"
+#include "tests/temp_folder.h"
 
 #include <chrono>
 #include <cstdio>
@@ -19,6 +20,7 @@
 namespace {
 
 namespace fs = std::filesystem;
+
 using Clock = std::chrono::steady_clock;
 
 [[noreturn]] void fail(const std::string &why) {
@@ -74,10 +76,8 @@ int main(int argc, char **argv) {
   unsigned seed = argc > 4 ? unsigned(std::atoi(argv[4])) : std::random_device()();
   std::printf("seed %u\n", seed);
   std::fflush(stdout);
-  std::string name = (fs::temp_directory_path() / "kiln_kill_XXXXXX").string();
-  if (!mkdtemp(name.data()))
-    fail("cannot make a folder");
-  fs::path folder = name;
+  kiln::test::TempFolder own;
+  const fs::path &folder = own.path;
   auto in = [&](const char *file) { return (folder / file).string(); };
 
   if (run({kiln, "run", spirals, "--entry", "points", "--output", "x=@" + in("x.npy"), "--output", "label=@" + in("y.npy")}) != 0 ||
@@ -133,6 +133,5 @@ int main(int argc, char **argv) {
   if (ended < 2 && kills > 50)
     fail("hardly a run came to its end: the moments are too early");
   std::printf("%d kills in %d runs, %d of them to the end, each with the same bytes\n", killed, attempts + 1, ended);
-  fs::remove_all(folder);
   return 0;
 }
