@@ -29,7 +29,7 @@ public:
   TileEmitter(const Product &p, const TileShape &shape, const NestContext &context)
       : p_(p), shape_(shape), context_(context), unit_(p.narrow ? TileUnit::tensor : TileUnit::scalar), dtype_(p.narrow.value_or(p.dtype)),
         type_(c::c_type(dtype_)), a_("a", p.a, dtype_, p.rows, p.sum, "kiln_row0", shape.rows, shape, unit_, context, out_.helpers),
-        b_("b", p.b, dtype_, p.columns, p.sum, "kiln_column0", shape.columns, shape, unit_, context, out_.helpers) {}
+        b_("b", p.b, is_byte() ? p.b.dtype : dtype_, p.columns, p.sum, "kiln_column0", shape.columns, shape, unit_, context, out_.helpers) {}
 
   // With slices, each tile is multiplied by as many blocks, which leave their sums in kiln_work.
   GpuNest emit() {
@@ -62,6 +62,7 @@ public:
   }
 
 private:
+  bool is_byte() const { return p_.narrow && dtype_bytes(*p_.narrow) == 1; }
   bool is_tensor() const { return unit_ == TileUnit::tensor; }
   // Of a thread: sums, or groups of 16x8 of its warp, four of which are its own.
   int sums_down() const { return is_tensor() ? shape_.rows_each / 16 : shape_.rows_each; }
@@ -147,7 +148,7 @@ private:
         }}
 )",
                        shape_.depth * bytes / 32, sums_down(), pairs, a_.fragment(true, "kiln_rows[i]", "kiln_warp_row + i * 16", "kiln_stage"),
-                       b_.fragment(false, "kiln_columns[j]", "kiln_warp_column + j * 16", fmt::format("kiln_stage + {}", a_.bytes())), round, sums_across(), dtype_name(dtype_));
+                       b_.fragment(false, "kiln_columns[j]", "kiln_warp_column + j * 16", fmt::format("kiln_stage + {}", a_.bytes())), round, sums_across(), is_byte() ? fmt::format("{}_{}", dtype_name(dtype_), dtype_name(p_.b.dtype)) : std::string(dtype_name(dtype_)));
   }
 
   // --- scalar products

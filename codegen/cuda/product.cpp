@@ -111,6 +111,14 @@ std::optional<Product> match_product(const Stmt &nest) {
 }
 
 void take_narrow(Product &p, const GpuMachine &machine) {
+  auto byte = [](const Expr &e) {
+    return e.is(Expr::Kind::convert) && e.args[0].is(Expr::Kind::load) && (e.args[0].dtype == DType::i8 || e.args[0].dtype == DType::u8);
+  };
+  if (p.dtype == DType::i32 && machine.has_byte_tiles && byte(p.a) && byte(p.b)) {
+    p.a = Expr(p.a.args[0]);
+    p.b = Expr(p.b.args[0]);
+    p.narrow = p.a.dtype;
+  }
   auto narrow = [](const Expr &e) {
     return e.is(Expr::Kind::convert) && e.dtype == DType::f32 && e.args[0].is(Expr::Kind::load) &&
            (e.args[0].dtype == DType::bf16 || e.args[0].dtype == DType::f16);

@@ -16,7 +16,7 @@ struct Product {
   Loops batch, rows, columns, sum;
   std::vector<Stmt> after; // what is done with each sum
   DType dtype = DType::f32; // of the sums
-  // What tensor cores multiply: the dtype of the loads that `a` and `b` are then.
+  // What tensor cores multiply: the dtype of the loads that `a` and `b` are then; of bytes, that of `a`.
   std::optional<DType> narrow;
 };
 

@@ -22,6 +22,20 @@ bool split_index(const Dim &index, const Loops &sum, Dim &own_part, Dim &sum_par
   return std::none_of(sum.begin(), sum.end(), [&](const Stmt *l) { return own_part.depends_on(l->name); });
 }
 
+// How many elements lie one after the other as the loops turn, the last one fastest; `rest`: the index of the first.
+Dim length_of_run(const Dim &index, const Loops &loops, Dim &rest) {
+  Dim length = 1;
+  rest = index;
+  for (size_t i = loops.size(); i-- > 0;) {
+    const Stmt &l = *loops[i];
+    if (!l.begin.is_const(0) || l.step != 1 || index.coefficient_of(l.name) != length)
+      break;
+    rest = rest - length * Dim::symbol(l.name);
+    length *= l.end;
+  }
+  return length;
+}
+
 } // namespace
 
 TileOperand::TileOperand(std::string name, const Expr &value, DType dtype, const Loops &own, const Loops &sum, std::string first, int own_size,
@@ -35,19 +49,22 @@ TileOperand::TileOperand(std::string name, const Expr &value, DType dtype, const
                                                  : TileLayout::step_words;
   bool is_load = value.is(Expr::Kind::load) && value.dtype == dtype && !value.count;
   if (is_load && context.machine.has_async_copies && split_index(value.index, sum, own_part_, sum_part_)) {
-    const Stmt &fast = sum_is_fast_ ? *sum.back() : *own.back();
-    bool plain = fast.begin.is_const(0) && fast.step == 1 && value.index.coefficient_of(fast.name) == Dim(1) && !context.unaligned.contains(value.name);
+    Dim rest, run = length_of_run(value.index, sum_is_fast_ ? sum : own, rest);
+    bool plain = !run.is_const(1) && !context.unaligned.contains(value.name);
     // What lies in rows of steps is turned around on the way, one element at a time.
     bool turns_around = layout_ == TileLayout::steps ? sum_is_fast_ : layout_ == TileLayout::own_bytes && !sum_is_fast_;
     width_ = plain && !turns_around ? 16 / element_ : 1;
-    while (width_ > 1 && (!is_multiple(extent_of(fast), width_) || !is_multiple(value.index - Dim::symbol(fast.name), width_)))
+    while (width_ > 1 && (!is_multiple(run, width_) || !is_multiple(rest, width_)))
       width_ /= 2;
+    // A few steps and then the next row: weights of bytes in groups of four.
+    along_own_ = sum_is_fast_ && layout_ == TileLayout::own_bytes && width_ > 1 && run.is_const(width_);
     if (width_ * element_ < 4)
       width_ = 0;
   }
   // Eight steps and four rows of a warp, or eight pieces side by side, meet in no bank.
   int w = std::max(width_, 1);
-  run_ = !sum_is_fast_ ? own_size_ / w : layout_ == TileLayout::steps ? std::min(8, shape.depth) : shape.depth / w;
+  along_own_ |= !sum_is_fast_;
+  run_ = !sum_is_fast_ ? own_size_ / w : along_own_ ? own_size_ : layout_ == TileLayout::steps ? std::min(8, shape.depth) : shape.depth / w;
 }
 
 int TileOperand::row_elements() const { return own_size_ + 16 / element_; }
@@ -57,11 +74,11 @@ int64_t TileOperand::bytes() const {
   return (elements * element_ + 127) / 128 * 128;
 }
 
-bool TileOperand::own_moves() const { return sum_is_fast_ || shape_.threads % run_ != 0; }
+bool TileOperand::own_moves() const { return !along_own_ || shape_.threads % run_ != 0; }
 
 std::string TileOperand::own_at() const {
-  std::string w = width_ > 1 ? fmt::format(" * {}", width_) : "";
-  if (!sum_is_fast_)
+  std::string w = width_ > 1 && !sum_is_fast_ ? fmt::format(" * {}", width_) : "";
+  if (along_own_)
     return own_moves() ? fmt::format("kiln_piece % {}{}", run_, w) : fmt::format("kiln_thread % {}{}", run_, w);
   int columns = shape_.depth / std::max(width_, 1);
   return run_ == columns ? fmt::format("kiln_piece / {}", run_) : fmt::format("kiln_piece / {} % {}", run_, own_size_);
@@ -69,8 +86,8 @@ std::string TileOperand::own_at() const {
 
 std::string TileOperand::step_at() const {
   std::string w = width_ > 1 ? fmt::format(" * {}", width_) : "";
-  if (!sum_is_fast_)
-    return fmt::format("kiln_piece / {}", run_);
+  if (along_own_)
+    return fmt::format("kiln_piece / {}{}", run_, sum_is_fast_ ? w : "");
   int columns = shape_.depth / std::max(width_, 1);
   return run_ == columns ? fmt::format("kiln_piece % {}{}", run_, w) : fmt::format("(kiln_piece % {0} + kiln_piece / {1} * {0}){2}", run_, run_ * own_size_, w);
 }

@@ -67,6 +67,7 @@ private:
   int width_ = 0;           // elements of a piece that is copied past the registers
   int run_;                 // pieces that lie one after the other along the fast direction
   bool sum_is_fast_;
+  bool along_own_ = false; // neighbouring threads take neighbouring rows or columns
   TileLayout layout_;
   Dim own_part_, sum_part_; // of the index
 };

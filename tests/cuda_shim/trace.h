@@ -112,7 +112,7 @@ inline void sectors(const Traced *lanes, size_t count, double &touched, double &
   fewest += double((bytes.size() + 31) / 32);
 }
 
-// Words that different warps use between the same barriers, one of them to write.
+// Words (or bytes, where some are written alone) that different warps use between the same barriers, one of them to write.
 inline size_t races() {
   struct Use {
     unsigned epoch;
@@ -121,9 +121,10 @@ inline size_t races() {
     bool is_write;
   };
   std::vector<Use> uses;
+  uintptr_t unit = std::any_of(g_traced.begin(), g_traced.end(), [](const Traced &t) { return in_shared(t.at) && t.is_write && t.bytes < 4; }) ? 1 : 4;
   for (const Traced &t : g_traced)
     if (in_shared(t.at))
-      for (uintptr_t w = t.at / 4; w <= (t.at + t.bytes - 1) / 4; ++w)
+      for (uintptr_t w = t.at / unit; w <= (t.at + t.bytes - 1) / unit; ++w)
         uses.push_back({t.epoch, w, t.thread / 32, t.is_write});
   std::sort(uses.begin(), uses.end(), [](const Use &a, const Use &b) { return a.epoch != b.epoch ? a.epoch < b.epoch : a.word < b.word; });
   size_t out = 0;

@@ -162,6 +162,15 @@ export func maps(x: bf16[1, 16, 12, 12], w: bf16[32, 16, 3, 3]) -> bf16[1, 32, 1
         0.01, {gpu_of(1), gpu_of(84)});
 }
 
+TEST_CASE("products of bytes on tensor cores") {
+  check(R"(
+export func right(a: u8[130, 96], b: i8[72, 96], c: i32[72]) -> i32[130, 72] { return dot(a, b, c, transpose_b=true) }
+export func plain(a: u8[256, 128], b: i8[128, 256], c: i32[256]) -> i32[256, 256] { return dot(a, b, c) }
+export func odd(a: u8[67, 35], b: i8[35, 71], c: i32[71]) -> i32[67, 71] { return dot(a, b, c) }
+)",
+        0, {gpu_of(1), gpu_of(84)});
+}
+
 TEST_CASE("products of f32 that may be rounded") {
   GpuMachine few = gpu_of(1), many = gpu_of(84);
   few.rounds_products = many.rounds_products = true;
@@ -217,6 +226,7 @@ TEST_CASE("tiles are free of bank conflicts and races, and read global memory in
            {"export func f(a: f32[256, 64], b: f32[64, 256]) -> f32[256, 256] { return a @ b }", rounding},
            {"export func f(a: f32[256, 64], b: f32[256, 64]) -> f32[256, 256] { return a @ transpose(b, 0, 1) }", rounding},
            {"export func f(a: f32[64, 64], b: f32[64, 64]) -> f32[64, 64] { return a @ b }", gpu_of(84)},
+           {"export func f(a: u8[256, 128], b: i8[256, 128], c: i32[256]) -> i32[256, 256] { return dot(a, b, c, transpose_b=true) }", few},
            {"export func f(a: bf16[64, 64], b: bf16[64, 64]) -> bf16[64, 64] { return a @ b }", gpu_of(84)},
        }) {
     INFO(c.text << " " << c.machine.multiprocessors);
