@@ -159,6 +159,9 @@ std::string describe(const Val &val) {
     return "text" + shape_text(Shape(val.type.shape.begin(), val.type.shape.end() - 1));
   if (!val.list)
     return val.type.text();
+  if (val.map)
+    return fmt::format("a map of {} to {}", (*val.list)[0].text ? "strings" : dtype_name((*val.list)[0].dtype()),
+                       (*val.list)[1].text ? "strings" : dtype_name((*val.list)[1].dtype()));
   return fmt::format("a sequence of {} tensor{}", val.list->size(), val.list->size() == 1 ? "" : "s");
 }
 

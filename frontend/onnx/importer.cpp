@@ -306,10 +306,14 @@ bool Importer::define_inputs(const GraphView &graph) {
     for (const ValueInfoView *part : group.parts)
       parts.push_back(values.at(part->name));
     Val value = group.absent       ? emitter_->absent()
+                : input.map_key     ? emitter_->list(parts, parts.at(0).dtype())
                 : input.is_sequence ? emitter_->list(parts, dtype_from_onnx(input.elem_type).value_or(DType::f32))
                                     : parts.at(0);
     value.name = input.name;
+    value.map = input.map_key != 0;
     ok &= define(input.name, {value, nullptr, ""});
+    if (value.map)
+      module_.metadata[note_key(false, input.name)] = "map";
     if (input.is_sequence || input.is_optional)
       note_group(false, input.name, input.is_optional, value);
   }

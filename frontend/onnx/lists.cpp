@@ -18,6 +18,8 @@ std::string known_names(const std::vector<const ValueInfoView *> &inputs) {
 
 // What is wrong with what the user said of an input; empty where nothing is.
 std::string wrong_form(const ValueInfoView &input, const OnnxList *list, bool has_shape) {
+  if (input.map_key)
+    return list || has_shape ? fmt::format("the input '{0}' is a map: give the number of its entries, --shape {0}.keys=3", input.name) : "";
   if (!input.is_sequence && !input.is_optional)
     return list ? fmt::format("the input '{}' is neither a sequence nor an optional: give its shape, --shape {}=2x3",
                               input.name, input.name)
@@ -63,6 +65,19 @@ const ValueInfoView *InputGroups::part(const ValueInfoView &input, std::string n
   return &out;
 }
 
+// The rows of a map's keys and of its values have one length.
+const ValueInfoView *InputGroups::map_part(const ValueInfoView &input, bool keys) {
+  const ValueInfoView *out = part(input, fmt::format("{}.{}", input.name, keys ? "keys" : "values"));
+  names_.push_back(fmt::format("{}.entries", input.name));
+  ValueInfoView &row = parts_.back();
+  row.elem_type = keys ? input.map_key : input.elem_type;
+  row.map_key = 0;
+  row.has_shape = true;
+  row.shape = {DimView{}};
+  row.shape[0].param = names_.back();
+  return out;
+}
+
 bool InputGroups::expand(const std::vector<const ValueInfoView *> &inputs, const OnnxOptions &options,
                          Diagnostics &diagnostics, Symbol file) {
   bool ok = true;
@@ -91,7 +106,13 @@ bool InputGroups::expand(const std::vector<const ValueInfoView *> &inputs, const
       fail(std::move(wrong));
       continue;
     }
-    if (!input->is_sequence && !group.absent)
+    for (bool keys : {true, false})
+      if (input->map_key) {
+        group.parts.push_back(map_part(*input, keys));
+        if (names.contains(group.parts.back()->name))
+          fail(fmt::format("the input '{}' has the name of a part of the map '{}'; rename one of them", group.parts.back()->name, name));
+      }
+    if (!input->is_sequence && !input->map_key && !group.absent)
       group.parts.push_back(input->is_optional ? part(*input, name) : input);
     for (size_t i = 0; input->is_sequence && !group.absent && i < list->items.size(); ++i) {
       const ValueInfoView *item = part(*input, fmt::format("{}.{}", name, i));

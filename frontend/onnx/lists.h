@@ -2,6 +2,8 @@
 // imported: its length is known, and each of its tensors goes its own way. An optional is what it holds, or
 // known to hold nothing.
 //
+// A map is the row of its keys and the row of its values, `x.keys` and `x.values` at the model's border.
+//
 // At the model's border a sequence `x` is as many arguments `x.0`, `x.1`, ...; how many, and whether an
 // optional is there, is what the user says (OnnxOptions::lists). Notes in the module's metadata tell callers
 // which arguments belong together (ir/argument_notes.h).
@@ -32,6 +34,7 @@ public:
 
 private:
   const ValueInfoView *part(const ValueInfoView &input, std::string name);
+  const ValueInfoView *map_part(const ValueInfoView &input, bool keys);
 
   std::vector<Group> groups_;
   OnnxOptions options_;

@@ -3,6 +3,7 @@
 #include "frontend/onnx/cast.h"
 #include "frontend/onnx/ops.h"
 #include "frontend/onnx/tensors.h"
+#include "frontend/onnx/text_numbers.h"
 #include "ir/narrow.h"
 
 #include <fmt/format.h>
@@ -88,8 +89,8 @@ Result<Val> power_of_two(Emitter &e, const Val &given, const CastRule &rule) {
   return e.emit(Op::where, {outside, code(e, DType::f8e8m0, 255), inside});
 }
 
-// The dtype that the attribute `to` names.
-Result<DType> target(OnnxNode &n) {
+// The type that the attribute `to` names.
+Result<int64_t> target_type(OnnxNode &n) {
   const AttributeView *to = n.find("to");
   if (!to)
     return Error{"the attribute 'to' is missing"};
@@ -105,10 +106,26 @@ Result<DType> target(OnnxNode &n) {
   } else {
     type = n.get_int("to", 0);
   }
+  return type;
+}
+
+Result<DType> target(OnnxNode &n) {
+  KILN_TRY(type, target_type(n));
   auto dtype = dtype_from_onnx(type);
   if (!dtype)
     return Error{fmt::format("a cast to {} is not supported", onnx_type_name(type))};
   return *dtype;
+}
+
+Status to_strings(OnnxNode &n) {
+  n.ignore({"saturate", "round_mode"});
+  const Val &x = n.in(0);
+  return n.finish(x.text ? Result<Val>(x) : number_to_text(n.emitter(), x));
+}
+
+Result<Val> cast_any(OnnxNode &n, DType to, const CastRule &rule) {
+  const Val &x = n.in(0);
+  return x.text ? text_to_number(n.emitter(), x, to, rule) : cast(n.emitter(), x, to, rule);
 }
 
 } // namespace
@@ -136,14 +153,19 @@ Result<Val> cast(Emitter &e, const Val &x, DType to, const CastRule &rule) {
 }
 
 Status import_cast(OnnxNode &n) {
+  KILN_TRY(type, target_type(n));
+  if (type == kStringType)
+    return to_strings(n);
   KILN_TRY(dtype, target(n));
   KILN_TRY(rule, cast_rule(n));
-  return n.finish(cast(n.emitter(), n.in(0), dtype, rule));
+  return n.finish(cast_any(n, dtype, rule));
 }
 
 Status import_cast_like(OnnxNode &n) {
+  if (n.in(1).text)
+    return to_strings(n);
   KILN_TRY(rule, cast_rule(n));
-  return n.finish(cast(n.emitter(), n.in(0), n.dtype(1), rule));
+  return n.finish(cast_any(n, n.dtype(1), rule));
 }
 
 Status import_bit_cast(OnnxNode &n) {

@@ -28,6 +28,7 @@ struct Val {
   const std::vector<Element> *elements = nullptr; // owned by the Emitter; the shape is static
   // A sequence: its tensors. Only `type.dtype` means anything then.
   const std::vector<Val> *list = nullptr; // owned by the Emitter
+  bool map = false;    // the list is a map's keys and its values, two rows
   bool absent = false; // an optional that holds nothing; one that holds a value is that value
   bool text = false; // strings: `type` is u8 with their bytes as the last dim (text.h)
   std::string_view name;                          // the model's, for diagnostics; may be empty

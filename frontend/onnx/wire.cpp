@@ -333,12 +333,36 @@ private:
     }
   }
 
+  // A map whose values are single numbers or strings; any other is no type that is known.
+  void element_of_map(std::string_view bytes, ValueInfoView &out, int depth) {
+    int key = 0;
+    for (pbf_reader r = reader(bytes); r.next();) {
+      if (r.tag_and_type() == varint_field(1))
+        key = r.get_int32();
+      else if (r.tag_and_type() == bytes_field(2) && depth < 3)
+        type(view(r), out, depth);
+      else
+        r.skip();
+    }
+    bool plain = out.is_tensor && key > 0;
+    out.map_key = plain ? key : 0;
+    out.is_tensor = out.is_sequence = out.is_optional = false;
+    out.has_shape = false;
+    out.shape.clear();
+  }
+
   void type(std::string_view bytes, ValueInfoView &out, int depth) {
     for (pbf_reader r = reader(bytes); r.next();) {
       ValueInfoView inner;
       switch (r.tag_and_type()) {
       case bytes_field(1):
         break;
+      case bytes_field(5): { // a map
+        element_of_map(view(r), inner, depth + 1);
+        inner.name = out.name;
+        out = std::move(inner);
+        continue;
+      }
       case bytes_field(4): // an optional may hold a sequence, nothing else holds one
       case bytes_field(9): {
         bool sequence = r.tag_and_type() == bytes_field(4);

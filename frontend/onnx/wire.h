@@ -26,11 +26,12 @@ struct DimView {
 };
 
 // The type of a graph's input or output: a tensor, or a sequence of tensors, or either of them as an
-// optional; the element type and shape are those of the tensors. Maps are none of these.
+// optional; the element type and shape are those of the tensors. A map is none of these and has map_key.
 struct ValueInfoView {
   std::string_view name;
   bool is_tensor = false;                          // a plain one
   bool is_sequence = false, is_optional = false;   // ... of tensors
+  int map_key = 0;                                 // of a map, the type of its keys; elem_type is that of its values
   int elem_type = 0;
   bool has_shape = false;
   std::vector<DimView> shape;

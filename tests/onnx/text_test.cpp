@@ -244,3 +244,143 @@ TEST_CASE("stop words are left out") {
   CHECK(apply("StringNormalizer", {"the", "end", "OF", "The", "line"}, attributes(0)) == Words{"end", "line"});
   CHECK(apply("StringNormalizer", {"The", "of"}, attributes(1)) == Words{""});
 }
+
+namespace {
+
+Tensor numbers_of(const Words &words, int to, bool constant) {
+  GraphMaker g;
+  if (constant)
+    g.raw_weight(text_proto("x", words));
+  else
+    g.typed_input("x", text_type({"N"}));
+  g.node("Cast", {"x"}, {"y"}, {attr_i("to", to)}).output("y");
+  Imported m(g.model(21));
+  std::vector<Tensor> inputs;
+  if (!constant)
+    inputs.push_back(text(words, {-1}, 32));
+  return m.run(inputs).at(0);
+}
+
+Words texts_of(const Tensor &x, bool constant) {
+  GraphMaker g;
+  int type = x.dtype() == DType::f16 ? 10 : x.dtype() == DType::bf16 ? 16 : x.dtype() == DType::u64 ? 13 : 0; // the maker knows the others
+  std::vector<TestDim> dims = {x.count()};
+  if (constant && type)
+    return texts_of(x, false);
+  if (constant)
+    g.weight("x", x);
+  else if (type)
+    g.typed_input("x", GraphMaker::tensor_type(type, &dims));
+  else
+    g.input("x", x.dtype(), {x.count()});
+  g.node("Cast", {"x"}, {"y"}, {attr_i("to", onnx::kStringType)}).output("y");
+  Imported m(g.model(21));
+  return onnx::strings_of(m.run(constant ? std::vector<Tensor>() : std::vector<Tensor>{x}).at(0));
+}
+
+Tensor of(DType dtype, const std::vector<double> &values) {
+  Tensor out(dtype, {int64_t(values.size())});
+  for (size_t i = 0; i < values.size(); ++i)
+    out.set_f64(int64_t(i), values[i]);
+  return out;
+}
+
+} // namespace
+
+TEST_CASE("strings are read as numbers") {
+  double infinity = INFINITY;
+  Words words = {"3.14", "1000", "1e-5", "1E8", "-0.5", "+7", ".25", "5.", "  12 ", "INF", "+inf", "-INF", "Infinity", "00012.500", "123456789012345678901234567890",
+                 "0.000000000000000000000000000000000001", "1e400", "2.5e-400", "16777217", "0"};
+  std::vector<double> want = {3.14, 1000, 1e-5, 1e8, -0.5, 7, .25, 5, 12, infinity, infinity, -infinity, infinity, 12.5, 123456789012345678901234567890.0,
+                              1e-36, infinity, 0, 16777217, 0};
+  for (bool constant : {false, true}) {
+    INFO((constant ? "known" : "in a run"));
+    auto reals = values(numbers_of(words, 11, constant)), singles = values(numbers_of(words, 1, constant));
+    REQUIRE(reals.size() == want.size());
+    for (size_t i = 0; i < want.size(); ++i) {
+      INFO(words[i]);
+      if (std::isinf(want[i]))
+        CHECK(reals[i] == want[i]);
+      else
+        CHECK(std::abs(reals[i] - want[i]) <= 4e-16 * std::abs(want[i]));
+      CHECK(float(singles[i]) == float(want[i]));
+    }
+    for (const char *none : {"", "abc", "1.2.3", "--1", "1e", "e5", ".", "1 2", "nanx", "nan", "NaN", "0x10", "inf1"}) {
+      INFO(none);
+      CHECK(std::isnan(values(numbers_of({none}, 11, constant))[0]));
+      CHECK(values(numbers_of({none}, 7, constant))[0] == 0);
+    }
+    Tensor whole = numbers_of({"-9223372036854775808", "9007199254740993", "100.5", "-2.9", "1e3", "+12"}, 7, constant);
+    CHECK(whole.at_i64(0) == INT64_MIN);
+    CHECK(whole.at_i64(1) == 9007199254740993);
+    CHECK(whole.at_i64(2) == 100);
+    CHECK(whole.at_i64(3) == -2);
+    CHECK(whole.at_i64(4) == 1000);
+    CHECK(whole.at_i64(5) == 12);
+    CHECK(uint64_t(numbers_of({"18446744073709551615"}, 13, constant).at_i64(0)) == UINT64_MAX);
+    check_near(numbers_of({"1", "0", "2.5", "no"}, 9, constant), {1, 0, 1, 0});
+  }
+}
+
+TEST_CASE("numbers are written as strings") {
+  for (bool constant : {false, true}) {
+    INFO((constant ? "known" : "in a run"));
+    CHECK(texts_of(of(DType::f32, {3.14, 1, -0.1, 100.5, 1e-4, 1e-5, 123456792, 1e15, 1e16, 1.5e20, 16777216, 0.3, 9.9999999e9, 1e-38}), constant) ==
+          Words{"3.14", "1.0", "-0.1", "100.5", "0.0001", "1e-05", "123456790.0", "1000000000000000.0", "1e+16", "1.5e+20", "16777216.0", "0.3", "10000000000.0", "1e-38"});
+    CHECK(texts_of(of(DType::f32, {NAN, INFINITY, -INFINITY, 0, -0.0, 3.4028234663852886e38, 1.17549435e-38, 8388609}), constant) ==
+          Words{"NaN", "INF", "-INF", "0.0", "-0.0", "3.4028235e+38", "1.1754944e-38", "8388609.0"});
+    CHECK(texts_of(of(DType::f16, {0.1, 65504, 1e-5}), constant) == Words{"0.1", "65500.0", "1e-05"});
+    CHECK(texts_of(of(DType::bf16, {0.1, 3.140625}), constant) == Words{"0.1", "3.14"});
+    CHECK(texts_of(of(DType::i32, {0, -1, 2147483647, -2147483648.0, 10, 99}), constant) == Words{"0", "-1", "2147483647", "-2147483648", "10", "99"});
+    CHECK(texts_of(of(DType::u8, {0, 255, 100}), constant) == Words{"0", "255", "100"});
+    CHECK(texts_of(of(DType::bool_, {0, 1}), constant) == Words{"0", "1"});
+    Tensor large(DType::i64, {2}), most(DType::u64, {1});
+    large.set_i64(0, INT64_MIN), large.set_i64(1, INT64_MAX), most.set_i64(0, -1);
+    CHECK(texts_of(large, constant) == Words{"-9223372036854775808", "9223372036854775807"});
+    CHECK(texts_of(most, constant) == Words{"18446744073709551615"});
+  }
+  CHECK(texts_of(of(DType::f64, {0.1, 1.0 / 3, 1e300}), true) == Words{"0.1", "0.3333333333333333", "1e+300"});
+  GraphMaker g;
+  g.input("x", DType::f64, {1}).node("Cast", {"x"}, {"y"}, {attr_i("to", onnx::kStringType)}).output("y");
+  CHECK_THAT(Imported(g.model(21)).errors(), Contains("cast it to f32 first"));
+}
+
+TEST_CASE("maps are keys and values") {
+  auto map_type = [](int key, int value) {
+    std::string type, map;
+    pbf_writer m(map);
+    m.add_int32(1, key), m.add_message(2, GraphMaker::tensor_type(value, nullptr));
+    pbf_writer(type).add_message(5, map);
+    return type;
+  };
+  GraphMaker g;
+  g.typed_input("x", map_type(onnx::kStringType, 1));
+  g.node("DictVectorizer", {"x"}, {"y"}, {attr_strings("string_vocabulary", {"a", "b", "c"})}, "", "ai.onnx.ml").output("y");
+  Imported m(g.model(21));
+  INFO(m.errors());
+  REQUIRE(m.ok);
+  CHECK(m.module.metadata.at(note_key(false, "x")) == "map");
+  CHECK(m.main().value(m.main().body.args.at(0)).name == "x.keys");
+  CHECK(m.main().value(m.main().body.args.at(1)).name == "x.values");
+  check_near(m.run({text({"c", "a"}), floats({2}, {5, 7})})[0], {7, 0, 5});
+  check_near(m.run({text({"d"}), floats({1}, {5})})[0], {0, 0, 0});
+
+  auto cast_map = [&](int value, std::vector<std::string> attributes) {
+    GraphMaker c;
+    c.typed_input("x", map_type(7, value)).node("CastMap", {"x"}, {"y"}, std::move(attributes), "", "ai.onnx.ml").output("y");
+    return c.model(21);
+  };
+  Tensor keys = ints({4, 0, 2});
+  check_near(Imported(cast_map(1, {})).run({keys, floats({3}, {1, 2, 3})})[0], {2, 3, 1});
+  std::vector<std::string> sparse = {attr_s("map_form", "SPARSE"), attr_i("max_map", 5)};
+  check_near(Imported(cast_map(1, sparse)).run({keys, floats({3}, {1, 2, 3})})[0], {2, 0, 3, 0, 1});
+  check_near(Imported(cast_map(onnx::kStringType, sparse)).run({keys, text({"1.5", "2", "-3"})})[0], {2, 0, -3, 0, 1.5});
+  auto strings = Imported(cast_map(1, {attr_s("cast_to", "TO_STRING")})).run({keys, floats({3}, {1, 2.5, 3})})[0];
+  CHECK(onnx::strings_of(strings) == Words{"2.5", "3.0", "1.0"});
+  auto numbers = Imported(cast_map(onnx::kStringType, {attr_s("cast_to", "TO_INT64")})).run({keys, text({"1", "-7", "100"})})[0];
+  CHECK(numbers.at_i64(0) == -7);
+  CHECK(numbers.at_i64(2) == 1);
+  GraphMaker wrong;
+  wrong.input("x", DType::f32, {2}).node("CastMap", {"x"}, {"y"}, {}, "", "ai.onnx.ml").output("y");
+  CHECK_THAT(Imported(wrong.model(21)).errors(), Contains("its operand is f32[2], not a map"));
+}
