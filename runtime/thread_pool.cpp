@@ -16,7 +16,7 @@ namespace kiln::rt {
 namespace {
 
 constexpr uint32_t kMaxThreads = 1024;
-constexpr int64_t kSpinNanoseconds = 30000;
+constexpr int64_t kSpinNanoseconds = 100000;
 
 void pause_briefly() {
 #if defined(__x86_64__)

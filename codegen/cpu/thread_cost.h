@@ -10,7 +10,7 @@
 namespace kiln::cpu {
 
 // Cycles of less work than this are not worth waking threads for.
-inline constexpr int64_t kLeastThreadCycles = 12000;
+inline constexpr int64_t kLeastThreadCycles = 24000;
 
 // Cycles of all iterations as a function of the symbols that `known` accepts; nothing where that does
 // not depend on any of them, since the passes have decided then.

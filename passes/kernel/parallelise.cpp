@@ -20,7 +20,7 @@
 namespace kiln {
 namespace {
 
-constexpr double kMinCycles = 12000;        // of work; waking and waiting cost 2000 to 4000
+constexpr double kMinCycles = 24000;        // of work; waking and waiting cost 2000 to 7000
 constexpr double kForeignCyclesPerByte = 1; // what another core wrote
 constexpr double kSharedCyclesPerByte = 0.1;
 constexpr double kMergeCost = 0.002, kAroundCost = 0.004; // of the work: ties go to the simpler form

@@ -1,8 +1,10 @@
 // Every operation on a vector register takes its share of a core that starts two a cycle; memory is
-// taken to be in the second cache. Trip counts that nobody knows are guessed.
+// taken to be in the second cache. Trip counts that depend on loops around are those of their first iteration, and
+// those that nobody knows are guessed.
 #include "passes/kernel/work.h"
 
 #include <algorithm>
+#include <map>
 
 namespace kiln {
 namespace {
@@ -53,26 +55,50 @@ double cycles_of(const Expr &e, const MachineDesc &machine) {
   return sum;
 }
 
-double cycles_of(const std::vector<Stmt> &body, const MachineDesc &machine) {
-  double sum = 0;
-  for (const Stmt &s : body)
-    sum += cycles_of(s, machine);
-  return sum;
-}
+class Work {
+public:
+  explicit Work(const MachineDesc &machine) : machine_(machine) {}
+
+  double of(const Stmt &s) {
+    double sum = cycles_of(s.value, machine_);
+    if (s.is(Stmt::Kind::store))
+      sum += kMemory * registers(s.value, machine_);
+    bool is_loop = s.is(Stmt::Kind::loop);
+    double steps = is_loop ? trips(s) : 1;
+    if (is_loop)
+      first_[s.name] = at_first(s.begin);
+    double body = std::max(of(s.body), of(s.other));
+    return sum + steps * (body + (is_loop && s.loop != LoopKind::unroll ? kLoop : 0));
+  }
+
+private:
+  double of(const std::vector<Stmt> &body) {
+    double sum = 0;
+    for (const Stmt &s : body)
+      sum += of(s);
+    return sum;
+  }
+
+  Dim at_first(const Dim &d) const {
+    return d.substitute([&](Symbol name) {
+      auto it = first_.find(name);
+      return it == first_.end() ? std::nullopt : std::optional<Dim>(it->second);
+    });
+  }
+
+  double trips(const Stmt &loop) const {
+    auto count = at_first(loop.end - loop.begin).try_const();
+    return count ? double((std::max<int64_t>(*count, 0) + loop.step - 1) / loop.step) : kUnknownTrips;
+  }
+
+  const MachineDesc &machine_;
+  std::map<Symbol, Dim> first_; // of the loops around
+};
 
 } // namespace
 
 double cycles_of(const Stmt &s, const MachineDesc &machine) {
-  double sum = cycles_of(s.value, machine);
-  if (s.is(Stmt::Kind::store))
-    sum += kMemory * registers(s.value, machine);
-  double body = std::max(cycles_of(s.body, machine), cycles_of(s.other, machine));
-  if (s.is(Stmt::Kind::loop)) {
-    auto trips = (s.end - s.begin).try_const();
-    double steps = trips ? double((std::max<int64_t>(*trips, 0) + s.step - 1) / s.step) : kUnknownTrips;
-    body = steps * (body + (s.loop == LoopKind::unroll ? 0 : kLoop));
-  }
-  return sum + body;
+  return Work(machine).of(s);
 }
 
 } // namespace kiln

@@ -85,7 +85,7 @@ TEST_CASE("groups are cut where their weights are larger than what they read") {
 }
 
 TEST_CASE("loops are merged where one of them is too short for many threads") {
-  Kernel kernel = scaled_rows(3, 20, "3");
+  Kernel kernel = scaled_rows(3, 40, "3");
   Kernel cut = kernel;
   REQUIRE(parallelise(cut, wide_machine()));
   REQUIRE(cut.body.size() == 1);
@@ -125,4 +125,15 @@ TEST_CASE("one row of a product has a chain of sums for each unrolled step") {
   Kernel many = naive::matmul(12, 64, 100, true);
   schedule(many, wide_machine());
   CHECK(most_accumulators(many) == 24); // enough as it is
+}
+
+TEST_CASE("work whose inner bounds depend on loops around is counted by the first of their iterations") {
+  auto copy = [](const std::string &rows) {
+    return parsed("kernel k(x: f32[80000] in, y: f32[80000] out) dims() {\n  for i in 0..2 parallel {\n    for j in 0.." +
+                  rows + " parallel {\n      for l in 0..min(16, 24 - 16*i) parallel {\n"
+                         "        y[16*j + l] = x[33*l + j]\n      }\n    }\n  }\n}\n");
+  };
+  Kernel small = copy("33"), large = copy("2000"); // 33 of 16 elements: a microsecond
+  CHECK(!parallelise(small, wide_machine()));
+  CHECK(parallelise(large, wide_machine()));
 }
