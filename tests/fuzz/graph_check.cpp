@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 namespace kiln::fuzz {
 namespace {
@@ -58,6 +59,10 @@ Result<std::vector<Tensor>> perturbed(const GraphCase &graph, int member, bool i
   options.perturb = [&](const Node &node, std::span<Tensor> results) {
     const OpDef &def = op_def(node.op);
     for (Tensor &t : results) {
+      if (is_float(t.dtype()) && t.owns()) // no op says which NaN it makes
+        for (int64_t i = 0; i < t.count(); ++i)
+          if (std::isnan(t.at_f64(i)))
+            t.set_f64(i, std::copysign(std::numeric_limits<double>::quiet_NaN(), member % 2 ? -1 : 1));
       if (inexact && exact(def, t.dtype()) && t.owns())
         move_last_bits(t);
       if (exact(def, t.dtype()) || !t.owns())
