@@ -43,10 +43,13 @@ public:
     std::string &t = out_.text;
     t += thread_place();
     t += fmt::format("  for ({0} kiln_tile = ({0})blockIdx.x; kiln_tile < {1}; kiln_tile += ({0})gridDim.x) {{\n", index, c::c_dim(out_.blocks, h));
-    t += fmt::format("    const {0} kiln_column0 = kiln_tile % ({1}) * {2}, kiln_rest = kiln_tile / ({1});\n", index, c::c_dim(column_tiles, h), shape_.columns);
-    t += fmt::format("    const {0} kiln_row0 = kiln_rest % ({1}) * {2}, kiln_part = kiln_rest / ({1}) % {3}, kiln_batch = kiln_rest / ({1}) / {3};\n"
-                     "    const {0} v_kiln_part = kiln_part;\n    (void)v_kiln_part;\n    (void)kiln_batch;\n",
-                     index, c::c_dim(row_tiles, h), shape_.rows, shape_.slices);
+    // Blocks that run together share rows and columns: eight rows of tiles, then the next column of them.
+    t += fmt::format("    const {0} kiln_across = {1}, kiln_down = {2}, kiln_rest = kiln_tile / (kiln_across * kiln_down);\n", index, c::c_dim(column_tiles, h), c::c_dim(row_tiles, h));
+    t += fmt::format("    const {0} kiln_in = kiln_tile % (kiln_across * kiln_down), kiln_first_row = kiln_in / (kiln_across * 8) * 8,\n"
+                     "        kiln_together = kiln_down - kiln_first_row < 8 ? kiln_down - kiln_first_row : 8, kiln_at = kiln_in % (kiln_across * 8);\n",
+                     index);
+    t += fmt::format("    const {0} kiln_row0 = (kiln_first_row + kiln_at % kiln_together) * {1}, kiln_column0 = kiln_at / kiln_together * {2};\n", index, shape_.rows, shape_.columns);
+    t += fmt::format("    const {0} v_kiln_part = kiln_rest % {1}, kiln_batch = kiln_rest / {1};\n    (void)v_kiln_part;\n    (void)kiln_batch;\n", index, shape_.slices);
     if (!p_.batch.empty())
       t += coordinates(p_.batch, "kiln_batch", context_, h, "    ");
     t += a_.places() + b_.places();
@@ -56,7 +59,7 @@ public:
     if (shape_.slices == 1)
       t += fmt::format("    const {} kiln_begin = 0, kiln_steps = {};\n", index, all);
     else
-      t += fmt::format("    const {0} kiln_all = {1}, kiln_begin = kiln_all * kiln_part / {2}, kiln_steps = kiln_all * (kiln_part + 1) / {2};\n", index, all, shape_.slices);
+      t += fmt::format("    const {0} kiln_all = {1}, kiln_begin = kiln_all * v_kiln_part / {2}, kiln_steps = kiln_all * (v_kiln_part + 1) / {2};\n", index, all, shape_.slices);
     t += steps(index, stage) + finish() + "  }\n";
     return std::move(out_);
   }
@@ -212,9 +215,9 @@ private:
     text += fmt::format("#pragma unroll\n      for (int j = 0; j < {}; ++j) {{\n        {} kiln_some[{}];\n{}", groups, type, together, is_tensor() ? exchange() : "");
     if (!is_tensor())
       text += fmt::format("#pragma unroll\n        for (int e = 0; e < {0}; ++e)\n          kiln_some[e] = kiln_acc[i][j * {0} + e];\n"
-                          "        const int kiln_across = {1};\n",
+                          "        const int kiln_own_column = {1};\n",
                           together, column_at(fmt::format("(j * {})", together)));
-    text += fmt::format("#pragma unroll\n        for (int e = 0; e < {}; e += {}) {{\n          const {} kiln_column = kiln_column0 + kiln_across + e;\n", together, width, index);
+    text += fmt::format("#pragma unroll\n        for (int e = 0; e < {}; e += {}) {{\n          const {} kiln_column = kiln_column0 + kiln_own_column + e;\n", together, width, index);
     text += fmt::format("          if (kiln_row < {} && kiln_column < {}) {{\n{}", a_.own_total(), b_.own_total(),
                         coordinates(loops, "kiln_column", context_, out_.helpers, "            "));
     text += fmt::format("            {0} {1}[{2}];\n#pragma unroll\n            for (int l = 0; l < {2}; ++l)\n              {1}[l] = kiln_some[e + l];\n", type, sum, width);
@@ -237,7 +240,7 @@ private:
           kiln_some[e] = kiln_odd ? kiln_other : kiln_first;
           kiln_some[e + 2] = kiln_odd ? kiln_second : kiln_other;
         }}
-        const int kiln_across = kiln_warp_column + j * 16 + (kiln_odd ? 8 : 0) + kiln_lane % 4 / 2 * 4;
+        const int kiln_own_column = kiln_warp_column + j * 16 + (kiln_odd ? 8 : 0) + kiln_lane % 4 / 2 * 4;
 )",
                        c::c_type(p_.dtype), c::c_type(p_.dtype));
   }
