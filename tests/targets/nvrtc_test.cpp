@@ -55,6 +55,9 @@ void compile_graph(Module &module, const std::string &name, bool keep_params) {
   CompileOptions options;
   options.machines = {cpu_machines()[0]};
   options.gpus = machines();
+  GpuMachine rounding = options.gpus[0];
+  rounding.rounds_products = true;
+  options.gpus.push_back(rounding);
   options.keep_params = keep_params;
   Diagnostics diagnostics;
   Program program;
@@ -130,6 +133,26 @@ TEST_CASE("every kernel of the training cases compiles for every GPU") {
     REQUIRE(fine);
     compile_graph(module, path, true);
   }
+}
+
+TEST_CASE("large tiles of every kind compile for every GPU") {
+  Module module;
+  Diagnostics diagnostics;
+  bool fine = load_kir("tiles.kir", R"(
+export func f32s(a: f32[2048, 1024], b: f32[1024, 2048], c: f32[2048]) -> f32[2048, 2048] { return relu(a @ b + c) }
+export func halves(a: bf16[4096, 1024], b: bf16[1024, 4096]) -> bf16[4096, 4096] { return a @ b }
+export func turned(a: f16[1024, 2048], b: f16[2048, 1024]) -> f16[2048, 2048] { return transpose(a, 0, 1) @ transpose(b, 0, 1) }
+export func codes(a: u8[2048, 1024], b: i8[2048, 1024], c: i32[2048]) -> i32[2048, 2048] { return dot(a, b, c, transpose_b=true) }
+export func deep(a: f32[64, 8192], b: f32[8192, 64]) -> f32[64, 64] { return a @ b }
+export func total(x: f32[4096, 4096]) -> f32[] { return sum(x * x) }
+export func attention(q: bf16[8, 8, 512, 64], k: bf16[8, 8, 512, 64], v: bf16[8, 8, 512, 64]) -> bf16[8, 8, 512, 64] { return scaled_dot_product_attention(q, k, v, is_causal=true) }
+export func symbolic(a: bf16[N, 512], b: bf16[512, 512]) -> bf16[N, 512] { return softmax(a @ b, axis=1) }
+)",
+                       {}, module, diagnostics);
+  INFO(diagnostics.render());
+  REQUIRE(fine);
+  module.name = "tiles";
+  compile_graph(module, "tiles", false);
 }
 
 TEST_CASE("every kernel of the graphs in KILN_TEST_MODELS compiles for every GPU") {
