@@ -29,6 +29,7 @@ std::span<const OnnxOp> onnx_ops(); // all of them
 #define KILN_ONNX_MOVES(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
 #define KILN_ONNX_TEXT(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
 #define KILN_ONNX_ML_TEXT(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
+#define KILN_ONNX_ML_MOVES(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
 #define KILN_ONNX_ML_ANY(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
 #define KILN_ONNX_ANY(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
 #define KILN_ONNX_ML(name, min_inputs, max_inputs, handler) Status handler(OnnxNode &);
@@ -42,6 +43,7 @@ std::span<const OnnxOp> onnx_ops(); // all of them
 #undef KILN_ONNX_MOVES
 #undef KILN_ONNX_TEXT
 #undef KILN_ONNX_ML_TEXT
+#undef KILN_ONNX_ML_MOVES
 #undef KILN_ONNX_ML_ANY
 #undef KILN_ONNX_ANY
 #undef KILN_ONNX_ML

@@ -79,8 +79,17 @@ Status import_shrink(OnnxNode &n) {
   return n.finish(Op::where, {below, up, rest});
 }
 
+// Floats of 8 bits as ones that ops take; infinities and NaNs stay what they are.
+static Result<Val> computed_with(Emitter &e, const Val &x) { return is_narrow(x.dtype()) ? convert(e, x, DType::f32) : Result<Val>(x); }
+
+Status import_is_nan(OnnxNode &n) {
+  KILN_TRY(x, computed_with(n.emitter(), n.in(0)));
+  return n.finish(Op::is_nan, {x});
+}
+
 Status import_is_inf(OnnxNode &n) {
-  return n.finish(Op::is_inf, {n.in(0)},
+  KILN_TRY(x, computed_with(n.emitter(), n.in(0)));
+  return n.finish(Op::is_inf, {x},
                   {{"positive", n.get_flag("detect_positive", true)},
                    {"negative", n.get_flag("detect_negative", true)}});
 }
@@ -122,6 +131,12 @@ Status import_prelu(OnnxNode &n) {
     shape[0] = slope.dim(0);
     KILN_TRY(column, reshape(n.emitter(), slope, shape));
     slope = column;
+  }
+  if (is_integer(n.dtype())) {
+    Emitter &e = n.emitter();
+    KILN_TRY(negative, e.emit(Op::lt, {n.in(0), e.scalar(n.dtype(), 0)}));
+    KILN_TRY(scaled, e.emit(Op::mul, {n.in(0), slope}));
+    return n.finish(Op::where, {negative, scaled, n.in(0)});
   }
   return n.finish(Op::prelu, {n.in(0), slope});
 }

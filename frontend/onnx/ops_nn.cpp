@@ -135,6 +135,20 @@ Status import_gemm(OnnxNode &n) {
   return n.finish(Op::dot, {a, n.in(1), c}, attrs);
 }
 
+// The first operands in a dtype that holds them all: scales and statistics may be wider than the data, or narrower.
+static Result<std::vector<Val>> of_one_dtype(OnnxNode &n, size_t count) {
+  DType common = n.dtype();
+  for (size_t i = 1; i < count; ++i)
+    if (n.dtype(i) != common)
+      common = n.dtype(i) == DType::f64 || common == DType::f64 ? DType::f64 : DType::f32;
+  std::vector<Val> out;
+  for (size_t i = 0; i < count; ++i) {
+    KILN_TRY(v, convert(n.emitter(), n.in(i), common));
+    out.push_back(v);
+  }
+  return out;
+}
+
 Status import_batch_normalization(OnnxNode &n) {
   n.ignore({"is_test", "consumed_inputs"});
   double momentum = n.get_float("momentum", 0.9);
@@ -142,8 +156,9 @@ Status import_batch_normalization(OnnxNode &n) {
     return import_batch_statistics(n, momentum);
   if (n.opset() < 9 && !n.get_flag("spatial", true))
     return import_position_batch_normalization(n);
-  return n.finish(Op::batch_norm, {n.in(0), n.in(1), n.in(2), n.in(3), n.in(4)},
-                  {{"epsilon", n.get_float("epsilon", 1e-5)}});
+  KILN_TRY(alike, of_one_dtype(n, 5));
+  KILN_TRY(out, n.emit(Op::batch_norm, alike, {{"epsilon", n.get_float("epsilon", 1e-5)}}));
+  return n.finish(convert(n.emitter(), out, n.dtype()));
 }
 
 Status import_instance_normalization(OnnxNode &n) {
@@ -177,8 +192,9 @@ Status import_layer_normalization(OnnxNode &n) {
 Status import_rms_normalization(OnnxNode &n) {
   n.ignore({"stash_type"});
   KILN_TRY(axis, n.axis(n.get_int("axis", -1), n.rank()));
-  return n.finish(Op::rms_norm, {n.in(0), n.in(1)},
-                  {{"axis", attr_int(axis)}, {"epsilon", n.get_float("epsilon", 1e-5)}});
+  KILN_TRY(alike, of_one_dtype(n, 2));
+  KILN_TRY(out, n.emit(Op::rms_norm, alike, {{"axis", attr_int(axis)}, {"epsilon", n.get_float("epsilon", 1e-5)}}));
+  return n.finish(convert(n.emitter(), out, n.dtype(1)));
 }
 
 Status import_group_normalization(OnnxNode &n) {

@@ -51,6 +51,8 @@ constexpr OnnxOp kOps[] = {
   {"", #name, min_inputs, max_inputs, handler, Takes::text},
 #define KILN_ONNX_ML_TEXT(name, min_inputs, max_inputs, handler)                                   \
   {"ai.onnx.ml", #name, min_inputs, max_inputs, handler, Takes::text},
+#define KILN_ONNX_ML_MOVES(name, min_inputs, max_inputs, handler)                                  \
+  {"ai.onnx.ml", #name, min_inputs, max_inputs, handler, Takes::moves},
 #define KILN_ONNX_ML_ANY(name, min_inputs, max_inputs, handler)                                    \
   {"ai.onnx.ml", #name, min_inputs, max_inputs, handler, Takes::any},
 #define KILN_ONNX_ANY(name, min_inputs, max_inputs, handler)                                       \
@@ -70,6 +72,7 @@ constexpr OnnxOp kOps[] = {
 #undef KILN_ONNX_MOVES
 #undef KILN_ONNX_TEXT
 #undef KILN_ONNX_ML_TEXT
+#undef KILN_ONNX_ML_MOVES
 #undef KILN_ONNX_ML_ANY
 #undef KILN_ONNX_ANY
 #undef KILN_ONNX_ML

@@ -154,3 +154,12 @@ TEST_CASE("arithmetic on narrow types is refused") {
   g.input("x", DType::f32, {2}).node("Cast", {"x"}, {"c"}, {attr_i("to", kE5m2)}).node("Add", {"c", "c"}, {"y"}).output("y");
   CHECK_THAT(Imported(g.model(25)).errors(), Contains("operand 0 is f8e5m2[2]; it must be of a float or integer dtype; convert it first"));
 }
+
+TEST_CASE("infinities and NaNs of eight bits are found") {
+  GraphMaker g;
+  g.input("x", DType::f32, {4}).node("Cast", {"x"}, {"c"}, {attr_i("to", kE5m2), attr_i("saturate", 0)});
+  g.node("IsNaN", {"c"}, {"nan"}).node("IsInf", {"c"}, {"inf"}).output("nan").output("inf");
+  auto out = Imported(g.model(25)).run({floats({4}, {1, std::nanf(""), 1e9f, -1e9f})});
+  check_near(out[0], {0, 1, 0, 0});
+  check_near(out[1], {0, 0, 1, 1});
+}

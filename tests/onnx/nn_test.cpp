@@ -130,3 +130,31 @@ TEST_CASE("recurrent layers with the batch first") {
         CHECK(items[0].at_f64((b * 3 + t) * 2 + d) == steps[0].at_f64((t * 2 + d) * 2 + b));
     }
 }
+
+TEST_CASE("operands of several dtypes") {
+  // Scales and statistics in another dtype than the data; the result has that of the data, or of the scale.
+  auto doubles = [](std::vector<double> values) {
+    Tensor out(DType::f64, {int64_t(values.size())});
+    for (size_t i = 0; i < values.size(); ++i)
+      out.set_f64(int64_t(i), values[i]);
+    return out;
+  };
+  GraphMaker g;
+  g.input("x", DType::f32, {1, 2, 1}).weight("s", doubles({2, 3})).weight("b", floats({2}, {1, -1}));
+  g.weight("m", doubles({1, 1})).weight("v", doubles({4, 1}));
+  g.node("BatchNormalization", {"x", "s", "b", "m", "v"}, {"y"}, {attr_f("epsilon", 0)});
+  g.node("RMSNormalization", {"x", "one"}, {"z"}, {attr_f("epsilon", 0)}).weight("one", doubles({2}));
+  g.output("y").output("z");
+  Imported m(g.model(23));
+  auto out = m.run({floats({1, 2, 1}, {3, 3})});
+  check_near(out[0], {3, 5});
+  CHECK(out[0].dtype() == DType::f32);
+  check_near(out[1], {2, 2});
+  CHECK(out[1].dtype() == DType::f64);
+
+  GraphMaker p;
+  p.input("x", DType::i32, {3}).input("s", DType::i32, {1}).node("PRelu", {"x", "s"}, {"y"}).output("y");
+  Tensor x(DType::i32, {3}), slope(DType::i32, {1});
+  x.set_i64(0, -2), x.set_i64(1, 5), slope.set_i64(0, 3);
+  check_near(Imported(p.model(16)).run({x, slope})[0], {-6, 5, 0});
+}

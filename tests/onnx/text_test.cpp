@@ -384,3 +384,19 @@ TEST_CASE("maps are keys and values") {
   wrong.input("x", DType::f32, {2}).node("CastMap", {"x"}, {"y"}, {}, "", "ai.onnx.ml").output("y");
   CHECK_THAT(Imported(wrong.model(21)).errors(), Contains("its operand is f32[2], not a map"));
 }
+
+TEST_CASE("strings are picked by conditions and places") {
+  GraphMaker g;
+  g.typed_input("x", text_type({3})).input("keep", DType::bool_, {3}).input("at", DType::i64, {2}).weight("two", ints({2}));
+  g.typed_input("off_on", text_type({2})).weight("flat", ints({1, 3}));
+  g.node("Compress", {"x", "keep"}, {"some"}).node("OneHot", {"at", "two", "off_on"}, {"hot"});
+  g.node("Reshape", {"x", "flat"}, {"row"}).node("ArrayFeatureExtractor", {"row", "at"}, {"picked"}, {}, "", "ai.onnx.ml");
+  g.output("some").output("hot").output("picked");
+  Imported m(g.model(13));
+  Tensor keep(DType::bool_, {3});
+  keep.set_i64(0, 1), keep.set_i64(2, 1);
+  auto out = m.run({text({"a", "bb", "c"}), keep, ints({1, 0}), text({"no", "yes"})});
+  CHECK(onnx::strings_of(out[0]) == Words{"a", "c"});
+  CHECK(onnx::strings_of(out[1]) == Words{"no", "yes", "yes", "no"});
+  CHECK(onnx::strings_of(out[2]) == Words{"bb", "a"});
+}
