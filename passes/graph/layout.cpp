@@ -3,13 +3,14 @@
 //   x: f32[1, 64, 56, 56]  y = conv(x, w), padded by 1
 //     ->  x {block 1:16, halo 2:1:1, halo 3:1:1}, w {block 1:16, block 0:16}, y {block 1:16}
 //
-// Convolutions make and take activations with blocked channels; what stands between them keeps
-// that, and what does not care about it follows its users. Whoever makes the input of a padded
-// convolution leaves a halo of zeros around it, so that no kernel tests for edges. Constant
+// Convolutions make and take activations with blocked channels, except where rows of pixels cost less
+// (layout_choice.h); what stands between them keeps that, and what does not care about it follows its
+// users. Whoever makes the input of a padded convolution leaves a halo of zeros around it, so that no kernel tests for edges. Constant
 // operands of convolutions and dots are packed as their kernels read them. Where one value is
 // wanted in two ways, or comes from outside (arguments, constants), a `relayout` copies it: one for
 // each layout. Runs after fuse, once.
 #include "passes/graph/index_map.h"
+#include "passes/graph/layout_choice.h"
 #include "passes/graph/layout_roles.h"
 #include "passes/graph/rewrite.h"
 
@@ -25,7 +26,7 @@ namespace {
 class BlockLayout {
 public:
   BlockLayout(Module &module, Function &function, Block &block, const PassFlags &flags)
-      : module_(module), function_(function), block_(block), channels_(flags.block),
+      : module_(module), function_(function), block_(block), flags_(flags), channels_(flags.block),
         pairs_(flags.bf16_dots) {}
 
   Changed run() {
@@ -59,8 +60,12 @@ private:
   };
 
   void collect() {
-    for (NodeId id : block_.nodes) {
+    for (NodeId id : block_.nodes)
       wants_.emplace(id, kernel_wants(function_, id, channels_, pairs_));
+    if (!flags_.gpu)
+      for (NodeId id : planar_convolutions(module_, function_, block_, wants_, flags_))
+        wants_.at(id) = kernel_wants(function_, id, channels_, pairs_, true);
+    for (NodeId id : block_.nodes) {
       const Node &node = function_.node(id);
       const OpDef &def = op_def(node.op);
       for (ValueId r : node.results)
@@ -111,6 +116,7 @@ private:
   Module &module_;
   Function &function_;
   Block &block_;
+  const PassFlags &flags_;
   int64_t channels_;
   bool pairs_;
   std::map<NodeId, KernelWants> wants_;

@@ -106,12 +106,12 @@ Layout conv_weights(ConvStyle style, const TensorType &type, int64_t block, bool
   return out;
 }
 
-void conv_wants(const Function &function, const Inside &root, int64_t block, bool pairs,
+void conv_wants(const Function &function, const Inside &root, int64_t block, bool pairs, bool planar,
                 KernelWants &out) {
   const TensorType &x = function.type(root.node->operands[0]);
   const Shape &w = function.type(root.node->operands[1]).shape;
   const Attrs &attrs = root.node->attrs;
-  ConvStyle style = conv_style(x, w, attrs, block);
+  ConvStyle style = planar ? ConvStyle::plain : conv_style(x, w, attrs, block);
   int input = root.outer[0], weights = root.outer[1];
   bool to_blocks = style == ConvStyle::blocked || style == ConvStyle::depthwise;
   if (style != ConvStyle::plain) {
@@ -410,7 +410,7 @@ Layout blocked_layout(const TensorType &type, int64_t block) {
   return out;
 }
 
-KernelWants kernel_wants(const Function &function, NodeId id, int64_t block, bool pairs) {
+KernelWants kernel_wants(const Function &function, NodeId id, int64_t block, bool pairs, bool planar) {
   const Node &node = function.node(id);
   KernelWants out;
   out.operands.assign(node.operands.size(), Want::exact);
@@ -471,7 +471,7 @@ KernelWants kernel_wants(const Function &function, NodeId id, int64_t block, boo
   });
   if (root.node->op == Op::conv && keeps_shape) {
     set_all(out, Want::match);
-    conv_wants(function, root, block, pairs, out);
+    conv_wants(function, root, block, pairs, planar, out);
   } else if (root.node->op == Op::conv_transpose && keeps_shape) {
     set_all(out, Want::match);
     transposed_conv_wants(function, root, block, out);

@@ -40,8 +40,8 @@ struct KernelWants {
 };
 
 // For a node of a block; `block` is the number of channels in a block, and with `pairs` products of
-// bf16 are added two by two.
-KernelWants kernel_wants(const Function &function, NodeId node, int64_t block, bool pairs);
+// bf16 are added two by two. With `planar` a convolution reads and writes rows of pixels.
+KernelWants kernel_wants(const Function &function, NodeId node, int64_t block, bool pairs, bool planar = false);
 
 // Whether channels (dim 1) of values of this type may be blocked at all.
 bool can_block(const TensorType &type);
