@@ -30,6 +30,11 @@ export func count(x: f32[N, 24]) -> f32[1] {
   while (n < 100.0) { n = n * 3.0 }
   return reshape(n, [1])
 }
+export func branch(x: f32[N, 24]) -> f32[N, 24] {
+  y = x * 2.0
+  if (sum(x) > 0.0) { y = softmax(y, axis=1) } else { y = y - 1.0 }
+  return y
+}
 KIR
 "$kiln" compile net.kir --dim N=1..8 --cuda sm_80,ptx -o net.kiln
 [ "$(ls cache/nvrtc-* | wc -l)" -gt 0 ] || fail "the cache is empty"
@@ -48,6 +53,11 @@ done
 "$kiln_run" net.kiln --entry predict --input x=8x24xf32=0.5 --device auto --repeat 3 2>/dev/null >/dev/null || fail "--repeat on a device"
 "$kiln" run net.kiln --entry count --input x=2x24xf32=0.5 --device cuda > count.txt
 says count.txt 243
+for value in 0.5 -0.5; do
+  "$kiln" run net.kiln --entry branch --input x=2x24xf32=$value > cpu.txt
+  "$kiln" run net.kiln --entry branch --input x=2x24xf32=$value --device cuda > gpu.txt
+  cmp cpu.txt gpu.txt || { cat cpu.txt gpu.txt; fail "a condition on the device"; }
+done
 "$kiln" bench net.kiln --entry predict --device cuda:0 --seconds 0.1 --dim N=4 >bench.txt 2>&1 || { cat bench.txt; fail "bench"; }
 says bench.txt "cuda:0 sm_80"
 
@@ -135,4 +145,8 @@ awk "BEGIN { exit !($accuracy > 0.95) }" || fail "after 12 epochs the accuracy i
 "$kiln" run trained.kiln --entry evaluate --input x=@x.npy --input y=@y.npy > trained.txt
 "$kiln" run trained.kiln --entry evaluate --input x=@x.npy --input y=@y.npy --device cuda:0 > trained_gpu.txt
 cmp trained.txt trained_gpu.txt || { cat trained.txt trained_gpu.txt; fail "what was trained on the device is saved"; }
+# A training step that says where it computes.
+sed 's/^\(export func train_step.*\) {/\1 device cuda {/' "$tests/tools/spirals.kir" > placed_spirals.kir
+launched=$(launches "$kiln" train placed_spirals.kir --data x=@x.npy --data y=@y.npy --batch 64 --epochs 1 --seed 3 --log placed.jsonl -o placed_trained.kiln)
+[ "$launched" -gt 0 ] || fail "a step that is placed on cuda trains there"
 echo "fine: accuracy $accuracy"
