@@ -315,7 +315,8 @@ std::vector<GpuNest> try_emit_tile(const Stmt &nest, const NestContext &context)
   // Smaller ones are not worth a tile's padding.
   if (!is_at_least(rows, 4) || !is_at_least(columns, 4) || !is_at_least(sum, 8) || !is_at_least(rows * columns, 64))
     return {};
-  if (is_at_least(rows, 16) && is_at_least(columns, 16) && is_at_least(sum, 16))
+  // Tensor cores pay even where most of a tile is padding.
+  if (is_at_least(sum, 16))
     take_narrow(*product, context.machine);
   TileProblem problem{rows, columns, batch, sum};
   DType dtype = product->narrow.value_or(product->dtype);

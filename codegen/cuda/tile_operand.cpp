@@ -145,8 +145,10 @@ std::string TileOperand::send(const std::string &step, const std::string &stage)
   std::string text = "      {\n" + turn_head("        ");
   text += fmt::format("            const {} kiln_sum = {} * {} + {};\n", context_.index_type, step, shape_.depth, step_at());
   text += coordinates_of(sum_, "kiln_sum", "            ");
-  text += fmt::format("            kiln_copy<{0}>({1}, {2} + (kiln_{3}_at[{4}] + {5}), kiln_{3}_inside[{4}] && kiln_sum < {6});\n", width_ * element_, place(stage),
-                      c::c_name(value_.name), name_, own_moves() ? "j" : "0", c::c_dim(sum_part_, helpers_), sum_total_);
+  // What is outside is not read, but has an address all the same.
+  text += fmt::format("            const bool kiln_inside = kiln_{}_inside[{}] && kiln_sum < {};\n", name_, own_moves() ? "j" : "0", sum_total_);
+  text += fmt::format("            kiln_copy<{0}>({1}, {2} + (kiln_inside ? kiln_{3}_at[{4}] + {5} : 0), kiln_inside);\n", width_ * element_, place(stage),
+                      c::c_name(value_.name), name_, own_moves() ? "j" : "0", c::c_dim(sum_part_, helpers_));
   return text + "          }\n        }\n      }\n";
 }
 

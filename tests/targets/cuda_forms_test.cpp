@@ -155,6 +155,7 @@ export func plain(a: bf16[256, 96], b: bf16[96, 256]) -> f32[256, 256] { return 
 export func right(a: f16[130, 72], b: f16[88, 72], c: f16[88]) -> f16[130, 88] { return relu(a @ transpose(b, 0, 1) + c) }
 export func left(a: bf16[80, 136], b: bf16[80, 72]) -> bf16[136, 72] { return transpose(a, 0, 1) @ b }
 export func odd(a: f16[67, 35], b: f16[35, 71]) -> f16[67, 71] { return a @ b }
+export func few(a: bf16[8, 512], b: bf16[512, 96]) -> bf16[8, 96] { return a @ b }
 export func pairs(a: f16[67, 38], b: f16[38, 70]) -> f16[67, 70] { return a @ b }
 export func batch(a: bf16[3, 40, 24], b: bf16[3, 24, 48]) -> bf16[3, 40, 48] { return a @ b }
 export func maps(x: bf16[1, 16, 12, 12], w: bf16[32, 16, 3, 3]) -> bf16[1, 32, 12, 12] { return conv2d(x, w, padding=1) }
