@@ -46,7 +46,8 @@ CudaKernel emit_cuda(const Kernel &lowered, const GpuMachine &machine, const Lau
     f.shared_bytes = nest.shared_bytes;
     f.scratch_bytes = nest.scratch_bytes;
     f.helpers = std::move(nest.helpers);
-    f.text = fmt::format("extern \"C\" __global__ void __launch_bounds__({}) {}({}) {{\n{}{}}}\n", nest.threads, kNameMark,
+    std::string bounds = nest.together == 1 ? std::to_string(nest.threads) : fmt::format("{}, {}", nest.threads, nest.together);
+    f.text = fmt::format("extern \"C\" __global__ void __launch_bounds__({}) {}({}) {{\n{}{}}}\n", bounds, kNameMark,
                          parameters(kernel, facts.is_aliased, nest.scratch_bytes > 0), nest.shared_bytes > 0 ? "  KILN_SHARED;\n" : "", nest.text);
     name_after_text(f);
     out.launches.push_back(std::move(launch));

@@ -37,6 +37,8 @@ public:
     Dim row_tiles = ceildiv(product_of(p_.rows), shape_.rows), column_tiles = ceildiv(product_of(p_.columns), shape_.columns);
     out_.blocks = row_tiles * column_tiles * product_of(p_.batch) * Dim(shape_.slices);
     out_.threads = shape_.threads;
+    // The largest tiles of tensor cores take all registers; of the others two blocks hide each other's waits.
+    out_.together = is_tensor() && shape_.rows * shape_.columns > 128 * 128 ? 1 : dtype_bytes(p_.dtype) > 4 ? 1 : 2;
     int64_t stage = a_.bytes() + b_.bytes();
     out_.shared_bytes = stage * shape_.stages;
     const std::string &index = context_.index_type;

@@ -19,6 +19,7 @@ struct GpuNest {
   c::Helpers helpers;
   Dim blocks = 1;
   int threads = 1;
+  int together = 1;          // blocks that a multiprocessor should have registers for
   int64_t shared_bytes = 0;  // dynamic: kiln_shared
   int64_t scratch_bytes = 0; // for each block, from `scratch` on
 };
