@@ -470,9 +470,11 @@ inline int atomicCAS(int *at, int expected, int value) {
   return old;
 }
 
+#define KILN_SHIM_EXPORT extern "C" __attribute__((visibility("default")))
 #define KILN_SHIM_KERNEL(name)                                                                                        \
-  extern "C" const unsigned *kiln_shim_##name##_sizes() { return kiln_shim::Caller<&name>::sizes; }                   \
-  extern "C" void kiln_shim_##name(const unsigned *grid, const unsigned *block, unsigned shared_bytes, void **args) { \
-    kiln_shim::launch(#name, &kiln_shim::Caller<&name>::call, {grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]},   \
-                      shared_bytes, args);                                                                            \
+  KILN_SHIM_EXPORT const unsigned *kiln_shim_##name##_sizes() { return kiln_shim::Caller<&name>::sizes; }             \
+  KILN_SHIM_EXPORT void kiln_shim_##name(const unsigned *grid, const unsigned *block, unsigned shared_bytes,          \
+                                         void **args) {                                                               \
+    kiln_shim::launch(#name, &kiln_shim::Caller<&name>::call, {grid[0], grid[1], grid[2]},                            \
+                      {block[0], block[1], block[2]}, shared_bytes, args);                                            \
   }

@@ -187,6 +187,17 @@ KILN_SHIM_SEES(8)
 KILN_SHIM_SEES(16)
 inline __attribute__((used)) void __tsan_read_range(void *at, unsigned long bytes) { kiln_shim::trace(__builtin_return_address(0), at, bytes, false); }
 inline __attribute__((used)) void __tsan_write_range(void *at, unsigned long bytes) { kiln_shim::trace(__builtin_return_address(0), at, bytes, true); }
+// What clang calls in the place of these functions.
+__attribute__((used, no_sanitize("thread"))) inline void *__tsan_memcpy(void *to, const void *from, unsigned long bytes) {
+  kiln_shim::trace(__builtin_return_address(0), from, bytes, false);
+  kiln_shim::trace(__builtin_return_address(0), to, bytes, true);
+  return memcpy(to, from, bytes);
+}
+__attribute__((used, no_sanitize("thread"))) inline void *__tsan_memmove(void *to, const void *from, unsigned long bytes) { return memmove(to, from, bytes); }
+__attribute__((used, no_sanitize("thread"))) inline void *__tsan_memset(void *to, int value, unsigned long bytes) {
+  kiln_shim::trace(__builtin_return_address(0), to, bytes, true);
+  return memset(to, value, bytes);
+}
 inline __attribute__((used)) void __tsan_func_entry(void *) {}
 inline __attribute__((used)) void __tsan_func_exit() {}
 inline __attribute__((used)) void __tsan_init() {}

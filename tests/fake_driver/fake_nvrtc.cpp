@@ -89,7 +89,7 @@ __attribute__((visibility("default"))) int nvrtcCompileProgram(Program *program,
                                       "-fno-exceptions", "-fPIC", "-I", KILN_SHIM_ROOT, "-c", "-o", base + ".o", base + ".cpp"};
   // Calls before each memory access, which the shim answers itself.
   if (std::getenv("KILN_SHIM_TRACE"))
-    compile.insert(compile.begin() + 1, {"-fsanitize=thread", "-fno-gnu-unique", "-DKILN_SHIM_TRACED"});
+    compile.insert(compile.begin() + 1, {"-fsanitize=thread", "-fno-threadsafe-statics", "-fvisibility=hidden", "-DKILN_SHIM_TRACED"});
   int status = run(compile, base + ".log");
   if (status == 0)
     status = run({compile[0], "-shared", "-o", base + ".so", base + ".o", "-lm"}, base + ".log");
