@@ -214,7 +214,9 @@ void KernelLowering::lower_phase(const std::vector<ValueId> &results,
   const Value &first = function_.value(results[0]);
   auto order = nest_order(results[0]);
   std::vector<Dim> index(first.type.shape.size());
-  bool past_end = false;
+  // The next stage of a chain computes whole blocks of what only this one has written. Zeros for the rest of the last
+  // block have a nest of their own, so that this one stays one.
+  bool leaves_rest = false, past_end = false;
   std::function<void(size_t)> nest = [&](size_t i) {
     if (i == order.size()) {
       std::vector<Dim> at;
@@ -254,7 +256,7 @@ void KernelLowering::lower_phase(const std::vector<ValueId> &results,
           index[size_t(dim)] = range->begin + var * Dim(block);
           nest(i + 1);
         });
-      return loop("o", 0, ceildiv(size, block), LoopKind::parallel, [&](const Dim &var) {
+      return loop("o", past_end ? floordiv(size, block) : Dim(0), ceildiv(size, block), LoopKind::parallel, [&](const Dim &var) {
         index[size_t(dim)] = var * Dim(block);
         nest(i + 1);
       });
@@ -266,18 +268,17 @@ void KernelLowering::lower_phase(const std::vector<ValueId> &results,
         nest(i + 1);
         index[size_t(dim)] = base;
       };
-      loop("l", 0, end, LoopKind::parallel, lanes);
-      // The next stage of a chain computes whole blocks of what only this one has written.
-      if (!past_end && scratch_of(results[0]) && !end.is_const(block)) {
-        past_end = true;
-        loop("z", end, block, LoopKind::parallel, lanes);
-        past_end = false;
-      }
-      return;
+      if (past_end)
+        return loop("z", end, block, LoopKind::parallel, lanes);
+      leaves_rest |= scratch_of(results[0]) && !end.is_const(block);
+      return loop("l", 0, end, LoopKind::parallel, lanes);
     }
     }
   };
   nest(0);
+  past_end = leaves_rest;
+  if (past_end)
+    nest(0);
 }
 
 // Zeroes what lies around a result with a halo, one dim after the other: its low and high side over the
