@@ -7,6 +7,7 @@
 // Weights convert in registers as they are loaded, so what is bound by memory (batch 1) gets faster by
 // the bytes saved. Arithmetic stays f32. Embedding tables are compressed too, by rows. Weights that are
 // halves in the program come to the same form (widen_halves.h), whatever the user asks for.
+#include "passes/graph/pack_weights.h"
 #include "passes/graph/rewrite.h"
 #include "passes/graph/widen_halves.h"
 
@@ -31,7 +32,7 @@ struct Compressed {
 
 class Compressor {
 public:
-  Compressor(Module &module, PassContext &context) : module_(module), context_(context) {}
+  Compressor(Module &module, PassContext &context) : module_(module), context_(context), pairs_(module) {}
 
   Changed run() {
     Changed changed = Changed::no;
@@ -66,13 +67,19 @@ private:
     const Compressed small = compressed(s, weights, *tensor, channels);
     GraphBuilder &b = s.builder();
     std::vector<ValueId> operands = node.operands;
-    operands[1] = b(Op::convert, {small.values}, {{"dtype", DType::f32}});
+    Attrs attrs = node.attrs;
+    if (auto wide = pairs_.widened(b, node, function_constant(s, small.values))) {
+      operands[1] = *wide;
+      attrs.set("transpose_b", false);
+    } else {
+      operands[1] = b(Op::convert, {small.values}, {{"dtype", DType::f32}});
+    }
     ValueId bias;
     if (is_int8() && operands.size() > 2) {
       bias = operands[2];
       operands.pop_back();
     }
-    ValueId result = b(node.op, operands, node.attrs);
+    ValueId result = b(node.op, operands, attrs);
     if (is_int8()) {
       Shape along{Dim(type.shape[size_t(channels)])};
       if (node.op == Op::conv)
@@ -84,6 +91,8 @@ private:
     std::vector<ValueId> results = {result};
     s.replace_results(id, results);
   }
+
+  static ConstantId function_constant(Sweep &s, ValueId v) { return s.function().def(v)->attrs.get_constant("value"); }
 
   // c in another shape, with as many elements.
   ValueId shaped(Sweep &s, ValueId c, const Shape &shape) {
@@ -201,6 +210,7 @@ private:
 
   Module &module_;
   PassContext &context_;
+  PairedWeights pairs_;
   std::map<std::pair<size_t, int>, Small> tensors_;
   int count_ = 0;
   double before_ = 0, after_ = 0, worst_ = 0, squares_ = 0, wanted_squares_ = 0;

@@ -66,7 +66,7 @@ bool is_native_weight(Sweep &s, const Node &node, const PassContext &context) {
 
 // Codes that pack_weights has put into words: products take them apart as they read.
 bool takes_words_apart(Sweep &s, const Node &node) {
-  if (node.op != Op::shift_right || !constant_tensor(s.module(), s.function(), node.operands[0]))
+  if ((node.op != Op::shift_right && node.op != Op::shift_left) || !constant_tensor(s.module(), s.function(), node.operands[0]))
     return false;
   auto words = element_count(s.function().type(node.operands[0]).shape).try_const(),
        codes = element_count(s.function().type(node.results[0]).shape).try_const();

@@ -154,7 +154,7 @@ bool is_made_of_constants(const Function &function, ValueId value, int depth, bo
     return false;
   if (def->op == Op::constant)
     return true;
-  shifts |= def->op == Op::shift_right;
+  shifts |= def->op == Op::shift_right || def->op == Op::shift_left;
   if (def->results.size() != 1 || def->operands.empty() || !keeps_elements(*def))
     return false;
   return std::all_of(def->operands.begin(), def->operands.end(),

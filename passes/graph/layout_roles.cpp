@@ -216,7 +216,9 @@ bool unpacks_inside(const Function &function, const Node &outer, ValueId weights
   const Node *def = function.def(weights);
   const auto &nodes = outer.regions[0].nodes;
   return def && def->op != Op::constant &&
-         std::any_of(nodes.begin(), nodes.end(), [&](NodeId id) { return function.node(id).op == Op::shift_right; });
+         std::any_of(nodes.begin(), nodes.end(), [&](NodeId id) {
+           return function.node(id).op == Op::shift_right || function.node(id).op == Op::shift_left;
+         });
 }
 
 void unpacking_wants(const Function &function, const Node &outer, const Node &dot, int64_t block, KernelWants &out) {

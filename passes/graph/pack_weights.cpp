@@ -21,6 +21,7 @@ namespace {
 constexpr int64_t kFewElements = 1 << 15; // as floats, what is smaller stays in a near cache, and is folded
 constexpr int64_t kFewColumns = 8;     // as in layouts
 constexpr int64_t kWordBits = 32;
+constexpr int64_t kFewRows = 8; // of a product that waits for its weights
 
 // A whole number below 2^23 in the mantissa of 2^23 is a float at once.
 constexpr double kRaised = 8388608;
@@ -208,6 +209,39 @@ private:
 };
 
 } // namespace
+
+std::optional<ValueId> PairedWeights::widened(GraphBuilder &b, const Node &dot, ConstantId weights) {
+  if (dot.op != Op::dot)
+    return std::nullopt;
+  const Shape &x = b.type(dot.operands[0]).shape;
+  auto count = element_count(Shape(x.begin(), x.end() - 1)).try_const();
+  if (!count || *count > kFewRows)
+    return std::nullopt;
+  const bool transposed = dot.attrs.get_bool("transpose_b");
+  const Tensor &tensor = module_.constants[size_t(weights)].tensor;
+  if (tensor.rank() != 2 || tensor.dtype() != DType::bf16 || tensor.count() < kFewElements)
+    return std::nullopt;
+  int64_t rows = tensor.dims()[transposed ? 1 : 0], columns = tensor.dims()[transposed ? 0 : 1];
+  if (rows % 2 != 0 || columns < kFewColumns)
+    return std::nullopt;
+  auto [it, fresh] = words_.try_emplace({size_t(weights), transposed});
+  if (fresh) {
+    Tensor words(DType::i32, {rows / 2, 1, columns});
+    auto *word = words.data<uint32_t>();
+    const auto *half = tensor.data<uint16_t>();
+    for (int64_t k = 0; k < rows; ++k)
+      for (int64_t n = 0; n < columns; ++n)
+        word[k / 2 * columns + n] |= uint32_t(half[transposed ? n * rows + k : k * columns + n]) << k % 2 * 16;
+    it->second = module_.add_constant(std::move(words), module_.constants[size_t(weights)].name);
+  }
+  Tensor shifts(DType::i32, {2, 1});
+  shifts.set_i64(0, 16);
+  ValueId v = b(Op::constant, {}, {{"value", it->second}});
+  v = b(Op::shift_left, {v, b.constant(std::move(shifts))});
+  v = b(Op::bitwise_and, {v, b.constant(Tensor::scalar_i64(DType::i32, -65536))});
+  v = b(Op::bitcast, {v}, {{"dtype", DType::f32}});
+  return b(Op::reshape, {v}, {{"shape", Shape{rows, columns}}});
+}
 
 Changed pack_weights(Module &module, Function &function) { return Packer(module, function).run(); }
 

@@ -1,5 +1,6 @@
 #include "passes/graph/widen_halves.h"
 
+#include "passes/graph/pack_weights.h"
 #include "passes/graph/rewrite.h"
 
 #include <algorithm>
@@ -26,6 +27,7 @@ bool has_pairs(const Function &function, const Node &node, const PassFlags &flag
 
 Changed widen_halves(Module &module, const PassFlags &flags) {
   Changed changed = Changed::no;
+  PairedWeights pairs(module);
   for (Function &function : module.functions)
     changed |= Sweep(module, function).run([&](Sweep &s, NodeId id) {
       const Node node = s.node(id);
@@ -40,7 +42,12 @@ Changed widen_halves(Module &module, const PassFlags &flags) {
       std::vector<ValueId> operands;
       for (ValueId v : node.operands)
         operands.push_back(b(Op::convert, {v}, {{"dtype", DType::f32}}));
-      ValueId sum = b(node.op, operands, node.attrs);
+      Attrs attrs = node.attrs;
+      if (auto wide = pairs.widened(b, node, function.def(node.operands[1])->attrs.get_constant("value"))) {
+        operands[1] = *wide;
+        attrs.set("transpose_b", false);
+      }
+      ValueId sum = b(node.op, operands, attrs);
       std::vector<ValueId> results{
           b(Op::convert, {sum}, {{"dtype", function.type(node.results[0]).dtype}})};
       s.replace_results(id, results);

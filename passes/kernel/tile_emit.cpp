@@ -473,7 +473,8 @@ private:
 
   bool innermost(const Stmt &loop, const std::vector<Stmt> &body, std::vector<Stmt> &out) {
     Dim trips = trip_count(loop);
-    bool short_loop = trips.is_const() && trips.as_const() <= kUnrollWhole;
+    // A single row has few sums, so that more steps are no more code.
+    bool short_loop = trips.is_const() && trips.as_const() <= (rows_.size > 1 ? kUnrollWhole : 2 * kUnrollWhole);
     std::vector<Stmt> step;
     prefetch_loop_ = short_loop ? Symbol() : loop.name;
     if (!group(body, true, step))

@@ -6,6 +6,7 @@ namespace kiln {
 namespace {
 
 constexpr int64_t kMinRowsForMaking = 32;
+constexpr int64_t kLeastWork = 3;  // instructions for a vector
 constexpr int64_t kUnrolled = 16; // steps: the codes of a word
 constexpr int64_t kLeastGroups = 8; // as for reductions in pieces
 
@@ -20,19 +21,31 @@ std::vector<Stmt> reductions_of(const std::vector<Stmt> &body) {
   return out;
 }
 
-// Made of loads and arithmetic, the same for every row.
+bool loads(const Expr &e) {
+  bool any = false;
+  visit_exprs(e, [&](const Expr &x) { any |= x.is(Expr::Kind::load); });
+  return any;
+}
+
+// Instructions for a vector of it, about.
+int64_t cost(const Expr &e) {
+  int64_t ops = 0;
+  visit_exprs(e, [&](const Expr &x) { ops += !x.is(Expr::Kind::load) && !x.is(Expr::Kind::bitcast) && loads(x); });
+  return ops;
+}
+
+// Made of loads and arithmetic, the same for every row, by more work than a copy through memory is.
 bool is_shared(const Expr &e, const TileNest &nest, const std::unordered_set<Symbol> &sums) {
   if (e.lanes != 1 || e.dtype != DType::f32 || e.is(Expr::Kind::load) || !depends_on(e, nest.vector_loop().name))
     return false;
-  bool loads = false, pure = true;
+  bool pure = true;
   visit_exprs(e, [&](const Expr &x) {
-    loads |= x.is(Expr::Kind::load);
     pure &= x.lanes == 1 && !x.is(Expr::Kind::var) && !x.is(Expr::Kind::gather) && !(x.is(Expr::Kind::load) && sums.count(x.name));
   });
   for (size_t i = 0; i < nest.loops.size(); ++i)
     if (is_inside_group(nest, i) || i == *nest.row)
       pure = pure && !depends_on(e, nest.loops[i].name);
-  return loads && pure;
+  return pure && cost(e) >= kLeastWork;
 }
 
 void collect(const Expr &e, const TileNest &nest, const std::unordered_set<Symbol> &sums, std::vector<Expr> &out) {

@@ -6,7 +6,8 @@
 //     for p { for k { for c in 0..16 { made[64*k + 16*p + c] = (float(words[...] >> ... & 15) - z) * s[...] } } }
 //     for t parallel { ... acc = fma(a[...], made[...], acc) } }
 //
-// A few rows read weights faster as they are stored; from some tens on, the arithmetic is what counts.
+// A few rows read weights faster as they are stored; from some tens on, the arithmetic is what counts. A mere conversion is no
+// dearer than the way through memory.
 #pragma once
 
 #include "passes/kernel/tile_nest.h"
