@@ -6,7 +6,8 @@
 Writes FOLDER/NAME.onnx and FOLDER/NAME.npz, which holds `in:NAME` for each input and `out:NAME` for each output, as
 ONNX Runtime computes it. Single layers, for profiles, are named by their sizes: `matmul_128x3072x768` (rows, columns, depth),
 `conv_64x56x3x1` (channels, size of the image, kernel, stride; four layers one after the other), `attention_12x128x64` (heads,
-length, width of a head). Times depend on shapes and not on what the weights have learned, so nothing is downloaded.
+length, width of a head), `nbits_1x4096x4096x4x1` (rows, columns, depth, bits of a weight, ONNX Runtime's accuracy level: 1 computes in
+floats, 4 on 8-bit codes of the inputs; blocks of 32). Times depend on shapes and not on what the weights have learned, so nothing is downloaded.
 Needs numpy, onnx and onnxruntime.
 """
 import os
@@ -104,7 +105,8 @@ class Net:
     def save(self, folder, samples, *outputs):
         infos = [helper.make_empty_tensor_value_info(o) for o in outputs]
         graph = helper.make_graph(self.nodes, self.name, self.inputs, infos, self.weights)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9, producer_name="kiln-bench")
+        domains = [("", 18)] + [("com.microsoft", 1)] * any(node.domain for node in self.nodes)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid(*d) for d in domains], ir_version=9, producer_name="kiln-bench")
         model = onnx.shape_inference.infer_shapes(model)
         known = {v.name: v for v in model.graph.value_info}
         for i, o in enumerate(outputs):
@@ -288,7 +290,15 @@ def attention(name, heads, length, size):
     return n, {"x": sample(8, 1, length, heads * size)}, n.attention("x", length, heads * size, heads)
 
 
-LAYERS = {"matmul": (matmul, 3), "conv": (conv, 4), "attention": (attention, 3)}
+def nbits(name, rows, columns, depth, bits, level):
+    n = Net(name, x=(F32, [rows, depth]))
+    codes = n.constant(n.rng.integers(0, 256, (columns, depth // 32, 4 * bits), dtype=np.uint8), "w")
+    scales = n.constant(n.rng.uniform(0.001, 0.01, columns * depth // 32).astype(np.float32), "s")
+    y = n.add("MatMulNBits", "x", codes, scales, domain="com.microsoft", K=depth, N=columns, bits=bits, block_size=32, accuracy_level=level)
+    return n, {"x": sample(9, rows, depth)}, y
+
+
+LAYERS = {"matmul": (matmul, 3), "nbits": (nbits, 5), "conv": (conv, 4), "attention": (attention, 3)}
 
 
 def make(name):
@@ -298,7 +308,7 @@ def make(name):
     function, count = LAYERS.get(kind, (None, 0))
     numbers = [int(s) for s in sizes.split("x") if s.isdigit() and int(s) > 0]
     if function is None or len(numbers) != count or "x".join(map(str, numbers)) != sizes:
-        sys.exit(f"no such model: {name}; there are {', '.join(MODELS)}, and layers with their sizes: matmul_RxCxD, conv_CxHxKxS, attention_HxLxD")
+        sys.exit(f"no such model: {name}; there are {', '.join(MODELS)}, and layers with their sizes: matmul_RxCxD, conv_CxHxKxS, attention_HxLxD, nbits_RxCxDxBxA")
     return function(name, *numbers)
 
 
