@@ -374,6 +374,10 @@ Expr KernelLowering::compute(ValueId value, std::span<const Dim> index) {
       NodeContext context(*this, node, node.results);
       out = def.element(context, function_.value(value).result, index);
     }
+    // What is stored as a half float is that number here too, as it is for the kernels that read it.
+    DType stored = type(value).dtype;
+    if (named && compute_dtype(stored) != stored && std::find(roots_.begin(), roots_.end(), value) != roots_.end())
+      out = kb::convert(compute_dtype(stored), kb::convert(stored, std::move(out)));
     if (named && !is_leaf(out)) {
       out = bind(std::move(out));
       stack_.back()->memos.push_back({value, {index.begin(), index.end()}, out});
