@@ -146,6 +146,13 @@ struct Report {
   }
 } g_report;
 
+int destroy(Graph *graph) {
+  if (!g_objects.erase(graph))
+    return kInvalidValue;
+  delete graph;
+  return kFine;
+}
+
 } // namespace
 
 #define ENTER(name)                                   \
@@ -452,17 +459,11 @@ FAKE cuGraphLaunch(Graph *run, Stream *stream) {
 }
 FAKE cuGraphDestroy(Graph *graph) {
   ENTER("cuGraphDestroy");
-  if (!g_objects.erase(graph))
-    return kInvalidValue;
-  delete graph;
-  return kFine;
+  return destroy(graph);
 }
 FAKE cuGraphExecDestroy(Graph *run) {
   ENTER("cuGraphExecDestroy");
-  if (!g_objects.erase(run))
-    return kInvalidValue;
-  delete run;
-  return kFine;
+  return destroy(run);
 }
 FAKE cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                     unsigned shared_bytes, Stream *stream, void **params, void **) {
