@@ -18,6 +18,8 @@ double registers(const Expr &e, const MachineDesc &machine) {
   return std::max(1.0, bytes / machine.vector_bytes);
 }
 
+} // namespace
+
 double cycles_of(const Expr &e, const MachineDesc &machine) {
   double each = 0;
   switch (e.kind) {
@@ -55,6 +57,12 @@ double cycles_of(const Expr &e, const MachineDesc &machine) {
   return sum;
 }
 
+double store_cycles(const Expr &value, const MachineDesc &machine) { return kMemory * registers(value, machine); }
+
+double round_cycles(const Stmt &loop) { return loop.loop == LoopKind::unroll ? 0 : kLoop; }
+
+namespace {
+
 class Work {
 public:
   explicit Work(const MachineDesc &machine) : machine_(machine) {}
@@ -62,13 +70,13 @@ public:
   double of(const Stmt &s) {
     double sum = cycles_of(s.value, machine_);
     if (s.is(Stmt::Kind::store))
-      sum += kMemory * registers(s.value, machine_);
+      sum += store_cycles(s.value, machine_);
     bool is_loop = s.is(Stmt::Kind::loop);
     double steps = is_loop ? trips(s) : 1;
     if (is_loop)
       first_[s.name] = at_first(s.begin);
     double body = std::max(of(s.body), of(s.other));
-    return sum + steps * (body + (is_loop && s.loop != LoopKind::unroll ? kLoop : 0));
+    return sum + steps * (body + (is_loop ? round_cycles(s) : 0));
   }
 
 private:

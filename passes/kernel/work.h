@@ -7,6 +7,11 @@
 
 namespace kiln {
 
+// Of a statement and all its rounds; of one evaluation of an expression; of storing a value, once it is there.
 double cycles_of(const Stmt &s, const MachineDesc &machine);
+double cycles_of(const Expr &e, const MachineDesc &machine);
+double store_cycles(const Expr &value, const MachineDesc &machine);
+// What a round of a loop adds to its body.
+double round_cycles(const Stmt &loop);
 
 } // namespace kiln
