@@ -55,6 +55,23 @@ Package compile(const std::string &text) {
 
 const KilnOpenOptions kOnDevice{KILN_OPEN_DEVICE, 0, nullptr, "cuda:0"};
 
+// A context of `f` on the device, with room for the eight floats that it takes and the eight that it gives.
+struct EightFloats {
+  KilnError error{};
+  std::optional<runtime::Module> module;
+  std::optional<runtime::Context> context;
+  std::vector<float> x = std::vector<float>(8, 1.0f), y = std::vector<float>(8);
+  int64_t dims[1] = {8};
+  KilnTensor in{x.data(), 32, KILN_F32, 1, dims}, out{y.data(), 32, KILN_F32, 1, dims};
+
+  explicit EightFloats(const Package &package) : module(runtime::Module::try_open(package.bytes, error, &kOnDevice)) {
+    REQUIRE(module);
+    context = module->try_context("f", {}, error);
+    REQUIRE(context);
+  }
+  EightFloats(const EightFloats &) = delete;
+};
+
 constexpr const char *kRows = R"(
 export func f(x: f32[N, 40], t: f32[10, 40], at: i64[3]) -> (y: f32[N, 40], rows: f32[3, 40]) {
   return softmax(x, axis=1), gather(t, at, axis=0)
@@ -147,16 +164,10 @@ TEST_CASE("whatever call fails, it is named, and nothing stays behind") {
 TEST_CASE("the inputs of the next run are sent while a run computes") {
   Package package = compile("state total: f32[8]\nexport func f(x: f32[8]) -> f32[8] { total = total + x; return total }");
   {
-    KilnError error{};
-    auto module = runtime::Module::try_open(package.bytes, error, &kOnDevice);
-    REQUIRE(module);
-    auto context = module->try_context("f", {}, error);
-    REQUIRE(context);
+    EightFloats eight(package);
+    auto &[error, module, context, x, y, dims, in, out] = eight;
     const KilnApi &api = runtime::api();
     KilnContext *c = context->handle();
-    std::vector<float> x(8), y(8);
-    int64_t dims[] = {8};
-    KilnTensor in{x.data(), 32, KILN_F32, 1, dims}, out{y.data(), 32, KILN_F32, 1, dims};
     auto bind = [&](float value) {
       std::fill(x.begin(), x.end(), value);
       return api.bind_input(c, 0, &in, &error);
@@ -226,16 +237,10 @@ TEST_CASE("a call that fails while inputs are sent is named, and nothing stays b
                            "cuStreamWaitEvent", "cuGraphLaunch"}) {
     INFO(name);
     {
-      KilnError error{};
-      auto module = runtime::Module::try_open(package.bytes, error, &kOnDevice);
-      REQUIRE(module);
-      auto context = module->try_context("f", {}, error);
-      REQUIRE(context);
+      EightFloats eight(package);
+      auto &[error, module, context, x, y, dims, in, out] = eight;
       const KilnApi &api = runtime::api();
       KilnContext *c = context->handle();
-      std::vector<float> x(8, 1.0f), y(8);
-      int64_t dims[] = {8};
-      KilnTensor in{x.data(), 32, KILN_F32, 1, dims}, out{y.data(), 32, KILN_F32, 1, dims};
       REQUIRE(api.bind_input(c, 0, &in, &error) == KILN_OK);
       REQUIRE(api.bind_output(c, 0, &out, &error) == KILN_OK);
       REQUIRE(api.run(c, &error) == KILN_OK);
