@@ -23,10 +23,16 @@ MachineDesc extended(const MachineDesc &base, std::string_view feature, std::str
 // Every processor with AMX has the dots of bf16: the feature stands for both.
 MachineDesc with_tiles(const MachineDesc &base) {
   MachineDesc out = extended(base, "amxint8", "avx512bf16,+amx-tile,+amx-int8");
-  out.has_bf16_dots = true;
+  out.has_bf16_dots = out.has_byte_tiles = true;
   out.tile_rows = 16;
   out.tile_row_bytes = 64;
   out.tile_count = 8;
+  return out;
+}
+
+MachineDesc with_bf16_tiles(const MachineDesc &base) {
+  MachineDesc out = extended(base, "amxbf16", "amx-bf16");
+  out.has_bf16_tiles = true;
   return out;
 }
 
@@ -44,6 +50,7 @@ bool has_feature([[maybe_unused]] std::string_view name) {
          : name == "avxvnni"    ? __builtin_cpu_supports("avxvnni")
          : name == "avx512vnni" ? __builtin_cpu_supports("avx512vnni")
          : name == "avx512bf16" ? __builtin_cpu_supports("avx512bf16")
+         : name == "amxbf16"    ? __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") && grants_tiles()
          : name == "amxint8"
              ? __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("amx-tile") &&
                    __builtin_cpu_supports("amx-int8") && grants_tiles()
@@ -105,7 +112,8 @@ std::vector<MachineDesc> cpu_machines() {
   dotprod.byte_dots = ByteDots::signed_;
   MachineDesc i8mm = extended(dotprod, "i8mm");
   i8mm.byte_dots = ByteDots::mixed;
-  return {v2, v3, avxvnni, v4, vnni, bf16, with_tiles(vnni), arm, dotprod, i8mm};
+  MachineDesc tiles = with_tiles(vnni);
+  return {v2, v3, avxvnni, v4, vnni, bf16, tiles, with_bf16_tiles(tiles), arm, dotprod, i8mm};
 }
 
 bool is_x86(const MachineDesc &machine) { return machine.triple.starts_with("x86_64"); }

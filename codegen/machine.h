@@ -33,8 +33,12 @@ struct MachineDesc {
   bool has_broadcast_operand = false; // memory broadcasts fold into arithmetic
   ByteDots byte_dots = ByteDots::none;
   bool has_bf16_dots = false; // vdpbf16ps
-  // Matrix registers that multiply bytes (ir/kernel/tile_product.h); no rows: there are none.
+  // Matrix registers (ir/kernel/tile_product.h), and which dots they multiply; no rows: there are none.
   int tile_rows = 0, tile_row_bytes = 0, tile_count = 0;
+  bool has_byte_tiles = false, has_bf16_tiles = false;
+  // Between products and between loads of whole tiles, as Intel's optimization reference manual has it of AMX
+  // (TDPBUSD and TDPBF16PS 16 cycles, TILELOADD 8).
+  int tile_product_cycles = 16, tile_load_cycles = 8;
   int64_t l1_bytes = 32 << 10;
   int64_t l2_bytes = 1 << 20;
   int fma_latency = 4, fma_per_cycle = 2; // how many independent accumulators hide latency
@@ -42,8 +46,11 @@ struct MachineDesc {
   bool prefetch_next = true; // packed operands of the next tiles, into the second level
 
   int lanes(DType dtype) const { return vector_bytes / int(dtype_bytes(dtype)); }
-  // Products of bytes that it adds in the time of one of f32, as measured of tiles.
+  // Products of bytes that it adds in the time of one of f32, as measured of register tiles.
   double byte_dot_rate() const {
+    if (has_byte_tiles) // of whole tiles
+      return double(tile_rows * (tile_row_bytes / 4) * tile_row_bytes) / tile_product_cycles /
+             (fma_per_cycle * lanes(DType::f32));
     return byte_dots == ByteDots::vnni || byte_dots == ByteDots::mixed ? 4 : 1.3;
   }
 };

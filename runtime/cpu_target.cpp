@@ -99,6 +99,8 @@ Machine ask_machine() {
                   saves_tiles && has(seven.d, bit(22) | bit(24) | bit(25)));
   machine.feature("amxint8", // AMX-TILE, AMX-INT8, with AVX512-BF16
                   saves_tiles && saves_zmm && has(seven.d, bit(24) | bit(25)) && has(seven_one.a, bit(5)));
+  machine.feature("amxbf16", // AMX-TILE, AMX-BF16
+                  saves_tiles && has(seven.d, bit(22) | bit(24)));
   return machine;
 }
 

@@ -16,6 +16,7 @@
 #include <llvm/IR/IntrinsicsX86.h>
 
 #include <algorithm>
+#include <cmath>
 
 namespace kiln::cpu {
 namespace {
@@ -27,7 +28,7 @@ constexpr int64_t kSums = 4, kDepths = 2, kColumnBytes = 64;
 bool is_zero(const Expr &e) {
   if (e.is(Expr::Kind::broadcast))
     return is_zero(e.args[0]);
-  return e.is(Expr::Kind::number) && e.integer == 0;
+  return e.is(Expr::Kind::number) && (is_float(e.dtype) ? e.number == 0 && !std::signbit(e.number) : e.integer == 0);
 }
 
 // Unrolled loops over every element of `sums`, that store zeros there.
@@ -56,6 +57,8 @@ bool zeroes(const Stmt &s, Symbol sums, int64_t size) {
 // Adds the products in `s`; false if it holds anything else, or what the registers do not.
 bool KernelEmitter::collect_products(const Stmt &s, TileRegion &region) const {
   if (auto p = tile_product(s)) {
+    if (p->dtype == DType::f32 ? !machine_.has_bf16_tiles : !machine_.has_byte_tiles)
+      return false;
     int64_t most = machine_.tile_rows;
     int64_t tiles = p->rows > most ? 2 : 1;
     if (p->rows % tiles != 0 || p->rows / tiles > most || tiles * p->columns > kSums ||
@@ -63,13 +66,14 @@ bool KernelEmitter::collect_products(const Stmt &s, TileRegion &region) const {
       return false;
     if (region.depths.empty()) {
       region.sums = p->sums;
+      region.dtype = p->dtype;
       region.tiles = tiles;
       region.height = p->rows / tiles;
       region.columns = p->columns;
     }
     if (std::find(region.depths.begin(), region.depths.end(), p->depth) == region.depths.end())
       region.depths.push_back(p->depth);
-    return region.sums == p->sums && region.tiles * region.height == p->rows &&
+    return region.sums == p->sums && region.dtype == p->dtype && region.tiles * region.height == p->rows &&
            region.columns == p->columns && int64_t(region.depths.size()) <= kDepths;
   }
   bool walks = s.is(Stmt::Kind::loop) && !s.body.empty() &&
@@ -111,7 +115,7 @@ size_t KernelEmitter::emit_tiles(const std::vector<Stmt> &body, size_t at) {
       return 0;
   }
   const Binding *sums = find(region.sums);
-  if (!sums || !sums->is_buffer || sums->dtype != DType::i32 || sums->lanes != 16)
+  if (!sums || !sums->is_buffer || sums->dtype != region.dtype || sums->lanes != 16)
     return 0;
   llvm::Value *memory = sums->value;
   b_.CreateIntrinsic(ID::x86_ldtilecfg, {}, {tile_configuration(region)});
@@ -155,9 +159,12 @@ void KernelEmitter::emit_product(const TileProduct &p) {
       return;
     }
     llvm::Value *address = emit_address(*buffer, index).address;
-    b_.CreateIntrinsic(ID::x86_tileloadd64, {}, {tile(number), address, emit_dim(stride)});
+    Dim bytes = stride * Dim(int64_t(dtype_bytes(e.dtype)));
+    b_.CreateIntrinsic(ID::x86_tileloadd64, {}, {tile(number), address, emit_dim(bytes)});
   };
-  ID::ID product = p.row.dtype == DType::u8 ? ID::x86_tdpbusd : ID::x86_tdpbsud;
+  ID::ID product = p.row.dtype == DType::bf16 ? ID::x86_tdpbf16ps
+                   : p.row.dtype == DType::u8 ? ID::x86_tdpbusd
+                                              : ID::x86_tdpbsud;
   for (int64_t t = 0; t < region.tiles; ++t) {
     load(pair, p.row, p.row.index + p.row_stride * Dim(t * region.height), p.row_stride);
     for (int64_t i = 0; i < p.columns; ++i) {

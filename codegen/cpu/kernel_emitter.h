@@ -158,6 +158,7 @@ private:
   // emit_tiles.cpp
   struct TileRegion {
     Symbol sums;
+    DType dtype = DType::i32;
     int64_t tiles = 0, height = 0, columns = 0; // of rows, their rows; columns
     std::vector<int64_t> depths;
   };

@@ -8,6 +8,7 @@ namespace kiln {
 namespace {
 
 constexpr int kLanes = 16;
+constexpr int64_t kGroupBytes = 4;
 
 // Constant trips of an unrolled loop from 0 on; 0 for other statements.
 int64_t unrolled(const Stmt &s) {
@@ -59,10 +60,11 @@ std::optional<TileProduct> tile_product(const Stmt &loop) {
   const Stmt &alloc = loop.body[0], &rows = loop.body[2];
   Symbol p;
   const Stmt *fill = over_columns(loop.body[1], p, out.columns);
-  bool columns_fit = alloc.is(Stmt::Kind::alloc) && alloc.space == MemorySpace::reg &&
-                     alloc.lanes == 4 * kLanes && fill && fill->is(Stmt::Kind::store) &&
+  const int group = int(kGroupBytes / dtype_bytes(alloc.dtype)); // elements that are multiplied together
+  bool columns_fit = alloc.is(Stmt::Kind::alloc) && alloc.space == MemorySpace::reg && group > 1 &&
+                     alloc.lanes == group * kLanes && fill && fill->is(Stmt::Kind::store) &&
                      fill->name == alloc.name && alloc.size == out.columns && !fill->count &&
-                     is_var(fill->index, p) && is_plain_load(fill->value, alloc.dtype, 4 * kLanes);
+                     is_var(fill->index, p) && is_plain_load(fill->value, alloc.dtype, group * kLanes);
   out.rows = unrolled(rows);
   if (!columns_fit || out.rows < kLeastProductRows || rows.body.empty() || rows.body.size() > 2)
     return std::nullopt;
@@ -71,16 +73,17 @@ std::optional<TileProduct> tile_product(const Stmt &loop) {
   Symbol q, k = loop.name, r = rows.name;
   const Stmt *sum = over_columns(rows.body.back(), q, columns);
   if (!sum || !sum->is(Stmt::Kind::store) || columns != out.columns || sum->count ||
-      (let && !let->is(Stmt::Kind::let)) || dot_width(sum->value) != 4 || sum->value.lanes != kLanes)
+      (let && !let->is(Stmt::Kind::let)) || dot_width(sum->value) != group || sum->value.lanes != kLanes)
     return std::nullopt;
   out.sums = sum->name;
+  out.dtype = sum->value.dtype;
   const Expr &value = sum->value, &before = value.args[2];
   Dim at = Dim::symbol(r) * Dim(columns) + (q.empty() ? Dim(0) : Dim::symbol(q));
-  if (!is_plain_load(before, DType::i32, kLanes) || before.name != sum->name ||
+  if (!is_plain_load(before, out.dtype, kLanes) || before.name != sum->name ||
       !(before.index == at) || !(sum->index == at))
     return std::nullopt;
 
-  bool unsigned_rows = value.args[1].lanes == 4 * kLanes; // otherwise the codes are the columns
+  bool unsigned_rows = value.args[1].lanes == group * kLanes; // otherwise the codes are the columns
   const Expr &column = value.args[unsigned_rows ? 1 : 0];
   out.row = value.args[unsigned_rows ? 0 : 1];
   if (let && out.row.is(Expr::Kind::var) && out.row.name == let->name)
@@ -88,8 +91,8 @@ std::optional<TileProduct> tile_product(const Stmt &loop) {
   else if (let)
     return std::nullopt;
   out.column = fill->value;
-  if (!is_plain_load(column, alloc.dtype, 4 * kLanes) || column.name != alloc.name ||
-      !is_var(column.index, q) || !is_plain_load(out.row, out.row.dtype, 4) ||
+  if (!is_plain_load(column, alloc.dtype, group * kLanes) || column.name != alloc.name ||
+      !is_var(column.index, q) || !is_plain_load(out.row, out.row.dtype, group) ||
       out.row.name == out.sums || out.column.name == out.sums || out.row.name == alloc.name)
     return std::nullopt;
 
@@ -97,7 +100,7 @@ std::optional<TileProduct> tile_product(const Stmt &loop) {
   bool linear = take_step(out.row.index, k, along) && take_step(out.row.index, r, out.row_stride) &&
                 take_step(out.column.index, k, out.column_step) &&
                 take_step(out.column.index, p, out.column_stride);
-  if (!linear || !along.is_const(4) || (!q.empty() && out.row.index.depends_on(q)))
+  if (!linear || !along.is_const(group) || (!q.empty() && out.row.index.depends_on(q)))
     return std::nullopt;
   for (const Dim *stride : {&out.row_stride, &out.column_stride, &out.column_step})
     for (Symbol var : {k, r, p, q})

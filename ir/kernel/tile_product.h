@@ -1,6 +1,6 @@
 // Products of tiles: the part of a register tile that machines with matrix registers have as one
-// instruction. Dots of bytes (ir/kernel/dot.h) for all rows and columns of a tile and so many steps of
-// its reduction, unrolled:
+// instruction. Dots (ir/kernel/dot.h) of bytes, or of two bf16, for all rows and columns of a tile and so
+// many steps of its reduction, unrolled:
 //
 //   for k in 0..16 unroll {                                       depth
 //     alloc col: i8x64[2] reg
@@ -10,7 +10,9 @@
 //       for p in 0..2 unroll { sums[p + 2*r; x16] = fma(row, col[p; x64], sums[p + 2*r; x16]) } } }
 //
 // It is no kind of statement of its own, so that every other target and the interpreter need not know
-// of it; the scheduler makes this form and targets recognise it.
+// of it; the scheduler makes this form and targets recognise it. Sums of bytes are exact. Those of bf16 may be
+// added up in any fixed order: machines keep sums of the even and of the odd products of a row, from zero on, and
+// add both to what is there.
 #pragma once
 
 #include "ir/kernel/kernel.h"
@@ -21,7 +23,8 @@ namespace kiln {
 constexpr int64_t kLeastProductRows = 4, kLeastProductDepth = 4;
 
 struct TileProduct {
-  Symbol sums;                              // i32x16[rows * columns], of row r and column p at p + columns * r
+  Symbol sums;                              // x16[rows * columns], of row r and column p at p + columns * r
+  DType dtype = DType::i32;                 // of the sums
   int64_t rows = 0, columns = 0, depth = 0; // depth in groups of four bytes
   Expr row;                                 // of the first row and step; a row's steps are contiguous
   Expr column;                              // of the first column and step

@@ -95,9 +95,10 @@ private:
     return true;
   }
 
-  // On machines with matrix registers: nests of dots of bytes whose rows are contiguous.
+  // On machines with matrix registers: nests of dots whose rows are contiguous.
   std::optional<Stmt> try_products(TileNest nest) {
-    if (machine_.tile_rows == 0 || nest.dot_width != 4 || !nest.row || nest.accumulators != 1 ||
+    bool multiplies = nest.dot_width == 4 ? machine_.has_byte_tiles : nest.dot_width == 2 && machine_.has_bf16_tiles;
+    if (!multiplies || !nest.row || nest.accumulators != 1 ||
         !nest.packed.empty() || nest.lanes != machine_.tile_row_bytes / 4 || nest.block > nest.lanes)
       return std::nullopt;
     auto rows = trip_count(nest.loops[*nest.row]).try_const();

@@ -201,7 +201,7 @@ TileShape choose_tile_shape(const TileNest &nest, const MachineDesc &machine,
     int64_t sums = machine.tile_count / 2;
     best_rows = two ? 2 * machine.tile_rows : machine.tile_rows;
     best_columns = std::min(guess_columns, two ? sums / 2 : sums);
-    shape.product_depth = machine.tile_row_bytes / nest.dot_width;
+    shape.product_depth = machine.tile_row_bytes / 4; // groups of four bytes
     shape.prefetch_steps = 0;
     shape.prefetch_next = false;
   } else {

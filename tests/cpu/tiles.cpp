@@ -1,5 +1,7 @@
 // Generated code for AMX, run with the instructions emulated where the processor lacks them: the same bits as the
-// kernel interpreter's for matrix products and convolutions that do and do not fill their tiles.
+// kernel interpreter's for matrix products and convolutions that do and do not fill their tiles. Products of bf16 are
+// added up in another order than the interpreter's: sums that need no rounding have its bits, others differ by
+// no more than roundings of both.
 #define CATCH_CONFIG_MAIN
 #include <catch2/catch.hpp>
 
@@ -12,15 +14,19 @@
 #include "tests/kernel_passes/naive.h"
 #include "tests/kernel_passes/run.h"
 
+#include <cmath>
+#include <cstring>
 #include <random>
 
 namespace kiln::test {
 namespace {
 
-constexpr const char *kBase = "x86-64-v4+avx512vnni+avx512bf16", *kTiles = "x86-64-v4+avx512vnni+amxint8";
+constexpr const char *kBase = "x86-64-v4+avx512vnni+avx512bf16", *kTiles = "x86-64-v4+avx512vnni+amxint8+amxbf16";
+
+using Buffers = std::vector<std::vector<std::byte>>;
 
 // All values of both operands, and sums that are not there yet.
-std::vector<std::vector<std::byte>> operands(const Kernel &kernel, const std::vector<int64_t> &dims) {
+Buffers operands(const Kernel &kernel, const std::vector<int64_t> &dims) {
   std::mt19937 random(11);
   auto out = naive::random_buffers(kernel, dims);
   for (auto &bytes : out)
@@ -29,8 +35,7 @@ std::vector<std::vector<std::byte>> operands(const Kernel &kernel, const std::ve
   return out;
 }
 
-Bytes expected(const Kernel &kernel, const std::vector<int64_t> &dims) {
-  auto buffers = operands(kernel, dims);
+Bytes expected(const Kernel &kernel, const std::vector<int64_t> &dims, Buffers buffers) {
   std::vector<std::span<std::byte>> views(buffers.begin(), buffers.end());
   auto trap = interpret_kernel(kernel, views, dims, {});
   REQUIRE(trap.ok());
@@ -38,11 +43,11 @@ Bytes expected(const Kernel &kernel, const std::vector<int64_t> &dims) {
   return Bytes(at, at + buffers.back().size());
 }
 
-Bytes computed(Kernel kernel, const std::vector<int64_t> &dims, int opt_level, bool threads = true) {
+Bytes computed(Kernel kernel, const std::vector<int64_t> &dims, const Buffers &buffers, int opt_level, bool threads = true) {
   MachineDesc machine = *find_machine(kTiles);
   Run run;
   run.dims = dims;
-  for (const auto &buffer : operands(kernel, dims)) {
+  for (const auto &buffer : buffers) {
     const auto *at = reinterpret_cast<const uint8_t *>(buffer.data());
     run.args.emplace_back(at, at + buffer.size());
   }
@@ -57,7 +62,8 @@ Bytes computed(Kernel kernel, const std::vector<int64_t> &dims, int opt_level, b
   Program program = make_program({kernel});
   auto assembly = cpu::emit_assembly(program, program.kernels, machine, options);
   REQUIRE(assembly.ok());
-  CHECK(assembly->find("tdpbusd") != std::string::npos);
+  bool is_bf16 = kernel.buffers[0].dtype == DType::bf16;
+  CHECK(assembly->find(is_bf16 ? "tdpbf16ps" : "tdpbusd") != std::string::npos);
   Run done = execute(compile(program, machine, options), run);
   CHECK(done.code == 0);
   return done.args.back();
@@ -72,13 +78,48 @@ bool can_run() {
   return true;
 }
 
-void check(const Kernel &kernel, const std::vector<int64_t> &dims = {}) {
-  Bytes want = expected(kernel, dims);
+void check(const Kernel &kernel, const std::vector<int64_t> &dims, const Buffers &buffers) {
+  Bytes want = expected(kernel, dims, buffers);
   for (int opt_level : {2, 0})
     for (bool threads : {true, false}) {
       INFO(kernel.name << " -O" << opt_level << (threads ? "" : ", one thread"));
-      CHECK(computed(kernel, dims, opt_level, threads) == want);
+      CHECK(computed(kernel, dims, buffers, opt_level, threads) == want);
     }
+}
+
+void check(const Kernel &kernel, const std::vector<int64_t> &dims = {}) { check(kernel, dims, operands(kernel, dims)); }
+
+// Every bf16 of the operands by `f`, which is given its place.
+template <class F> Buffers with_halves(Buffers buffers, F &&f) {
+  for (size_t i = 0; i < 2; ++i)
+    for (size_t at = 0; at + 1 < buffers[i].size(); at += 2) {
+      uint16_t half;
+      std::memcpy(&half, &buffers[i][at], 2);
+      half = f(half);
+      std::memcpy(&buffers[i][at], &half, 2);
+    }
+  return buffers;
+}
+
+// Of `depth` products each.
+void check_bf16(const Kernel &kernel, int64_t depth, const std::vector<int64_t> &dims = {}) {
+  std::mt19937 random(5);
+  Buffers any = naive::random_buffers(kernel, dims);
+  auto small = [&](uint16_t) {
+    float number = float(int(random() % 15) - 7);
+    uint32_t bits;
+    std::memcpy(&bits, &number, 4);
+    return uint16_t(bits >> 16);
+  };
+  check(kernel, dims, with_halves(any, small));
+
+  // Each order rounds once for a product: depth * 2^-24 of the sum of magnitudes for either of them.
+  auto sums = values_of<float>(expected(kernel, dims, with_halves(any, [](uint16_t x) { return uint16_t(x & 0x7fff); })));
+  auto want = values_of<float>(expected(kernel, dims, any)), got = values_of<float>(computed(kernel, dims, any, 2));
+  CHECK(computed(kernel, dims, any, 2, false) == bytes_of(got)); // whatever the threads
+  for (size_t i = 0; i < want.size(); ++i)
+    if (!(std::fabs(got[i] - want[i]) <= float(2 * depth) * 0x1p-24f * sums[i]))
+      FAIL("element " << i << ": " << got[i] << " instead of " << want[i]);
 }
 
 TEST_CASE("matrix products of bytes") {
@@ -109,6 +150,33 @@ TEST_CASE("convolutions of bytes") {
   check(naive::quantised_conv(Conv{128, 48, 5, 9, 3, 1, 128})); // channels last
   check(naive::quantised_conv(Conv{20, 48, 7, 21, 3, 2, 20}));
   check(naive::quantised_conv(Conv{96, 32, 6, 7, 1, 1, 96}));
+}
+
+TEST_CASE("matrix products of bf16") {
+  if (!can_run())
+    return;
+  for (auto [m, n, k] : {std::tuple(16, 16, 32), {32, 32, 32}, {64, 64, 64}, {4, 16, 8}, {5, 64, 10}, {17, 48, 32},
+                         {37, 70, 50}, {49, 33, 66}, {33, 100, 514}}) {
+    INFO(m << " x " << n << " x " << k);
+    check_bf16(naive::paired_matmul(m, n, k), k);
+  }
+  Kernel kernel = naive::paired_matmul(Dim::symbol("M"), 80, 38, {Symbol("M")});
+  for (int64_t m : {0, 1, 15, 32, 47, 66}) {
+    INFO(m << " rows");
+    check_bf16(kernel, 38, {m});
+  }
+}
+
+// Unrolled steps of vectors look like a product.
+TEST_CASE("products that the target lacks are left to vectors") {
+  MachineDesc machine = *find_machine("x86-64-v4+avx512vnni+amxint8");
+  Kernel kernel = naive::paired_matmul(4, 16, 8);
+  schedule(kernel, machine);
+  Program program = make_program({kernel});
+  auto assembly = cpu::emit_assembly(program, program.kernels, machine);
+  REQUIRE(assembly.ok());
+  CHECK(assembly->find("tdpbf16ps") == std::string::npos);
+  CHECK(assembly->find("vdpbf16ps") != std::string::npos);
 }
 
 // Sums that do not begin with zeros, and codes that are the columns.
@@ -156,7 +224,7 @@ TEST_CASE("products that add to what is there, signed by unsigned") {
   // One configuration for the function, released once.
   CHECK(assembly->find("ldtilecfg") == assembly->rfind("ldtilecfg"));
   CHECK(assembly->find("tilerelease") == assembly->rfind("tilerelease"));
-  CHECK(execute(compile(program, machine), run).args.back() == expected(kernel, {}));
+  CHECK(execute(compile(program, machine), run).args.back() == expected(kernel, {}, operands(kernel, {})));
 }
 
 } // namespace

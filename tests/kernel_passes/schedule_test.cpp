@@ -126,6 +126,20 @@ TEST_CASE("quantised products on matrix registers") {
   schedule(vectors, *find_machine("x86-64-v4+avx512vnni"));
   CHECK(tile_products(vectors.body) == 0);
 }
+TEST_CASE("products of bf16 on matrix registers") {
+  for (auto [m, n, k] : {std::tuple(4, 16, 8), {37, 70, 50}, {64, 64, 64}}) {
+    Kernel kernel = naive::paired_matmul(m, n, k);
+    schedule(kernel, *find_machine("x86-64-v4+avx512vnni+amxint8+amxbf16"));
+    INFO(m << " x " << n << " x " << k);
+    CHECK(tile_products(kernel.body) > 0);
+  }
+  Kernel wide = naive::paired_matmul(64, 64, 64); // 16 steps of two
+  schedule(wide, *find_machine("x86-64-v4+avx512vnni+amxint8+amxbf16"));
+  visit_stmts(wide.body, [&](const Stmt &s) {
+    if (auto p = tile_product(s))
+      CHECK((p->depth == 16 && p->rows == 32 && p->columns == 2 && p->dtype == DType::f32));
+  });
+}
 TEST_CASE("depthwise windows of quantised operands") {
   for (int64_t width : {2, 3, 4})
     check(naive::quantised_depthwise(16, 5, 9, width));
