@@ -129,6 +129,8 @@ std::string binary_text(const Expr &e, Helpers &helpers) {
   case BinaryOp::atan2:
     if (!is_float(d))
       return helper("pow");
+    if (e.binary == BinaryOp::pow && e.args[0].is(Expr::Kind::number) && e.args[0].number == 2)
+      return fmt::format("exp2{}({})", float_suffix(d), b);
     return fmt::format("{}{}({}, {})", binary_name(e.binary), float_suffix(d), a, b);
   }
   return "";

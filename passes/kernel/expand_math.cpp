@@ -13,7 +13,29 @@ bool is_expanded(const Expr &e) {
   return float_remainder || (e.is(Expr::Kind::binary) && !is_primitive(e.binary));
 }
 
+// pow(2, min(x, most) * factor) in f32 whose exponent is at most 127: the factor.
+std::optional<double> power_of_two(const Expr &e) {
+  auto is_number = [](const Expr &n) { return n.is(Expr::Kind::number); };
+  if (!e.is(Expr::Kind::binary) || e.binary != BinaryOp::pow || e.dtype != DType::f32 || !is_number(e.args[0]) ||
+      e.args[0].number != 2)
+    return std::nullopt;
+  const Expr &power = e.args[1];
+  if (!power.is(Expr::Kind::binary) || power.binary != BinaryOp::mul || !is_number(power.args[1]))
+    return std::nullopt;
+  const Expr &x = power.args[0];
+  double factor = power.args[1].number;
+  bool bounded = x.is(Expr::Kind::binary) && x.binary == BinaryOp::min && is_number(x.args[1]) && factor > 0 &&
+                 x.args[1].number * factor <= 127;
+  return bounded ? std::optional(factor) : std::nullopt;
+}
+
 void expand(Expr &e, MathBuilder &b) {
+  if (auto factor = power_of_two(e)) {
+    Expr x = std::move(e.args[1].args[0]);
+    expand(x, b);
+    e = math_power_of_two_f32({std::move(x)}, *factor, b).e;
+    return;
+  }
   for (Expr &a : e.args)
     expand(a, b);
   if (!is_expanded(e))

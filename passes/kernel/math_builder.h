@@ -132,6 +132,9 @@ MathValue math_unary_f64(UnaryOp op, MathValue x, MathBuilder &b);
 MathValue math_rem_f64(MathValue x, MathValue y, bool narrow, MathBuilder &b);
 // `narrow`: the operands are f32, and so will be the result.
 MathValue math_pow_f64(MathValue x, MathValue y, bool narrow, MathBuilder &b);
+// 2^(x * factor), where x * factor <= 127, in f32: for weights that are at most 1. The error is at most 2.5 ulp near 1
+// and grows with the exponent's, to 4e-8 of the result for each unit of it.
+MathValue math_power_of_two_f32(MathValue x, double factor, MathBuilder &b);
 // Of unsigned integers; wraps.
 MathValue math_pow_integer(MathValue x, MathValue y, MathBuilder &b);
 MathValue math_atan2_f64(MathValue y, MathValue x, MathBuilder &b);

@@ -38,6 +38,12 @@ MathValue exp32(MathValue x, MathBuilder &b) {
   return choose(x <= 88.722839, low, x + kMathInf);
 }
 
+// 2^f - 1 over f, for |f| <= 1/2
+MathValue exp2_tail(const MathValue &f) {
+  return polynomial(f, {0.6931469775987168, 0.2402224208463513, 0.05550733743574296, 0.009671512688151078,
+                        0.0013264727247095758});
+}
+
 // With n up to 128 the power of two is made in two halves.
 MathValue expm1_32_from(const MathValue &x, MathBuilder &b) {
   MathValue at = b.bind(clamped(x, -30, 89));
@@ -130,6 +136,19 @@ MathValue sin_cos32(MathValue x, int turns, MathBuilder &b) {
 }
 
 } // namespace
+
+// The power of two is a factor, so NaN stays; what would be less than the smallest normal number is 0.
+MathValue math_power_of_two_f32(MathValue x, double factor, MathBuilder &b) {
+  constexpr int kBias = 127;
+  x = b.bind(x);
+  MathValue shifted = b.bind(fused(x, factor, kRoundMagic + kBias));
+  MathValue n = b.bind(shifted - (kRoundMagic + kBias));
+  MathValue f = b.bind(fused(x, factor, -n));
+  MathValue e = fused(exp2_tail(f), f, MathValue{like(x, 1)});
+  MathValue raw = as_bits(DType::i32, shifted);
+  MathValue power = as_bits(DType::f32, raw << bits(raw, 23));
+  return choose(x < -126 / factor, 0.0, e * power);
+}
 
 MathValue math_unary_f32(UnaryOp op, MathValue x, MathBuilder &b) {
   x = b.bind(x);

@@ -1,6 +1,6 @@
 // Elementwise nests that read along one loop and write along another move whole squares through
-// registers: L vectors are loaded along the one, transposed by log2 L rounds of interleaving, and
-// stored along the other.
+// registers: L vectors are loaded along the one, transposed by log2 L rounds of shuffles, and stored
+// along the other.
 //
 //   for c parallel { for r parallel { y[c*R + r] = x[r*C + c] } }
 //   =>  for c step 16 { for r step 16 { a[0..16] = x[(r + i)*C + c; x16]; 4 rounds a <-> b;
@@ -9,6 +9,7 @@
 #include "passes/kernel/vector_expr.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace kiln {
 namespace {
@@ -179,18 +180,36 @@ private:
     return one;
   }
 
-  // 0 1 2 3 and 4 5 6 7 interleaved: 0 4 1 5 (half 0), 2 6 3 7 (half 1).
-  Expr interleave(Expr a, Expr b, int half) const {
+  static Expr two_sources(Expr a, Expr b, std::vector<int> lanes_map) {
     Expr e;
     e.kind = Expr::Kind::shuffle;
     e.dtype = a.dtype;
-    e.lanes = lanes_;
-    for (int i = 0; i < lanes_ / 2; ++i) {
-      e.lanes_map.push_back(half * lanes_ / 2 + i);
-      e.lanes_map.push_back(half * lanes_ / 2 + i + lanes_);
-    }
+    e.lanes = a.lanes;
+    e.lanes_map = std::move(lanes_map);
     e.args = {std::move(a), std::move(b)};
     return e;
+  }
+
+  // Within each unit: groups of a and of b in turns, of its lower (half 0) or upper half. For units of four elements
+  // and groups of one: a0 b0 a1 b1 a4 b4 a5 b5 and a2 b2 a3 b3 a6 b6 a7 b7.
+  Expr interleave(Expr a, Expr b, int unit, int group, int half) const {
+    std::vector<int> map;
+    for (int begin = 0; begin < lanes_; begin += unit)
+      for (int i = 0; i < unit; ++i) {
+        int pair = i / (2 * group), of = (i / group) % 2;
+        map.push_back(begin + half * unit / 2 + pair * group + i % group + of * lanes_);
+      }
+    return two_sources(std::move(a), std::move(b), std::move(map));
+  }
+
+  // The units of a and then those of b that are even (half 0) or odd.
+  Expr every_second(Expr a, Expr b, int unit, int half) const {
+    std::vector<int> map;
+    for (int of : {0, lanes_})
+      for (int begin = half * unit; begin < lanes_; begin += 2 * unit)
+        for (int i = 0; i < unit; ++i)
+          map.push_back(of + begin + i);
+    return two_sources(std::move(a), std::move(b), std::move(map));
   }
 
   std::optional<std::vector<Stmt>> square(const Square &q, const Dim &x, const Dim &y,
@@ -245,22 +264,33 @@ private:
       replace(a, from, to);
   }
 
-  // Loads along `across`, one vector for each of the inner iterations; rounds of interleaving.
+  // Loads along `across`, one vector for each of the inner iterations, and rounds of shuffles, each of which exchanges a
+  // bit of the vector's number for one of the lane's. Within units of 128 bits a processor interleaves two registers in
+  // one instruction, and it picks units of two registers in one; so the rounds are of these two kinds.
   Symbol transposed_tile(const Expr &load, const Square &q, const Dim &x, const Dim &y, bool masked,
                          std::vector<Stmt> &out) {
     const Stmt &inner = q.loops.back(), &across = q.loops[q.across];
     Symbol tiles[2] = {names_.fresh("square"), names_.fresh("square")};
-    Symbol i = names_.fresh("i");
     for (Symbol t : tiles)
       out.push_back(kb::alloc(t, load.dtype, lanes_, lanes_, MemorySpace::reg));
+    int unit = std::min(lanes_, 16 / int(dtype_bytes(load.dtype))), bits = std::countr_zero(unsigned(unit));
     Expr vector = load;
     vector.lanes = lanes_;
-    // Lines past the end are read again from the last one.
-    Dim line = y + Dim::symbol(i);
-    if (masked) {
+    if (masked)
       vector.count = across.end - x;
-      line = kiln::min(line, inner.end - Dim(1));
+    // A loop for each bit of a line's number within a unit: the rounds leave these bits in reverse.
+    std::vector<Stmt> fill;
+    Dim number = 0, slot = 0;
+    std::vector<std::pair<Symbol, Dim>> loops = {{names_.fresh("i"), lanes_ / unit}};
+    number = slot = Dim::symbol(loops[0].first) * Dim(unit);
+    for (int b = 0; b < bits; ++b) {
+      Symbol bit = names_.fresh("i");
+      loops.emplace_back(bit, 2);
+      number += Dim::symbol(bit) * Dim(int64_t(1) << b);
+      slot += Dim::symbol(bit) * Dim(int64_t(unit) >> (b + 1));
     }
+    // Lines past the end are read again from the last one.
+    Dim line = masked ? kiln::min(y + number, inner.end - Dim(1)) : y + number;
     vector.index = vector.index.substitute([&](Symbol s) -> std::optional<Dim> {
       if (s == across.name)
         return x;
@@ -268,19 +298,28 @@ private:
         return line;
       return std::nullopt;
     });
-    std::vector<Stmt> fill;
-    fill.push_back(kb::store(tiles[0], Dim::symbol(i), std::move(vector)));
-    out.push_back(kb::loop(i, 0, lanes_, LoopKind::unroll, std::move(fill)));
+    fill.push_back(kb::store(tiles[0], slot, std::move(vector)));
+    for (size_t i = loops.size(); i-- > 0;) {
+      Stmt loop = kb::loop(loops[i].first, 0, loops[i].second, LoopKind::unroll, std::move(fill));
+      fill.clear();
+      fill.push_back(std::move(loop));
+    }
+    out.push_back(std::move(fill[0]));
     int from = 0;
-    for (int width = 1; width < lanes_; width *= 2, from = 1 - from) {
-      Symbol k = names_.fresh("i");
+    for (int round = 0; (1 << round) < lanes_; ++round, from = 1 - from) {
+      bool inside = round < bits;
+      int apart = 1 << (inside ? bits - 1 - round : round);
+      Symbol k = names_.fresh("i"), l = names_.fresh("i");
+      Dim low = Dim::symbol(k) * Dim(2 * apart) + Dim::symbol(l), high = low + Dim(apart);
       auto at = [&](const Dim &index) { return kb::load(tiles[from], load.dtype, index, lanes_); };
-      Dim low = Dim::symbol(k), high = Dim::symbol(k) + Dim(lanes_ / 2);
-      std::vector<Stmt> round;
+      std::vector<Stmt> pair;
       for (int half : {0, 1})
-        round.push_back(kb::store(tiles[1 - from], Dim::symbol(k) * Dim(2) + Dim(half),
-                                  interleave(at(low), at(high), half)));
-      out.push_back(kb::loop(k, 0, lanes_ / 2, LoopKind::unroll, std::move(round)));
+        pair.push_back(kb::store(tiles[1 - from], half ? high : low,
+                                 inside ? interleave(at(low), at(high), unit, 1 << round, half)
+                                        : every_second(at(low), at(high), unit, half)));
+      std::vector<Stmt> pairs;
+      pairs.push_back(kb::loop(l, 0, apart, LoopKind::unroll, std::move(pair)));
+      out.push_back(kb::loop(k, 0, lanes_ / (2 * apart), LoopKind::unroll, std::move(pairs)));
     }
     return tiles[from];
   }

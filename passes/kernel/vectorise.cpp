@@ -23,7 +23,17 @@ struct Accumulation {
   DType dtype;
   BinaryOp op;
   Expr term;
+  bool skips_nan = false; // acc < term ? term : acc
 };
+
+// A step of it.
+Expr accumulated(const Accumulation &a, Expr self, Expr term) {
+  if (a.skips_nan) {
+    Expr less = kb::lt(self, term);
+    return kb::select(std::move(less), std::move(term), std::move(self));
+  }
+  return kb::binary(a.op, std::move(self), std::move(term));
+}
 
 std::optional<Expr> neutral(BinaryOp op, DType d) {
   if (is_float(d)) {
@@ -301,7 +311,11 @@ private:
   // --- reductions -------------------------------------------------------------------------------
 
   std::optional<Accumulation> match(const Stmt &s) const {
-    if (!s.is(Stmt::Kind::store) || !scalars_.count(s.name) || !s.value.is(Expr::Kind::binary))
+    if (!s.is(Stmt::Kind::store) || !scalars_.count(s.name))
+      return std::nullopt;
+    if (s.value.is(Expr::Kind::select))
+      return match_maximum(s);
+    if (!s.value.is(Expr::Kind::binary))
       return std::nullopt;
     for (size_t i = 0; i < 2; ++i) {
       const Expr &self = s.value.args[i], &term = s.value.args[1 - i];
@@ -316,6 +330,16 @@ private:
         return Accumulation{s.name, s.value.dtype, s.value.binary, term};
     }
     return std::nullopt;
+  }
+
+  // acc = acc < term ? term : acc, which NaN leaves as it is.
+  static std::optional<Accumulation> match_maximum(const Stmt &s) {
+    const Expr &test = s.value.args[0], &term = s.value.args[1], &self = s.value.args[2];
+    bool greater = test.is(Expr::Kind::binary) && test.binary == BinaryOp::lt && test.args[0] == self &&
+                   test.args[1] == term && is_float(s.value.dtype);
+    if (!greater || !self.is(Expr::Kind::load) || self.name != s.name || !term.is(Expr::Kind::load) || term.name == s.name)
+      return std::nullopt;
+    return Accumulation{s.name, s.value.dtype, BinaryOp::max, term, true};
   }
 
   static bool contiguous(const std::vector<Stmt> &body, Symbol var) {
@@ -435,8 +459,8 @@ private:
     if (end - begin == 1)
       return kb::load(tile, a.dtype, begin, lanes);
     int middle = (begin + end) / 2;
-    return kb::binary(a.op, combined(tile, a, lanes, begin, middle),
-                      combined(tile, a, lanes, middle, end));
+    return accumulated(a, combined(tile, a, lanes, begin, middle),
+                       combined(tile, a, lanes, middle, end));
   }
 
   Stmt copy_serial(Symbol var, const Dim &begin, const Dim &end, int64_t step,
@@ -484,7 +508,7 @@ private:
       bool contract = a.op == BinaryOp::add && is_float(a.dtype) && term->is(Expr::Kind::binary) &&
                       term->binary == BinaryOp::mul;
       Expr value = contract ? kb::fma(term->args[0], term->args[1], std::move(self))
-                            : kb::binary(a.op, std::move(self), std::move(*term));
+                            : accumulated(a, std::move(self), std::move(*term));
       out.push_back(kb::store(tiles[i], slot, std::move(value)));
     }
     // Only what the loop's variable indexes moves; the slot is a Dim of its own.

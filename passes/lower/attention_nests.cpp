@@ -372,15 +372,36 @@ private:
     });
   }
 
+  // exp(s - most) for s <= most, to be divided by a sum of such. On processors as a power of two, which takes fewer steps
+  // where its result is known to be at most 1.
+  Expr weight(Expr s, Expr most) const {
+    constexpr double kLog2e = 1.4426950408889634;
+    Expr x = kb::sub(std::move(s), std::move(most));
+    if (l_.options_.gpu || dtype_ != DType::f32)
+      return kb::unary(UnaryOp::exp, std::move(x));
+    return kb::binary(BinaryOp::pow, number(2), kb::mul(kb::min(std::move(x), number(0)), number(kLog2e)));
+  }
+
+  // The maximum need not be NaN where a score is: the sum of the row is.
+  Expr row_maximum(const Dim &i, const Dim &seen) {
+    return reduce_row(i, seen, -kInfinity, [&](Expr acc, Expr s) {
+      if (l_.options_.gpu)
+        return kb::max(std::move(acc), std::move(s));
+      Expr less = kb::lt(acc, s);
+      return kb::select(std::move(less), std::move(s), std::move(acc));
+    });
+  }
+  Expr row_sum(const Dim &i, const Dim &seen) { return reduce_row(i, seen, 0, kb::add); }
+
   // acc = op over j of s[i, j]
-  Expr reduce_row(const Dim &i, const Dim &seen, BinaryOp op, double init) {
+  Expr reduce_row(const Dim &i, const Dim &seen, double init, const std::function<Expr(Expr, Expr)> &op) {
     Symbol acc = l_.fresh("acc"), var = l_.fresh("j");
     l_.emit(kb::alloc(acc, dtype_, 1, 1, MemorySpace::reg));
     l_.emit(kb::store(acc, 0, kb::number(dtype_, init)));
     l_.ranges_.set(var, {Dim(0), seen});
     auto body = l_.in_scope(var, [&] {
       Expr element = kb::load(scores_, dtype_, score_offset(i, Dim::symbol(var)));
-      l_.emit(kb::store(acc, 0, kb::binary(op, kb::load(acc, dtype_, 0), std::move(element))));
+      l_.emit(kb::store(acc, 0, op(kb::load(acc, dtype_, 0), std::move(element))));
     });
     l_.emit(kb::loop(var, 0, seen, LoopKind::reduce, std::move(body)));
     return l_.bind(kb::load(acc, dtype_, 0));
@@ -397,18 +418,17 @@ private:
       l_.loop("i", 0, rows, LoopKind::parallel, f);
     };
     over_rows([&](const Dim &i) {
-      Expr here = reduce_row(i, seen, BinaryOp::max, -kInfinity);
+      Expr here = row_maximum(i, seen);
       l_.emit(kb::store(most, i, in_spans_ ? joined_maximum(i, at + i, here) : here));
     });
     over_rows([&](const Dim &i) {
       Expr m = l_.bind(kb::load(most, dtype_, i));
       l_.loop("j", 0, seen, LoopKind::parallel, [&](const Dim &j) {
-        Expr shifted = kb::sub(kb::load(scores_, dtype_, score_offset(i, j)), m);
-        l_.emit(kb::store(scores_, score_offset(i, j), kb::unary(UnaryOp::exp, std::move(shifted))));
+        l_.emit(kb::store(scores_, score_offset(i, j), weight(kb::load(scores_, dtype_, score_offset(i, j)), m)));
       });
     });
     over_rows([&](const Dim &i) {
-      Expr sum = reduce_row(i, seen, BinaryOp::add, 0);
+      Expr sum = row_sum(i, seen);
       if (!in_spans_)
         return l_.emit(kb::store(scale_, i, kb::div(number(1), std::move(sum))));
       Expr before = kb::mul(state(sum_, at + i), kb::load(scale_, dtype_, i));
@@ -423,7 +443,7 @@ private:
     // Rows that have seen nothing: exp(-inf - 0) = 0.
     Expr most = l_.bind(kb::select(kb::eq(now, number(-kInfinity)), number(0), now));
     l_.emit(kb::store(maximum_, l_.simplified(r), now));
-    l_.emit(kb::store(scale_, i, kb::unary(UnaryOp::exp, kb::sub(before, most))));
+    l_.emit(kb::store(scale_, i, weight(before, most)));
     return most;
   }
 

@@ -13,7 +13,7 @@ passes() { # NAME COMMAND...
   local name=$1; shift
   "$@" >out.txt 2>&1 || { echo "FAILED: $name"; cat out.txt; failed=1; }
 }
-for entry in whole transposed transposed_spans long spans causal causal_spans grouped regrouped guarded unguarded; do
+for entry in whole transposed transposed_spans long spans causal causal_spans grouped regrouped guarded unguarded extremes; do
   passes $entry $kiln check "$model" --entry $entry --threads 2 --tolerance 1e-5
 done
 passes halves $kiln check "$model" --entry halves --threads 2 --tolerance 1e-3

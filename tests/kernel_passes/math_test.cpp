@@ -219,6 +219,48 @@ bool measure_binary(BinaryOp op, DType dtype, double bound, bool report) {
   return ok;
 }
 
+// pow(2, min(x, 0) * log2(e)), the weights of a softmax, beside exp.
+bool measure_weights(bool report) {
+  constexpr double kLog2e = 1.4426950408889634;
+  std::vector<float> x{0, -0.0f, 1, INFINITY, -INFINITY, NAN, std::bit_cast<float>(0xffc00001u), -87.3f, -88, -1e4f, -3e38f};
+  for (int i = 0; i < 40000; ++i)
+    x.push_back(-float(i) * 0.00219f);
+  int64_t n = int64_t(x.size());
+  Kernel k;
+  k.name = "weights";
+  k.buffers = {{Symbol("x"), DType::f32, n, Access::in, false}, {Symbol("y"), DType::f32, n, Access::out, false}};
+  Dim i = Dim::symbol("i");
+  Expr exponent = kb::mul(kb::min(kb::load(Symbol("x"), DType::f32, i), kb::number(DType::f32, 0)),
+                          kb::number(DType::f32, kLog2e));
+  Expr power = kb::binary(BinaryOp::pow, kb::number(DType::f32, 2), std::move(exponent));
+  k.body = {kb::loop(Symbol("i"), 0, n, LoopKind::parallel, {kb::store(Symbol("y"), i, std::move(power))})};
+  schedule(k, *find_machine("x86-64-v4"));
+  bool narrow = true;
+  visit_exprs(k.body, [&](const Expr &e) { narrow = narrow && e.dtype != DType::f64; });
+  std::vector<float> y(x.size());
+  std::vector<std::span<std::byte>> views{std::as_writable_bytes(std::span(x)), std::as_writable_bytes(std::span(y))};
+  if (!interpret_kernel(k, views, {}).ok() || !narrow)
+    return false;
+  bool ok = true;
+  double most = 0;
+  for (size_t j = 0; j < x.size(); ++j) {
+    long double want = std::exp((long double)(std::min(x[j], 0.0f)));
+    if (std::isnan(x[j]) || std::isnan(y[j])) {
+      ok = ok && std::isnan(x[j]) && std::isnan(y[j]);
+      continue;
+    }
+    double bound = double(want) * (1.8e-7 - 4e-8 * kLog2e * std::clamp(double(x[j]), -90.0, 0.0)), off = std::fabs(double(y[j] - want));
+    most = std::max(most, off);
+    if (off > bound && want > 0x1p-126L) {
+      std::printf("weights: %.9g at %.9g, exactly %.9Lg\n", double(y[j]), double(x[j]), want);
+      ok = false;
+    }
+  }
+  if (report)
+    std::printf("weights  f32  %8.3g\n", most);
+  return ok;
+}
+
 } // namespace
 
 int main(int argc, char **argv) {
@@ -231,5 +273,6 @@ int main(int argc, char **argv) {
   ok &= measure_binary<float>(BinaryOp::name, DType::f32, f32_bound, report);                      \
   ok &= measure_binary<double>(BinaryOp::name, DType::f64, f64_bound, report);
 #include "passes/kernel/math_bounds.def"
+  ok &= measure_weights(report);
   return ok ? 0 : 1;
 }

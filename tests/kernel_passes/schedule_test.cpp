@@ -4,13 +4,16 @@
 #include <catch2/catch.hpp>
 
 #include "ir/kernel/dot.h"
+#include "ir/kernel/interpret.h"
 #include "ir/kernel/tile_product.h"
+#include "ir/kernel/visit.h"
 #include "passes/kernel/rewrite.h"
 #include "passes/kernel/schedule.h"
 #include "tests/kernel_passes/naive.h"
 #include "tests/kernel_passes/run.h"
 
 #include <cmath>
+#include <cstring>
 
 using namespace kiln;
 
@@ -240,4 +243,25 @@ TEST_CASE("sums") {
     for (BinaryOp op : {BinaryOp::add, BinaryOp::max, BinaryOp::min, BinaryOp::mul})
       check(naive::row_sum(3, 75, d, op), {}, {1e-4, true});
   check(naive::row_sum(3, dim("N"), DType::f32, BinaryOp::add, {sym("N")}), {300});
+}
+// acc = acc < x ? x : acc
+TEST_CASE("maxima without NaN") {
+  for (int64_t width : {5, 75, 200}) {
+    Kernel kernel = naive::row_sum(3, width, DType::f32, BinaryOp::max);
+    visit_stmts(kernel.body, [](Stmt &s) {
+      if (!s.is(Stmt::Kind::store) || !s.value.is(Expr::Kind::binary) || s.value.binary != BinaryOp::max)
+        return;
+      Expr acc = s.value.args[0], x = s.value.args[1];
+      s.value = kb::select(kb::lt(acc, x), x, acc);
+    });
+    check(kernel);
+    Kernel k = kernel;
+    schedule(k, *find_machine("x86-64-v4"));
+    auto buffers = naive::random_buffers(k, {});
+    float nan = std::nanf("");
+    std::memcpy(buffers[0].data() + 8, &nan, sizeof nan);
+    std::vector<std::span<std::byte>> views(buffers.begin(), buffers.end());
+    REQUIRE(interpret_kernel(k, views, {}).ok());
+    CHECK_FALSE(std::isnan(naive::number_at(DType::f32, buffers[2], 0)));
+  }
 }
