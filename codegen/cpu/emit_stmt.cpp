@@ -126,7 +126,7 @@ void KernelEmitter::emit_rolled(const Stmt &s, const std::function<void()> &body
   i->addIncoming(begin, before);
   {
     Scope scope(*this);
-    bind({s.name, i});
+    bind({s.name, in_turn(s, i, begin, end, s.step)});
     ranges_.set(s.name, {s.begin, s.end});
     body();
   }
@@ -134,6 +134,20 @@ void KernelEmitter::emit_rolled(const Stmt &s, const std::function<void()> &body
   i->addIncoming(next, b_.GetInsertBlock());
   b_.CreateCondBr(b_.CreateICmpSLT(next, end), loop, after);
   b_.SetInsertPoint(after);
+}
+
+// The iteration that comes when it is i's turn among begin, begin + step, ..
+llvm::Value *KernelEmitter::in_turn(const Stmt &s, llvm::Value *i, llvm::Value *begin, llvm::Value *end, int64_t step) {
+  if (s.index.is_const(0))
+    return i;
+  llvm::Value *span = b_.CreateNSWSub(end, begin), *one = b_.getInt64(1), *by = b_.getInt64(uint64_t(step));
+  llvm::Value *rounds = b_.CreateSDiv(b_.CreateNSWSub(span, one), by);
+  llvm::Value *back = b_.CreateNSWSub(b_.CreateNSWAdd(b_.CreateNSWAdd(begin, begin), b_.CreateNSWMul(rounds, by)), i);
+  llvm::Value *services = load_field(b_, b_.getPtrTy(), frame_, offsetof(KilnFrame, services));
+  llvm::Value *threads = load_field(b_, b_.getInt32Ty(), services, offsetof(KilnServices, threads));
+  llvm::Value *is_odd = b_.CreateTrunc(emit_dim(s.index), b_.getInt1Ty());
+  llvm::Value *few = b_.CreateICmpULE(threads, b_.getInt32(uint32_t(s.integer)));
+  return b_.CreateSelect(b_.CreateAnd(is_odd, few), back, i);
 }
 
 void KernelEmitter::emit_if(const Stmt &s) {

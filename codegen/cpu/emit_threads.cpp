@@ -104,7 +104,7 @@ void KernelEmitter::emit_threads(const Stmt &s) {
   }
   NameCollector collector;
   collector.body(s.body);
-  collector.dims({&s.begin});
+  collector.dims({&s.begin, &s.index});
   std::vector<Binding> captured, constants;
   for (auto it = bindings_.rbegin(); it != bindings_.rend(); ++it) {
     auto seen = [&](const Binding &b) { return b.name == it->name; };
@@ -252,8 +252,8 @@ void KernelEmitter::emit_range(const Stmt &threads, const std::vector<Stmt> &bod
   b_.SetInsertPoint(loop);
   llvm::PHINode *trip = b_.CreatePHI(b_.getInt64Ty(), 2);
   trip->addIncoming(first, before);
-  llvm::Value *i =
-      b_.CreateNSWAdd(origin, b_.CreateNSWMul(trip, b_.getInt64(uint64_t(threads.step))));
+  llvm::Value *round = in_turn(threads, trip, first, last, 1);
+  llvm::Value *i = b_.CreateNSWAdd(origin, b_.CreateNSWMul(round, b_.getInt64(uint64_t(threads.step))));
   {
     Scope scope(*this);
     bind({threads.name, i});

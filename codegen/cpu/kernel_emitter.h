@@ -149,6 +149,7 @@ private:
   void emit_loop(const Stmt &s);
   void emit_expanded(const Stmt &s, int64_t begin, int64_t end);
   void emit_rolled(const Stmt &s);
+  llvm::Value *in_turn(const Stmt &s, llvm::Value *i, llvm::Value *begin, llvm::Value *end, int64_t step);
   void emit_rolled(const Stmt &s, const std::function<void()> &body);
   void emit_if(const Stmt &s);
   void emit_while(const Stmt &s);

@@ -282,7 +282,7 @@ private:
   void loop(const Stmt &s) {
     int64_t begin = value(s.begin), end = value(s.end);
     bool parallel = s.loop == LoopKind::parallel || s.loop == LoopKind::threads;
-    bool reverse = parallel && options_.reverse_parallel;
+    bool reverse = parallel && options_.reverse_parallel != (s.integer > 0 && value(s.index) % 2 != 0);
     // Schedules count the rounds of loops that lowering made; below none the counts go wrong.
     if (end < begin && (parallel || s.loop == LoopKind::reduce))
       return fail("the loop over '" + std::string(s.name.text()) + "' ends " + std::to_string(begin - end) +

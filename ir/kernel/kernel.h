@@ -117,7 +117,7 @@ struct Stmt {
               // end of the enclosing body. Indices into it count such elements
     store,    // buffer `name` at `index`, `stride` apart, = value (lanes from value); with `count`:
               // only lanes below count
-    loop,     // for name in begin..end step `step`
+    loop,     // for name in begin..end step `step`; from the last on where `index` is odd and threads are at most `integer`
     if_,      // if value (bool scalar) body else other
     while_,   // while value: body
     barrier,  // all threads of a block

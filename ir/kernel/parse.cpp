@@ -291,7 +291,18 @@ private:
       }
     if (!known)
       fail("a kind of loop");
-    return kb::loop(var, begin, end, loop_kind, block(), step);
+    Dim turn = 0;
+    int64_t most_threads = 0;
+    if (take("turn(")) {
+      turn = dim({","});
+      expect(",");
+      most_threads = small(1 << 30);
+      expect(")");
+    }
+    Stmt out = kb::loop(var, begin, end, loop_kind, block(), step);
+    out.index = turn;
+    out.integer = most_threads;
+    return out;
   }
 
   // --- expressions

@@ -98,6 +98,8 @@ private:
       if (s.step != 1)
         fmt::format_to(std::back_inserter(out_), "step {} ", s.step);
       out_ += loop_kind_name(s.loop);
+      if (!s.index.is_const(0))
+        fmt::format_to(std::back_inserter(out_), " turn({}, {})", s.index.text(), s.integer);
       out_ += ' ';
       block(s.body);
       break;

@@ -340,8 +340,13 @@ private:
   Status loop(const Stmt &s, int depth) {
     KILN_RETURN_IF_ERROR(dim(s.begin, "a loop's begin"));
     KILN_RETURN_IF_ERROR(dim(s.end, "a loop's end"));
+    KILN_RETURN_IF_ERROR(dim(s.index, "a loop's turn"));
     if (s.step < 1)
       return fail("a loop's step is positive");
+    if (!s.index.is_const(0) && s.loop != LoopKind::parallel && s.loop != LoopKind::threads)
+      return fail("a loop that takes turns at its order is parallel or threads");
+    if (s.integer < 0 || s.integer > (int64_t(1) << 30))
+      return fail("a loop takes turns at its order on a number of threads");
     if (s.loop == LoopKind::unroll && !(s.begin.is_const() && s.end.is_const()))
       return fail("an unroll loop has constant bounds");
     bool threads = s.loop == LoopKind::threads;

@@ -32,6 +32,7 @@ void visit_dims(Stmt &s, const F &f) {
       f(*s.count);
   }
   if (s.is(Stmt::Kind::loop)) {
+    f(s.index);
     f(s.begin);
     f(s.end);
   }

@@ -40,6 +40,7 @@ bool collapse(std::vector<Stmt> &body) {
       Stmt inner = std::move(s.body[0]);
       substitute(inner.body, s.name, Dim(0));
       inner.end *= s.end;
+      keep_turn(inner, s);
       s = std::move(inner);
       changed = true;
     }

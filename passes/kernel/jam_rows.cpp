@@ -102,6 +102,7 @@ private:
     }
     std::vector<Stmt> out;
     out.push_back(kb::loop(group, 0, groups, LoopKind::parallel, std::move(all)));
+    keep_turn(out.back(), row);
     if (!(groups * Dim(rows_) == trips)) {
       Stmt rest = row;
       rest.begin = row.begin + groups * Dim(rows_);

@@ -170,7 +170,9 @@ Stmt merged_loop(const std::vector<const Stmt *> &loops, const Cut &cut, Names &
     total *= trips;
   }
   body.insert(body.end(), innermost.body.begin(), innermost.body.end());
-  return kb::loop(share, 0, total, LoopKind::threads, std::move(body));
+  Stmt out = kb::loop(share, 0, total, LoopKind::threads, std::move(body));
+  keep_turn(out, *loops[cut.first]);
+  return out;
 }
 
 bool over_threads(Kernel &kernel, Stmt &s, const MachineDesc &machine, Names &names) {
@@ -188,6 +190,7 @@ bool over_threads(Kernel &kernel, Stmt &s, const MachineDesc &machine, Names &na
   for (size_t i = cut.first; i-- > 0;) {
     Stmt around = kb::loop(loops[i]->name, loops[i]->begin, loops[i]->end, LoopKind::parallel,
                            std::move(threads.body), loops[i]->step);
+    keep_turn(around, *loops[i]);
     threads.body.clear();
     threads.body.push_back(std::move(around));
   }

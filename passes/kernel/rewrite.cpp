@@ -76,6 +76,7 @@ void substitute(Expr &e, const SymbolMap &map) {
 
 void substitute(Stmt &s, const SymbolMap &map) {
   if (s.is(Stmt::Kind::loop)) {
+    s.index = s.index.substitute(map);
     s.begin = s.begin.substitute(map);
     s.end = s.end.substitute(map);
   } else if (s.is(Stmt::Kind::store) || s.is(Stmt::Kind::prefetch)) {

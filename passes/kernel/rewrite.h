@@ -46,6 +46,11 @@ void push_loop(DimRanges &ranges, const Stmt &loop);
 inline bool is_loop(const Stmt &s, LoopKind kind) {
   return s.is(Stmt::Kind::loop) && s.loop == kind;
 }
+// `to` has iterations of `from`, and their order.
+inline void keep_turn(Stmt &to, const Stmt &from) {
+  to.index = from.index;
+  to.integer = from.integer;
+}
 // Iterations of a loop of step 1.
 inline Dim trip_count(const Stmt &loop) {
   return loop.end - loop.begin;

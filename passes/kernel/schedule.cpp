@@ -14,6 +14,7 @@ void schedule(Kernel &kernel, const MachineDesc &machine, const ScheduleOptions 
   };
   // Bounds are plain, loops are as long as they can be.
   checked(simplify_kernel(kernel), "simplify_kernel");
+  checked(choose_turns(kernel, machine), "choose_turns");
   checked(dot_products(kernel, machine) && simplify_kernel(kernel), "dot_products");
   checked(collapse_loops(kernel), "collapse_loops");
   // Nests that accumulate are register tiles.

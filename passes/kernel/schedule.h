@@ -37,6 +37,9 @@ void schedule(Kernel &kernel, const MachineDesc &machine, const ScheduleOptions 
 // Folds what is known of bounds and indices, removes loops that run once or never, lets and local
 // buffers nobody reads.
 bool simplify_kernel(Kernel &kernel);
+// Nests in a loop keep the order that changes from turn to turn (ir/kernel/kernel.h) where what they read is about as
+// large as the second cache or larger.
+bool choose_turns(Kernel &kernel, const MachineDesc &machine);
 // Two perfectly nested loops become one where every index allows it: x[i*N + j] over i, j is x[ij].
 bool collapse_loops(Kernel &kernel);
 // Neighbouring products become dots (ir/kernel/dot.h), where the machine has them.

@@ -88,6 +88,8 @@ private:
       Dim trips = s.end - s.begin;
       if (trips.is_const() && trips.as_const() <= s.step && s.loop != LoopKind::threads) {
         substitute(s.body, s.name, s.begin);
+        if (s.body.size() == 1 && is_loop(s.body[0], LoopKind::parallel) && s.body[0].index.is_const(0))
+          keep_turn(s.body[0], s);
         rename_declarations(s.body, names_);
         return std::move(s.body);
       }

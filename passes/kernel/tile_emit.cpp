@@ -49,6 +49,8 @@ public:
     if (shape_.depth > 0 ? !group_in_pieces(group, out) : !whole_group(group, out))
       return std::nullopt;
     out = wrap(kb::loop(group, 0, total(shape_.columns), LoopKind::parallel, std::move(out)));
+    if (const Stmt *l = turning())
+      keep_turn(out[0], *l);
     wrap_loops(0, group_at(), out);
     return std::move(out[0]);
   }
@@ -58,6 +60,14 @@ private:
     std::vector<Stmt> out;
     out.push_back(std::move(s));
     return out;
+  }
+
+  // The loop that says when the groups come from the last on; null if there is none.
+  const Stmt *turning() const {
+    for (const Stmt &l : nest_.loops)
+      if (!l.index.is_const(0))
+        return &l;
+    return nullptr;
   }
 
   size_t group_at() const { return nest_.panel ? *nest_.panel : nest_.vector; }
@@ -649,7 +659,9 @@ private:
         place.row_tiles += *n;
       else
         return out;
-    place.next_panel = column_.first + Dim(column_.size);
+    const Stmt *turns = turning();
+    Dim step = turns ? Dim(1) - Dim(2) * mod(turns->index, 2) : Dim(1);
+    place.next_panel = column_.first + Dim(column_.size) * step;
     place.panels = panel_count_;
     place.reductions = reductions_;
     visit_exprs(body, [&](const Expr &e) {

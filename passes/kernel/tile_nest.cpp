@@ -239,6 +239,7 @@ void read_nest(const Stmt &outermost, TileNest &nest) {
   const Stmt *at = &outermost;
   while (true) {
     nest.loops.push_back(kb::loop(at->name, at->begin, at->end, at->loop, {}, at->step));
+    keep_turn(nest.loops.back(), *at);
     if (at->body.size() != 1 || !is_loop(at->body[0], LoopKind::parallel))
       break;
     at = &at->body[0];

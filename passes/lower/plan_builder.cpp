@@ -477,6 +477,7 @@ void PlanBuilder::launch(NodeId id, std::vector<PlanStep> &steps) {
   }
   for (Symbol s : lowered.kernel.dims)
     step.dims.push_back(Dim::symbol(s));
+  take_turns(lowered.kernel, step);
   step.kernel = program_.add_kernel(std::move(lowered.kernel));
   step.position = plan_->launches++;
   step.name = step_name(function_, node);

@@ -80,6 +80,7 @@ private:
   // Lets nodes that change some elements of what a loop carries write those alone.
   void change_in_place(const Block &body, std::span<const int> carried);
   void extend_over_loop(int begin);
+  void take_turns(Kernel &kernel, PlanStep &step);
 
   ProgramBuilder &program_;
   const Function &function_;
@@ -100,6 +101,13 @@ private:
   std::unordered_map<NodeId, int> rows_of_;                     // buffers that assignments write
   int clock_ = 0; // counts launches and copies, for lifetimes
   int next_loop_ = 0;
+  // The loop around: its variable, the buffers that were there before its body, and which of them it changes.
+  struct Turns {
+    Symbol variable;
+    int buffers = 0;
+    std::vector<int> carried;
+  };
+  Turns turns_;
 };
 
 // Makes entries that are forms of others (passes/graph/specialise.h) parts of those.

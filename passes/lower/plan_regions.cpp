@@ -4,6 +4,7 @@
 #include "passes/lower/plan_builder.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace kiln {
 
@@ -134,6 +135,7 @@ bool PlanBuilder::walk_scan(const Node &node, std::vector<PlanStep> &steps) {
     return view(parent, at * bytes, type, function_.value(value).name);
   };
   ++clock_;
+  Turns outside = std::exchange(turns_, {step.var, int(plan_->buffers.size()), carried});
   for (size_t i = 0; i < body.args.size(); ++i)
     buffers_[body.args[i]] = i < count ? carried[i] : slice_of(buffer_of(node.operands[i]), body.args[i]);
   std::vector<int> slices;
@@ -147,6 +149,7 @@ bool PlanBuilder::walk_scan(const Node &node, std::vector<PlanStep> &steps) {
   for (size_t i = 0; i < stacked.size(); ++i)
     deliver(body.results[count + i], slices[i], step.body, node.location);
   update_carried(body, carried, step.body, node.location);
+  turns_ = std::move(outside);
   for (int buffer : stacked)
     touch(buffer);
   extend_over_loop(begin);

@@ -159,6 +159,40 @@ TEST_CASE("threads") {
     }
 }
 
+// o[i] = how many iterations were before i, counted in memory.
+TEST_CASE("independent iterations come from the last on in odd turns of at most so many threads") {
+  Dim i = sym("i");
+  std::vector<Stmt> body{kb::store(name("o"), i, kb::load(name("count"), DType::i32, 0)),
+                         kb::store(name("count"), 0, kb::add(kb::load(name("count"), DType::i32, 0), kb::integer(DType::i32, 1)))};
+  for (LoopKind kind : {LoopKind::parallel, LoopKind::threads})
+    for (int64_t step : {1, 3})
+      for (int64_t turn : {0, 1, 6, 7})
+        for (int64_t most_threads : {1, 2}) { // there are two
+          Stmt loop = kb::loop(name("i"), 1, 11, kind, body, step);
+          loop.index = sym("t");
+          loop.integer = most_threads;
+          Program program = make_program({make_kernel(
+              "order", {out("count", DType::i32, 1), out("o", DType::i32, 11)}, {"t"},
+              {kb::store(name("count"), 0, kb::integer(DType::i32, 0)), loop})});
+          Run run;
+          run.dims = {turn};
+          run.args = {Bytes(4), bytes_of(std::vector<int32_t>(11, -1))};
+          bool back = turn % 2 == 1 && most_threads == 2;
+          std::vector<int32_t> want(11, -1);
+          int64_t rounds = 9 / step + 1, count = 0;
+          std::vector<std::pair<int64_t, int64_t>> ranges{{0, rounds}};
+          if (kind == LoopKind::threads) // in the order of the harness's parts
+            ranges = {{rounds / 2, rounds}, {rounds / 3, rounds / 2}, {0, rounds / 3}};
+          for (auto [first, last] : ranges)
+            for (int64_t round = first; round < last; ++round)
+              want[size_t(1 + step * (back ? first + last - 1 - round : round))] = int32_t(count++);
+          INFO("turn " << turn << ", step " << step << ", kind " << int(kind));
+          on_every_machine(program, run, [&](const MachineDesc &, const Run &done) {
+            CHECK(values_of<int32_t>(done.args[1]) == want);
+          });
+        }
+}
+
 TEST_CASE("an assert that fails names the kernel and stops the run") {
   Kernel after = make_kernel("after", {out("done", DType::i32, 1)}, {},
                              {kb::store(name("done"), 0, kb::integer(DType::i32, 1))});
