@@ -15,8 +15,8 @@ std::vector<int64_t> static_dims(const TensorType &type) {
 }
 
 bool small(const TensorType &type) {
-  auto count = element_count(type.shape).try_const();
-  return count && *count <= kMaxFoldElements;
+  auto count = element_count(type.shape).try_const(); // of a size that a run finds and one of 0, too
+  return is_static(type.shape) && count && *count <= kMaxFoldElements;
 }
 
 // Multiplications of a contraction on constants are left to run time past a small number.

@@ -8,7 +8,6 @@
 
 #include <queue>
 #include <set>
-#include <tuple>
 
 namespace kiln::onnx {
 namespace {
@@ -57,7 +56,6 @@ int64_t Importer::opset(std::string_view domain) const {
 void Importer::warn(std::string message) { diagnostics_.warning(location_, std::move(message)); }
 
 bool Importer::run(const ModelView &model) {
-  model_ = &model;
   size_t errors = diagnostics_.error_count();
   for (const OpsetView &opset : model.opsets) {
     std::string domain(opset.domain == "ai.onnx" ? std::string_view() : opset.domain);
@@ -67,9 +65,8 @@ bool Importer::run(const ModelView &model) {
       diagnostics_.error(at(""), fmt::format("the model is of opset {}; opsets 1 to {} are known", opset.version, kNewestOpset))
           .notes.push_back("export it for one of those, or convert it with onnx.version_converter");
   }
-  std::set<std::tuple<std::string_view, std::string_view, std::string_view>> functions;
   for (const FunctionView &f : model.functions)
-    if (!functions.emplace(f.domain, f.name, f.overload).second)
+    if (!functions_.emplace(std::tuple(f.domain == "ai.onnx" ? std::string_view() : f.domain, f.name, f.overload), &f).second)
       diagnostics_.error(at(""), fmt::format("the function '{}' is defined twice", operator_name(f.domain, f.name)));
   // What they compute counts as failed, so that everything else that is wrong is told with them.
   report_unsupported(model);
@@ -112,11 +109,8 @@ const FunctionView *Importer::find_function(const NodeView &node) const {
   bool standard = node.domain.empty() || node.domain.starts_with("ai.onnx");
   if (standard && find_onnx_op(node.domain, node.op_type))
     return nullptr;
-  for (const FunctionView &f : model_->functions)
-    if (f.name == node.op_type && f.overload == node.overload &&
-        (f.domain == "ai.onnx" ? std::string_view() : f.domain) == node.domain)
-      return &f;
-  return nullptr;
+  auto it = functions_.find({node.domain, node.op_type, node.overload});
+  return it == functions_.end() ? nullptr : it->second;
 }
 
 // Those of functions count where something calls them.
@@ -184,8 +178,7 @@ bool Importer::define(std::string_view name, Produced produced) {
   return false;
 }
 
-bool Importer::define_initializers(const GraphView &graph,
-                                   const std::unordered_set<std::string_view> &skip) {
+bool Importer::define_initializers(const GraphView &graph) {
   bool ok = true;
   for (std::string_view message : graph.sparse_initializers) {
     auto view = read_sparse(message, budget_);
@@ -196,11 +189,9 @@ bool Importer::define_initializers(const GraphView &graph,
       ok = false;
       continue;
     }
-    ok &= skip.contains(name) || define(name, {emitter_->constant(*std::move(tensor), name), nullptr, ""});
+    ok &= define(name, {emitter_->constant(*std::move(tensor), name), nullptr, ""});
   }
   for (const TensorView &view : graph.initializers) {
-    if (skip.contains(view.name))
-      continue;
     bool text = view.data_type == kStringType;
     auto tensor = text ? make_text(view) : make_tensor(view, files_);
     if (!tensor) {
@@ -257,7 +248,7 @@ bool Importer::define_inputs(const GraphView &graph) {
   for (const ValueInfoView &input : graph.inputs)
     if (!constants.contains(input.name))
       inputs.push_back(&input);
-  bool ok = define_initializers(graph, {});
+  bool ok = define_initializers(graph);
   for (const ValueInfoView &input : graph.inputs)
     ok &= !constants.contains(input.name) || fits_weight(input);
   ok &= groups_.expand(inputs, options_, diagnostics_, file_);
@@ -630,7 +621,7 @@ Result<std::vector<Val>> Importer::import_subgraph(const GraphView &graph, std::
   std::string prefix = std::string(location_.node.text()) + "/";
   scopes_.emplace_back();
   scopes_.back().prefix = prefix;
-  bool ok = define_initializers(graph, {});
+  bool ok = define_initializers(graph);
   for (size_t i = 0; i < inputs.size(); ++i)
     ok &= define(graph.inputs[i].name, {inputs[i], nullptr, ""});
   ok = ok && import_nodes(graph.nodes);

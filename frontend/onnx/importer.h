@@ -8,6 +8,8 @@
 
 #include <deque>
 #include <functional>
+#include <map>
+#include <tuple>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -84,7 +86,7 @@ private:
   std::optional<Val> fixed_input(const ValueInfoView &input, const Tensor &tensor);
   bool fits_weight(const ValueInfoView &input);
   bool define_inputs(const GraphView &graph);
-  bool define_initializers(const GraphView &graph, const std::unordered_set<std::string_view> &skip);
+  bool define_initializers(const GraphView &graph);
   bool define(std::string_view name, Produced produced);
   const Produced *find(std::string_view name) const;
   void uses_of(const NodeView &node, int depth, std::vector<std::string_view> &out);
@@ -113,7 +115,7 @@ private:
   WireBudget budget_;
   std::map<std::string, int64_t, std::less<>> opsets_;
   std::unordered_set<std::string> unsupported_; // operators that have been reported
-  const ModelView *model_ = nullptr;
+  std::map<std::tuple<std::string_view, std::string_view, std::string_view>, const FunctionView *> functions_; // by domain, name, overload
   std::optional<Emitter> emitter_;
   InputGroups groups_;
   std::vector<Scope> scopes_;

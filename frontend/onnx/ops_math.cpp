@@ -29,7 +29,13 @@ Result<Val> variadic(OnnxNode &n, Op op) {
 Status import_celu(OnnxNode &n) { return with_alpha(n, Op::celu, 1.0); }
 Status import_elu(OnnxNode &n) { return with_alpha(n, Op::elu, 1.0); }
 Status import_leaky_relu(OnnxNode &n) { return with_alpha(n, Op::leaky_relu, 0.01); }
-Status import_thresholded_relu(OnnxNode &n) { return with_alpha(n, Op::thresholded_relu, 1.0); }
+
+// NaN is not above the threshold here, as it is for the op.
+Status import_thresholded_relu(OnnxNode &n) {
+  Emitter &e = n.emitter();
+  KILN_TRY(above, n.emit(Op::gt, {n.in(0), e.scalar(n.dtype(), n.get_float("alpha", 1.0))}));
+  return n.finish(Op::where, {above, n.in(0), e.scalar(n.dtype(), 0)});
+}
 
 Status import_selu(OnnxNode &n) {
   return n.finish(Op::selu, {n.in(0)},
@@ -114,6 +120,11 @@ Status import_clip(OnnxNode &n) {
       (i == 1 ? lo : hi) = n.in(i).constant->at_f64(0);
       continue;
     }
+    // The upper bound wins where it is below the lower one: it comes last.
+    if (i == 2 && lo != -kInf) {
+      KILN_TRY(raised, n.emit(Op::clamp, {x}, {{"min", lo}, {"max", kInf}}));
+      x = raised, lo = -kInf;
+    }
     KILN_TRY(bound, reshape(n.emitter(), n.in(i), {}));
     KILN_TRY(next, n.emit(i == 1 ? Op::maximum : Op::minimum, {x, bound}));
     x = next;
@@ -170,7 +181,7 @@ Status import_mean(OnnxNode &n) {
   KILN_TRY(sum, variadic(n, Op::add));
   if (n.input_count() == 1)
     return n.finish(Result<Val>(sum));
-  return n.finish(Op::mul, {sum, n.emitter().scalar(n.dtype(), 1.0 / double(n.input_count()))});
+  return n.finish(Op::div, {sum, n.emitter().scalar(n.dtype(), double(n.input_count()))});
 }
 
 Status import_where(OnnxNode &n) { return n.finish(Op::where, {n.in(0), n.in(1), n.in(2)}); }

@@ -167,7 +167,9 @@ Status import_instance_normalization(OnnxNode &n) {
 }
 
 Status import_layer_normalization(OnnxNode &n) {
-  n.ignore({"stash_type"});
+  auto stash = dtype_from_onnx(n.get_int("stash_type", 1));
+  if (!stash || !is_float(*stash))
+    return Error{fmt::format("'stash_type' is {}, not a type of floats", n.get_int("stash_type", 1))};
   KILN_TRY(axis, n.axis(n.get_int("axis", -1), n.rank()));
   double epsilon = n.get_float("epsilon", 1e-5);
   std::vector<Val> operands = {n.in(0), n.in(1)};
@@ -178,11 +180,12 @@ Status import_layer_normalization(OnnxNode &n) {
   if (!n.wants(1) && !n.wants(2))
     return Unit{};
   Attrs over{{"axes", axes_from(axis, n.rank())}, {"keepdims", true}};
-  KILN_TRY(mean, n.emit(Op::reduce_mean, {n.in(0)}, over));
-  KILN_TRY(centered, n.emit(Op::sub, {n.in(0), mean}));
+  KILN_TRY(x, convert(n.emitter(), n.in(0), *stash));
+  KILN_TRY(mean, n.emit(Op::reduce_mean, {x}, over));
+  KILN_TRY(centered, n.emit(Op::sub, {x, mean}));
   KILN_TRY(squares, n.emit(Op::square, {centered}));
   KILN_TRY(variance, n.emit(Op::reduce_mean, {squares}, over));
-  KILN_TRY(moved, n.emit(Op::add, {variance, n.emitter().scalar(n.dtype(), epsilon)}));
+  KILN_TRY(moved, n.emit(Op::add, {variance, n.emitter().scalar(*stash, epsilon)}));
   KILN_TRY(inverse, n.emit(Op::rsqrt, {moved}));
   n.set(1, mean);
   n.set(2, inverse);

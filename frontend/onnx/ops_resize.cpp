@@ -225,12 +225,19 @@ ResizeOptions options_of(std::string mode, std::string coordinates, std::string 
   return out;
 }
 
-// Resize-10 and Upsample take the element before the position, or after it when shrinking.
-std::string simple_rounding(const Sizing &sizing) {
-  for (double s : sizing.scales)
-    if (s < 1)
-      return "ceil";
-  return "floor";
+// Resize-10 and Upsample take the element before the position, or after it along axes that shrink.
+Status finish_simply(OnnxNode &n, Sizing sizing, const std::vector<int> &axes) {
+  std::vector<int> shrinking, growing;
+  for (int axis : axes)
+    (sizing.scales[size_t(axis)] < 1 ? shrinking : growing).push_back(axis);
+  ResizeOptions options = options_of(n.get_string("mode", "nearest"), "asymmetric", shrinking.empty() ? "floor" : "ceil");
+  bool both = std::any_of(growing.begin(), growing.end(), [&](int axis) { return sizing.scales[size_t(axis)] != 1; });
+  if (options.mode != "nearest" || shrinking.empty() || !both)
+    return finish(n, std::move(sizing), axes, std::move(options));
+  Calc c(n.emitter());
+  KILN_TRY(smaller, resize_axes(c, n.in(0), axes_of(sizing, shrinking), options, std::nullopt));
+  options.rounding = "floor";
+  return n.finish(resize_axes(c, smaller, axes_of(sizing, growing), options, std::nullopt));
 }
 
 } // namespace
@@ -243,8 +250,7 @@ Status import_resize(OnnxNode &n) {
       return Error{"its scales are missing"};
     KILN_TRY(scales, constant_scales(n, 1));
     KILN_RETURN_IF_ERROR(from_scales(n, scales, axes, sizing));
-    std::string rounding = simple_rounding(sizing);
-    return finish(n, std::move(sizing), axes, options_of(n.get_string("mode", "nearest"), "asymmetric", rounding));
+    return finish_simply(n, std::move(sizing), axes);
   }
   std::string coordinates = n.get_string("coordinate_transformation_mode", "half_pixel");
   if (!empty(n, 3)) {
@@ -273,8 +279,7 @@ Status import_upsample(OnnxNode &n) {
   }
   KILN_TRY(axes, resized_axes(n));
   KILN_RETURN_IF_ERROR(from_scales(n, scales, axes, sizing));
-  std::string rounding = simple_rounding(sizing);
-  return finish(n, std::move(sizing), axes, options_of(n.get_string("mode", "nearest"), "asymmetric", rounding));
+  return finish_simply(n, std::move(sizing), axes);
 }
 
 } // namespace kiln::onnx

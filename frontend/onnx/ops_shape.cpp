@@ -1,4 +1,5 @@
 // Operators about shapes: what they compute with sizes becomes attributes of Kiln's ops.
+#include "frontend/onnx/calc.h"
 #include "frontend/onnx/importer.h"
 #include "frontend/onnx/ops.h"
 #include "frontend/onnx/run_sizes.h"
@@ -492,14 +493,19 @@ Status import_space_to_depth(OnnxNode &n) {
 }
 
 Status import_trilu(OnnxNode &n) {
-  Dim k = 0;
-  if (n.has(1)) {
-    KILN_TRY(list, n.dims_of(1, "diagonal k"));
-    if (list.size() != 1)
-      return Error{"the diagonal k must be one number"};
-    k = list[0];
+  bool upper = n.get_flag("upper", true);
+  if (n.has(1) && !element_count(n.shape(1)).is_const(1))
+    return Error{fmt::format("the diagonal k is {}, not one number", n.in(1).type.text())};
+  if (!n.has(1) || n.emitter().dims(n.in(1))) {
+    Dim k = n.has(1) ? (*n.emitter().dims(n.in(1)))[0] : Dim(0);
+    return n.finish(Op::trilu, {n.in(0)}, {{"upper", upper}, {"k", k}});
   }
-  return n.finish(Op::trilu, {n.in(0)}, {{"upper", n.get_flag("upper", true)}, {"k", k}});
+  if (n.rank() < 2)
+    return Error{fmt::format("its operand is {}, not matrices", n.in(0).type.text())};
+  Calc c(n.emitter());
+  Shape matrix(n.shape().end() - 2, n.shape().end());
+  Num k = reshape(convert(c(n.in(1)), DType::i64), {}), diagonal = c.iota(DType::i64, matrix, 1) - c.iota(DType::i64, matrix, 0);
+  return n.finish(c.done(where(upper ? diagonal >= k : diagonal <= k, c(n.in(0)), 0)));
 }
 
 } // namespace kiln::onnx

@@ -7,12 +7,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
+#include <utility>
 
 namespace kiln::onnx {
 namespace {
 
 // Bounds at or past these mean "to the end" in exported models.
 constexpr int64_t kFar = int64_t(1) << 30;
+constexpr int64_t kLongestStep = int64_t(1) << 50; // beyond any axis
 
 bool nonnegative(const Dim &d) { return d.is_valid() && known_nonnegative(d, DimRanges()); }
 
@@ -98,6 +101,11 @@ Result<Range> range_of(OnnxNode &n) {
   if (r.starts.size() != r.axes.size() || r.ends.size() != r.axes.size() || r.steps.size() != r.axes.size())
     return Error{fmt::format("it has {} starts, {} ends, {} axes and {} steps", r.starts.size(),
                              r.ends.size(), r.axes.size(), r.steps.size())};
+  for (RunInt &step : r.steps)
+    if (auto by = step.known ? step.known->try_const() : std::nullopt; by && (*by > kLongestStep || *by < -kLongestStep)) {
+      int64_t longest = *by > 0 ? kLongestStep : -kLongestStep;
+      step = {Dim(longest), number(n.emitter(), longest)};
+    }
   return r;
 }
 
@@ -136,8 +144,8 @@ Status import_slice(OnnxNode &n) {
     if (step == 1 && size.is_const(1) && !range_end.is_const() && nonnegative(range_end) &&
         n.emitter().require_equal(min(range_end, 1), 1, "Slice"))
       range_end = 1;
-    if (step == 0 || step == INT64_MIN)
-      return Error{fmt::format("the step of axis {} is {}", axes[i], step)};
+    if (step == 0)
+      return Error{fmt::format("the step of axis {} is 0", axes[i])};
     Dim start, end;
     if (step > 0) {
       start = clamp_bound(range_start, size, 0, size, false, found);
@@ -250,7 +258,7 @@ Status import_center_crop_pad(OnnxNode &n) {
 }
 
 Status import_pad(OnnxNode &n) {
-  const Val &x = n.in(0);
+  Val x = n.in(0);
   std::vector<Dim> pads;
   double value = 0;
   std::optional<Val> computed;
@@ -267,7 +275,8 @@ Status import_pad(OnnxNode &n) {
     if (n.has(2)) {
       if (!element_count(n.shape(2)).is_const(1))
         return Error{fmt::format("its value is {}, not one number", n.in(2).type.text())};
-      if (n.in(2).constant)
+      // 64-bit integers do not all fit an attribute, which is a double.
+      if (n.in(2).constant && (is_float(x.dtype()) || std::abs(n.in(2).constant->at_f64(0)) < 0x1p53))
         value = n.in(2).constant->at_f64(0);
       else
         computed = n.in(2);
@@ -294,6 +303,14 @@ Status import_pad(OnnxNode &n) {
   std::string mode = n.get_string("mode", "constant");
   if (nothing)
     return n.finish(Result<Val>(x));
+  // What is cut off is cut off first: it is neither mirrored nor repeated.
+  for (int i = 0; i < x.rank() && mode != "constant"; ++i) {
+    Dim &before = lo[size_t(i)], &after = hi[size_t(i)];
+    auto cut = [](Dim &by) { return by.is_const() && by.as_const() < 0 ? -std::exchange(by, Dim(0)) : Dim(0); };
+    Dim first = cut(before), last = cut(after);
+    KILN_TRY(rest, slice_axis(n.emitter(), x, i, first, x.dim(i) - first - last));
+    x = rest;
+  }
   auto padded = [&](const Val &what, double with) {
     return n.emit(Op::pad, {what}, {{"lo", lo}, {"hi", hi}, {"mode", mode}, {"value", with}});
   };

@@ -76,7 +76,8 @@ Result<Val> ceil_quotient(Emitter &e, const Val &a, const Val &b) {
   KILN_TRY(rest, e.emit(Op::fmod, {a, b})); // has the sign of a
   KILN_TRY(whole, e.emit(Op::sub, {a, rest}));
   KILN_TRY(quotient, e.emit(Op::div, {whole, b}));
-  KILN_TRY(product, e.emit(Op::mul, {rest, b}));
+  KILN_TRY(direction, e.emit(Op::sign, {b}));
+  KILN_TRY(product, e.emit(Op::mul, {rest, direction}));
   KILN_TRY(above, e.emit(Op::gt, {product, number(e, 0)}));
   KILN_TRY(one, convert(e, above, DType::i64));
   return e.emit(Op::add, {quotient, one});
@@ -133,7 +134,7 @@ Result<Val> slice_found(OnnxNode &n, const Val &x, int axis, const RunInt &start
   KILN_TRY(count, e.emit(Op::maximum, {steps, zero}));
   Dim bound = x.dim(axis);
   if (step.known)
-    if (auto by = step.known->try_const(); by && *by != 0 && *by != INT64_MIN)
+    if (auto by = step.known->try_const(); by && *by != 0)
       bound = ceildiv(bound, std::abs(*by));
   if (length && *length >= 0 && step.known && step.known->is_const(1))
     bound = min(bound, *length);

@@ -51,6 +51,20 @@ struct Parsed {
 
 bool is_space(char c) { return c == ' ' || (c >= 9 && c <= 13); }
 
+// Of a number that is too large or too small for f64: the power of its first digit decides.
+bool is_below_one(const std::string &s) {
+  size_t e = std::min(s.find('e'), s.size()), point = std::min(s.find('.'), e), first = s.find_first_of("123456789");
+  int64_t power = 0;
+  if (e < s.size()) {
+    size_t sign = s[e + 1] == '+' || s[e + 1] == '-' ? 1 : 0;
+    auto [end, error] = std::from_chars(s.data() + e + 1 + sign, s.data() + s.size(), power);
+    if (error == std::errc::result_out_of_range)
+      power = INT64_MAX / 2;
+    power = s[e + 1] == '-' ? -power : power;
+  }
+  return power + int64_t(point) - int64_t(first) - (first < point ? 1 : 0) < 0;
+}
+
 Parsed parse(std::string_view s, bool is_u64) {
   while (!s.empty() && is_space(s.front()))
     s.remove_prefix(1);
@@ -71,7 +85,7 @@ Parsed parse(std::string_view s, bool is_u64) {
     if (end != lower.data() + lower.size() || error == std::errc::invalid_argument)
       return out;
     if (error == std::errc::result_out_of_range)
-      value = lower.find("e-") != std::string::npos ? 0 : std::numeric_limits<double>::infinity();
+      value = is_below_one(lower) ? 0 : std::numeric_limits<double>::infinity();
     out.real = sign * value;
     uint64_t whole = 0;
     auto [stop, failed] = std::from_chars(lower.data(), lower.data() + lower.size(), whole);

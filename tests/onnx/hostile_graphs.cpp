@@ -102,6 +102,14 @@ void add_functions(HostileCases &cases) {
   for (int i = 0; i < 3000; ++i)
     deep += function(fmt::format("f{}", i), {"a"}, {"b"}, {i < 2999 ? call(fmt::format("f{}", i + 1), "", "a", "b") : GraphMaker::node_proto("Neg", {"a"}, {"b"})});
   add("3000_deep", deep, "too deeply");
+  GraphMaker many;
+  std::string bodies;
+  many.input("x", DType::f32, {2}).output("y");
+  for (int i = 0; i < 60'000; ++i) {
+    bodies += function(fmt::format("f{}", i), {"a"}, {"a"}, {});
+    many.node("g", {"x"}, {"y"}, {}, "", "f");
+  }
+  cases.push_back({"function_60000_for_60000_nodes", many.model(17, bodies), "f.g"});
   add("output_undefined", function("f0", {"a"}, {"nothing"}, {}), "nothing");
   add("input_undefined", function("f0", {"a"}, {"b"}, {GraphMaker::node_proto("Neg", {"nothing"}, {"b"}, {}, "inner")}), "nothing");
   add("twice", function("f0", {"a"}, {"b"}, {GraphMaker::node_proto("Neg", {"a"}, {"b"})}) + function("f0", {"a"}, {"b"}, {GraphMaker::node_proto("Abs", {"a"}, {"b"})}), "f0");

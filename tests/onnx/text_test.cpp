@@ -290,9 +290,9 @@ Tensor of(DType dtype, const std::vector<double> &values) {
 TEST_CASE("strings are read as numbers") {
   double infinity = INFINITY;
   Words words = {"3.14", "1000", "1e-5", "1E8", "-0.5", "+7", ".25", "5.", "  12 ", "INF", "+inf", "-INF", "Infinity", "00012.500", "123456789012345678901234567890",
-                 "0.000000000000000000000000000000000001", "1e400", "2.5e-400", "16777217", "0"};
+                 "0.000000000000000000000000000000000001", "1e400", "2.5e-400", "16777217", "0", "0." + std::string(200, '0') + "1e201"};
   std::vector<double> want = {3.14, 1000, 1e-5, 1e8, -0.5, 7, .25, 5, 12, infinity, infinity, -infinity, infinity, 12.5, 123456789012345678901234567890.0,
-                              1e-36, infinity, 0, 16777217, 0};
+                              1e-36, infinity, 0, 16777217, 0, 1};
   for (bool constant : {false, true}) {
     INFO((constant ? "known" : "in a run"));
     auto reals = values(numbers_of(words, 11, constant)), singles = values(numbers_of(words, 1, constant));
@@ -320,6 +320,9 @@ TEST_CASE("strings are read as numbers") {
     CHECK(uint64_t(numbers_of({"18446744073709551615"}, 13, constant).at_i64(0)) == UINT64_MAX);
     check_near(numbers_of({"1", "0", "2.5", "no"}, 9, constant), {1, 0, 1, 0});
   }
+  std::string small = "0." + std::string(400, '0') + "1"; // wider than strings of a run are
+  auto far = values(numbers_of({small, small + "e900", "1" + std::string(400, '0'), "1" + std::string(400, '0') + "e-900"}, 11, true));
+  CHECK(far == std::vector<double>{0, infinity, infinity, 0});
 }
 
 TEST_CASE("numbers are written as strings") {
