@@ -28,7 +28,23 @@ constexpr Named kActivations[] = {{"tanh", Op::tanh, kNone, kNone},
                                   {"leakyrelu", Op::leaky_relu, 0.01, kNone},
                                   {"thresholdedrelu", Op::thresholded_relu, 1.0, kNone},
                                   {"elu", Op::elu, 1.0, kNone},
-                                  {"hardsigmoid", Op::hard_sigmoid, 0.2, 0.5}};
+                                  {"hardsigmoid", Op::hard_sigmoid, 0.2, 0.5},
+                                  {"scaledtanh", Op::tanh, 1.0, 1.0}, // alpha * tanh(beta * x)
+                                  {"affine", Op::add, 1.0, 0.0}};     // alpha * x + beta
+
+Result<Val> apply(Emitter &e, const Named &f, const Attrs &attrs, const Val &x) {
+  auto number = [&](const char *name) { return e.scalar(x.dtype(), attrs.get_float(name)); };
+  if (f.name == "affine") {
+    KILN_TRY(scaled, e.emit(Op::mul, {x, number("alpha")}));
+    return e.emit(f.op, {scaled, number("beta")});
+  }
+  if (f.name == "scaledtanh") {
+    KILN_TRY(scaled, e.emit(Op::mul, {x, number("beta")}));
+    KILN_TRY(high, e.emit(f.op, {scaled}));
+    return e.emit(Op::mul, {high, number("alpha")});
+  }
+  return e.emit(f.op, {x}, attrs);
+}
 
 using Activation = std::function<Result<Val>(Val)>;
 
@@ -59,12 +75,12 @@ Result<std::vector<Activation>> activations_of(OnnxNode &n, const RecurrentKind 
       attrs.set("alpha", a < alphas.size() ? alphas[a++] : found->alpha);
     if (found->beta == found->beta)
       attrs.set("beta", b < betas.size() ? betas[b++] : found->beta);
-    out.push_back([&e, clip, op = found->op, attrs](Val x) -> Result<Val> {
+    out.push_back([&e, clip, found, attrs](Val x) -> Result<Val> {
       if (clip > 0) {
         KILN_TRY(limited, e.emit(Op::clamp, {x}, {{"min", -clip}, {"max", clip}}));
         x = limited;
       }
-      return e.emit(op, {x}, attrs);
+      return apply(e, *found, attrs, x);
     });
   }
   return out;

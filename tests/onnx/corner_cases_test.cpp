@@ -122,3 +122,13 @@ TEST_CASE("NonZero of one number has no rows") {
     CHECK(m.run({scalar(value)})[0].dims() == std::vector<int64_t>{0, value != 0});
   }
 }
+
+TEST_CASE("activations of recurrent layers with two numbers") {
+  auto step = [&](const std::string &activation) {
+    return run_node("RNN", {floats({1, 1, 1}, {2}), floats({1, 1, 1}, {1}), floats({1, 1, 1}, {0})},
+                    {attr_i("hidden_size", 1), attr_strings("activations", {activation}), attr_floats("activation_alpha", {0.5f}),
+                     attr_floats("activation_beta", {0.25f})})[0];
+  };
+  check_near(step("Affine"), {1.25});
+  check_near(step("ScaledTanh"), {0.5 * std::tanh(0.5)});
+}
