@@ -267,6 +267,10 @@ bool optimise_module(Module &module, const CompileOptions &options, Diagnostics 
     context.native.push_back(Op::dequantize);
   context.flags.bf16_dots = !options.denormals_keep &&
                             all_have([](const MachineDesc &m) { return m.has_bf16_dots; });
+  if (options.gpus.empty()) {
+    context.flags.byte_tiles = all_have([](const MachineDesc &m) { return m.has_byte_tiles; });
+    context.flags.bf16_tiles = context.flags.bf16_dots && all_have([](const MachineDesc &m) { return m.has_bf16_tiles; });
+  }
   // Chains and transformed tiles are shaped for caches.
   context.flags.gpu = !options.gpus.empty();
   context.flags.winograd = context.flags.gpu ? Winograd::off : options.winograd;
@@ -275,7 +279,8 @@ bool optimise_module(Module &module, const CompileOptions &options, Diagnostics 
     auto least = [&](int64_t &to, int64_t value) { to = first ? value : std::min(to, value); };
     least(context.flags.vector_bytes, machine.vector_bytes);
     least(context.flags.cache_bytes, machine.l2_bytes);
-    context.flags.byte_dots = std::min(context.flags.byte_dots, machine.byte_dot_rate());
+    double rate = machine.byte_dot_rate();
+    context.flags.byte_dots = first ? rate : std::min(context.flags.byte_dots, rate);
   }
   PassManager manager(context, options.passes);
   bool whole = run_graph_pipeline(module, manager, options.level);

@@ -20,19 +20,16 @@ MachineDesc extended(const MachineDesc &base, std::string_view feature, std::str
   return out;
 }
 
-// Every processor with AMX has the dots of bf16: the feature stands for both.
-MachineDesc with_tiles(const MachineDesc &base) {
-  MachineDesc out = extended(base, "amxint8", "avx512bf16,+amx-tile,+amx-int8");
+// Every processor with AMX has the dots of bf16, and all of them multiply both bytes and bf16: a feature stands for
+// what comes with it, as names of targets are short.
+MachineDesc with_tiles(const MachineDesc &base, bool bf16) {
+  const std::string_view names = "avx512bf16,+amx-tile,+amx-int8,+amx-bf16";
+  MachineDesc out = extended(base, bf16 ? "amxbf16" : "amxint8", bf16 ? names : names.substr(0, names.rfind(',')));
+  out.has_bf16_tiles = bf16;
   out.has_bf16_dots = out.has_byte_tiles = true;
   out.tile_rows = 16;
   out.tile_row_bytes = 64;
   out.tile_count = 8;
-  return out;
-}
-
-MachineDesc with_bf16_tiles(const MachineDesc &base) {
-  MachineDesc out = extended(base, "amxbf16", "amx-bf16");
-  out.has_bf16_tiles = true;
   return out;
 }
 
@@ -50,7 +47,7 @@ bool has_feature([[maybe_unused]] std::string_view name) {
          : name == "avxvnni"    ? __builtin_cpu_supports("avxvnni")
          : name == "avx512vnni" ? __builtin_cpu_supports("avx512vnni")
          : name == "avx512bf16" ? __builtin_cpu_supports("avx512bf16")
-         : name == "amxbf16"    ? __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") && grants_tiles()
+         : name == "amxbf16"    ? __builtin_cpu_supports("amx-bf16") && has_feature("amxint8")
          : name == "amxint8"
              ? __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("amx-tile") &&
                    __builtin_cpu_supports("amx-int8") && grants_tiles()
@@ -112,8 +109,7 @@ std::vector<MachineDesc> cpu_machines() {
   dotprod.byte_dots = ByteDots::signed_;
   MachineDesc i8mm = extended(dotprod, "i8mm");
   i8mm.byte_dots = ByteDots::mixed;
-  MachineDesc tiles = with_tiles(vnni);
-  return {v2, v3, avxvnni, v4, vnni, bf16, tiles, with_bf16_tiles(tiles), arm, dotprod, i8mm};
+  return {v2, v3, avxvnni, v4, vnni, bf16, with_tiles(vnni, false), with_tiles(vnni, true), arm, dotprod, i8mm};
 }
 
 bool is_x86(const MachineDesc &machine) { return machine.triple.starts_with("x86_64"); }

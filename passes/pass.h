@@ -41,6 +41,7 @@ struct PassFlags {
   DType weights = DType::f32; // bf16, f16, i8: constant weights are kept in fewer bits
   double byte_dots = 4; // how many products of bytes the target adds in the time of one of f32
   bool bf16_dots = false; // the target multiplies pairs of bf16
+  bool byte_tiles = false, bf16_tiles = false; // it has matrix registers for them: 64 bytes of channels at once
   Winograd winograd = Winograd::off;
   // Of the target, for costs: bytes of a vector and of the cache that a worker has to itself.
   int64_t vector_bytes = 64, cache_bytes = 1 << 20;

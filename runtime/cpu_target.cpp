@@ -99,8 +99,9 @@ Machine ask_machine() {
                   saves_tiles && has(seven.d, bit(22) | bit(24) | bit(25)));
   machine.feature("amxint8", // AMX-TILE, AMX-INT8, with AVX512-BF16
                   saves_tiles && saves_zmm && has(seven.d, bit(24) | bit(25)) && has(seven_one.a, bit(5)));
-  machine.feature("amxbf16", // AMX-TILE, AMX-BF16
-                  saves_tiles && has(seven.d, bit(22) | bit(24)));
+  machine.feature("amxbf16", // the same and AMX-BF16
+                  saves_tiles && saves_zmm && has(seven.d, bit(22) | bit(24) | bit(25)) &&
+                      has(seven_one.a, bit(5)));
   return machine;
 }
 
@@ -155,7 +156,8 @@ int32_t target_rank(const char *target) {
     int32_t feature = find(machine.features, machine.feature_count, at, size);
     if (feature < 0 || !is_granted(machine.features[feature].text))
       return -1;
-    rank += std::strcmp(machine.features[feature].text, "amxint8") == 0 ? 2 : 1; // includes another
+    const char *text = machine.features[feature].text; // includes others
+    rank += std::strcmp(text, "amxint8") == 0 ? 2 : std::strcmp(text, "amxbf16") == 0 ? 3 : 1;
   }
   return rank;
 }

@@ -221,7 +221,7 @@ void BlockLayout::share_halos(NodeId id) {
 }
 
 Layout BlockLayout::layout_of(ValueId v, bool blocked) {
-  Layout out = blocked ? blocked_layout(function_.type(v), channels_) : Layout();
+  Layout out = blocked ? blocked_layout(function_.type(v), flags_) : Layout();
   const Padding &halo = state_[v].halo[blocked];
   for (size_t d = 0; d < halo.lo.size(); ++d)
     if (halo.lo[d] || halo.hi[d])

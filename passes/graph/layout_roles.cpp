@@ -406,7 +406,11 @@ bool can_block(const TensorType &type) {
   return channels && *channels >= kFewChannels;
 }
 
-Layout blocked_layout(const TensorType &type, int64_t block) {
+Layout blocked_layout(const TensorType &type, const PassFlags &flags) {
+  bool in_tiles = type.dtype == DType::u8 ? flags.byte_tiles : type.dtype == DType::bf16 && flags.bf16_tiles;
+  int64_t block = flags.block;
+  if (in_tiles)
+    block *= ceildiv(type.shape[1], block).as_const();
   Layout out;
   out.blocks.push_back({1, is_byte_group(type) ? kQuad : block});
   return out;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "passes/graph/fuse.h"
+#include "passes/pass.h"
 
 namespace kiln {
 
@@ -45,7 +46,8 @@ KernelWants kernel_wants(const Function &function, NodeId node, int64_t block, b
 
 // Whether channels (dim 1) of values of this type may be blocked at all.
 bool can_block(const TensorType &type);
-// Four channels of bytes are a block of their own.
-Layout blocked_layout(const TensorType &type, int64_t block);
+// Four channels of bytes are a block of their own. What matrix registers multiply has all channels in one block: the
+// channels of a pixel lie side by side, so that products are as deep as they can be.
+Layout blocked_layout(const TensorType &type, const PassFlags &flags);
 
 } // namespace kiln

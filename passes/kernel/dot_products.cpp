@@ -19,8 +19,6 @@
 namespace kiln {
 namespace {
 
-constexpr int64_t kMaxWindowStep = 64; // of a window over blocks of channels
-
 // A plain load whose value is converted; null otherwise.
 const Expr *widened_load(const Expr &e) {
   bool widens = e.is(Expr::Kind::convert) && e.lanes == 1;
@@ -64,18 +62,20 @@ bool is_group(const Stmt &loop, const Products &p) {
 }
 
 // Two to four steps of a window whose positions lie as many elements apart as a loop around it, one of
-// those in `outer`, has iterations: so many, a multiple of `lanes`; or 0.
+// those in `outer`, has iterations, or a multiple of that: so many, a multiple of `lanes`; or 0.
 int64_t window_step(const Stmt &loop, const Products &p, const std::vector<const Stmt *> &outer,
                     int lanes) {
   auto trips = loop.end.try_const();
   auto step = p.a->index.coefficient_of(loop.name);
   if (p.width != 4 || !loop.begin.is_const(0) || !trips || *trips < 2 || *trips > 4 ||
       loop.step != 1 || !step || !step->is_const() || step->as_const() <= 0 ||
-      step->as_const() > kMaxWindowStep || step->as_const() % lanes != 0 ||
+      step->as_const() % lanes != 0 ||
       !has_step(*p.b, loop.name, 1))
     return 0;
   bool found = std::any_of(outer.begin(), outer.end(), [&](const Stmt *l) {
-    return l->loop == LoopKind::parallel && l->begin.is_const(0) && l->end == *step &&
+    int64_t channels = l->end.try_const().value_or(0);
+    return l->loop == LoopKind::parallel && l->begin.is_const(0) && channels > 0 && channels % lanes == 0 &&
+           step->as_const() % channels == 0 &&
            l->step == 1 && has_step(*p.a, l->name, 1) && has_step(*p.b, l->name, 4);
   });
   return found ? step->as_const() : 0;

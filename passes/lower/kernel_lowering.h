@@ -115,6 +115,7 @@ private:
   const Scratch *scratch_of(ValueId value) const;
   const IndexRange *range_of(int dim) const; // of the results, where a chain computes a part of them
   std::vector<Nest> nest_order(ValueId result) const;
+  bool sums_over_channels() const;
   bool block_overrun_allowed(ValueId result, int dim) const;
 
   Expr compute(ValueId value, std::span<const Dim> index);

@@ -8,6 +8,13 @@ namespace kiln {
 namespace {
 
 constexpr int64_t kMaxRowElements = 8192; // of a row buffer on a worker's stack: 64 KiB of f64
+constexpr int64_t kPanel = 16;            // of packed weights
+
+// Wide blocks are computed by panels.
+int64_t loop_block(const Layout &layout, int dim) {
+  int64_t block = layout.block_of(dim);
+  return block > kPanel && block % kPanel == 0 ? kPanel : block;
+}
 
 std::vector<int> reduced_axes(const Node &node, const TensorType &operand) {
   std::vector<int> out;
@@ -90,6 +97,16 @@ void KernelLowering::choose_materialised() {
   }
 }
 
+// Whether each panel of the result reads all channels of an operand, and weights that are all its own.
+bool KernelLowering::sums_over_channels() const {
+  auto sums = [&](const Node &n) {
+    return n.op == Op::conv ? !type(n.operands[1]).shape[1].is_const(1) : op_def(n.op).has(kContraction);
+  };
+  return region_ ? std::any_of(region_->nodes.begin(), region_->nodes.end(),
+                               [&](NodeId id) { return sums(function_.node(id)); })
+                 : sums(node_);
+}
+
 std::vector<KernelLowering::Nest> KernelLowering::nest_order(ValueId result) const {
   const Value &value = function_.value(result);
   auto is_row = [&](int d) {
@@ -101,9 +118,15 @@ std::vector<KernelLowering::Nest> KernelLowering::nest_order(ValueId result) con
     bool blocked = value.layout.block_of(d) > 1;
     (is_row(d) ? inner : outer).push_back({d, blocked ? Nest::Part::block : Nest::Part::whole});
   }
-  for (const auto &block : value.layout.blocks)
-    (is_row(block.dim) ? inner : row_axes_.empty() ? inner : outer)
-        .push_back({block.dim, Nest::Part::lane});
+  for (const auto &block : value.layout.blocks) {
+    auto &to = is_row(block.dim) ? inner : row_axes_.empty() ? inner : outer;
+    if (loop_block(value.layout, block.dim) < block.size && row_axes_.empty() && !sums_over_channels()) { // as it lies in memory
+      auto at = std::find_if(outer.begin(), outer.end(), [&](const Nest &n) { return n.dim == block.dim; });
+      outer.erase(at);
+      to.push_back({block.dim, Nest::Part::block});
+    }
+    to.push_back({block.dim, Nest::Part::lane});
+  }
   outer.insert(outer.end(), inner.begin(), inner.end());
   return outer;
 }
@@ -113,7 +136,7 @@ std::vector<KernelLowering::Nest> KernelLowering::nest_order(ValueId result) con
 bool KernelLowering::block_overrun_allowed(ValueId result, int dim) const {
   const Value &value = function_.value(result);
   const Dim &size = value.type.shape[size_t(dim)];
-  int64_t block = value.layout.block_of(dim);
+  int64_t block = loop_block(value.layout, dim);
   if (auto n = size.try_const(); n && *n % block == 0)
     return true;
   if (!region_ && !op_def(node_.op).scalar && !op_def(node_.op).reduce)
@@ -232,7 +255,7 @@ void KernelLowering::lower_phase(const std::vector<ValueId> &results,
     }
     auto [dim, part] = order[i];
     const Dim &size = first.type.shape[size_t(dim)];
-    int64_t block = first.layout.block_of(dim);
+    int64_t block = loop_block(first.layout, dim);
     switch (part) {
     case Nest::Part::whole:
       if (const IndexRange *range = range_of(dim))

@@ -21,7 +21,7 @@
 namespace kiln::test {
 namespace {
 
-constexpr const char *kBase = "x86-64-v4+avx512vnni+avx512bf16", *kTiles = "x86-64-v4+avx512vnni+amxint8+amxbf16";
+constexpr const char *kBase = "x86-64-v4+avx512vnni+avx512bf16", *kTiles = "x86-64-v4+avx512vnni+amxbf16";
 
 using Buffers = std::vector<std::vector<std::byte>>;
 

@@ -1,5 +1,6 @@
 #include "tests/emulate/amx.h"
 
+#include <atomic>
 #include <cmath>
 #include <cpuid.h>
 #include <csignal>
@@ -27,6 +28,8 @@ struct TileFile {
 };
 
 thread_local constinit TileFile t_file;
+
+std::atomic<uint64_t> g_products, g_multiplied, g_loads, g_stores, g_configurations;
 
 enum class Outcome { done, undefined, bad_config };
 
@@ -59,6 +62,7 @@ Outcome load_config(const void *address) {
   t_file = {};
   if (config.palette == 0)
     return Outcome::done;
+  ++g_configurations;
   t_file.palette = config.palette;
   t_file.start_row = config.start_row;
   for (int i = 0; i < kTiles; ++i) {
@@ -153,6 +157,7 @@ Outcome move_rows(const Instruction &in, bool loads) {
   if (in.reg >= kTiles || t_file.tiles[in.reg].rows == 0 || in.vvvv != 0)
     return Outcome::undefined;
   Tile &tile = t_file.tiles[in.reg];
+  ++(loads ? g_loads : g_stores);
   if (loads && t_file.start_row == 0)
     std::memset(tile.data, 0, sizeof tile.data);
   for (int row = t_file.start_row; row < tile.rows; ++row) {
@@ -232,6 +237,8 @@ Outcome multiply(const Instruction &in) {
                   c.rows == a.rows && c.row_bytes == b.row_bytes && a.row_bytes / 4 == b.rows;
   if (!is_valid)
     return Outcome::undefined;
+  ++g_products;
+  g_multiplied += static_cast<uint64_t>(c.rows * (c.row_bytes / 4) * a.row_bytes);
   if (in.opcode == 0x5c && in.prefix >= 2) {
     multiply_halves(c, a, b, in.prefix == 2);
   } else if (in.opcode == 0x5e) {
@@ -309,6 +316,8 @@ bool processor_has_amx() {
 }
 
 } // namespace
+
+TileCounts tile_counts() { return {g_products, g_multiplied, g_loads, g_stores, g_configurations}; }
 
 bool enable_amx() {
   static const bool is_emulated = [] {

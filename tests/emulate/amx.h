@@ -9,10 +9,19 @@
 // thread see its tiles as they are, where Linux would start them afresh.
 #pragma once
 
+#include <cstdint>
+
 namespace kiln::test {
 
 // From now on AMX instructions run in every thread, by the processor if it has them all and Linux grants
 // them. True where the emulator is what runs them.
 bool enable_amx();
+
+// What the emulator has done in all threads; `multiplied`: rows * columns * bytes of depth of all products, of which a
+// whole one has 16 * 16 * 64.
+struct TileCounts {
+  uint64_t products = 0, multiplied = 0, loads = 0, stores = 0, configurations = 0;
+};
+TileCounts tile_counts();
 
 } // namespace kiln::test

@@ -132,12 +132,12 @@ TEST_CASE("quantised products on matrix registers") {
 TEST_CASE("products of bf16 on matrix registers") {
   for (auto [m, n, k] : {std::tuple(4, 16, 8), {37, 70, 50}, {64, 64, 64}}) {
     Kernel kernel = naive::paired_matmul(m, n, k);
-    schedule(kernel, *find_machine("x86-64-v4+avx512vnni+amxint8+amxbf16"));
+    schedule(kernel, *find_machine("x86-64-v4+avx512vnni+amxbf16"));
     INFO(m << " x " << n << " x " << k);
     CHECK(tile_products(kernel.body) > 0);
   }
   Kernel wide = naive::paired_matmul(64, 64, 64); // 16 steps of two
-  schedule(wide, *find_machine("x86-64-v4+avx512vnni+amxint8+amxbf16"));
+  schedule(wide, *find_machine("x86-64-v4+avx512vnni+amxbf16"));
   visit_stmts(wide.body, [&](const Stmt &s) {
     if (auto p = tile_product(s))
       CHECK((p->depth == 16 && p->rows == 32 && p->columns == 2 && p->dtype == DType::f32));
