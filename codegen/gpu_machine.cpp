@@ -27,6 +27,11 @@ std::vector<GpuMachine> gpu_machines() {
   sm_90.multiprocessors = 132;
   sm_90.shared_bytes = 228 << 10;
   sm_90.block_shared_bytes = 227 << 10;
+  sm_90.tile_rate = 2560; // what mma.sync reaches of the tensor cores' 4096
+
+  GpuMachine sm_90a = sm_90; // the same devices, with instructions that no other generation has
+  sm_90a.name = "sm_90a";
+  sm_90a.warpgroup_rate = 4096;
 
   GpuMachine sm_100 = sm_90; // B200
   sm_100.name = "sm_100";
@@ -38,7 +43,7 @@ std::vector<GpuMachine> gpu_machines() {
   ptx.name = "compute_80";
   ptx.arch = 80;
   ptx.is_ptx = true;
-  return {sm_80, sm_86, sm_89, sm_90, sm_100, ptx};
+  return {sm_80, sm_86, sm_89, sm_90, sm_90a, sm_100, ptx};
 }
 
 std::optional<GpuMachine> find_gpu(std::string_view name) {

@@ -11,7 +11,7 @@
 namespace kiln {
 
 struct GpuMachine {
-  std::string name;  // "sm_90", or "compute_80" for PTX; as in packages
+  std::string name;  // "sm_90", or "compute_80" for PTX; as in packages. "sm_90a": for 9.0 and nothing else
   int arch = 80;     // 10 * major + minor
   bool is_ptx = false;
   int multiprocessors = 108;
@@ -23,11 +23,14 @@ struct GpuMachine {
   bool has_async_copies = true;     // from global to shared memory, past the registers (cp.async)
   // Products of tiles by the tensor cores (mma.sync m16n8k16).
   bool has_half_tiles = true, has_byte_tiles = true;
+  int tile_rate = 2048; // products of bytes that a multiprocessor adds so in a cycle; of halves half as many, of tf32 a quarter
+  // The same by 128 threads together, from shared memory (wgmma m64nNk16); 0 where there is no such thing.
+  int warpgroup_rate = 0;
   // Asked for: products of f32 are made of operands that are rounded to 11 bits first (tf32).
   bool rounds_products = false;
 };
 
-// "sm_80", "sm_86", "sm_89", "sm_90", "sm_100"; "ptx" and "compute_80": code that the driver compiles for what
+// "sm_80", "sm_86", "sm_89", "sm_90", "sm_90a", "sm_100"; "ptx" and "compute_80": code that the driver compiles for what
 // is newer.
 std::optional<GpuMachine> find_gpu(std::string_view name);
 std::vector<GpuMachine> gpu_machines();

@@ -3,6 +3,7 @@
 #include "codegen/c/stmt.h"
 #include "codegen/cuda/nest.h"
 #include "codegen/cuda/preamble.h"
+#include "codegen/cuda/warpgroup.h"
 #include "passes/kernel/schedule.h"
 #include "runtime/digest.h"
 
@@ -48,7 +49,7 @@ CudaKernel emit_cuda(const Kernel &lowered, const GpuMachine &machine, const Lau
     f.helpers = std::move(nest.helpers);
     std::string bounds = nest.together == 1 ? std::to_string(nest.threads) : fmt::format("{}, {}", nest.threads, nest.together);
     f.text = fmt::format("extern \"C\" __global__ void __launch_bounds__({}) {}({}) {{\n{}{}}}\n", bounds, kNameMark,
-                         parameters(kernel, facts.is_aliased, nest.scratch_bytes > 0), nest.shared_bytes > 0 ? "  KILN_SHARED;\n" : "", nest.text);
+                         parameters(kernel, facts.is_aliased, nest.scratch_bytes > 0), nest.shared_bytes == 0 ? "" : nest.in_lines ? "  KILN_SHARED_LINES;\n" : "  KILN_SHARED;\n", nest.text);
     name_after_text(f);
     out.launches.push_back(std::move(launch));
   }
@@ -64,6 +65,10 @@ std::string cuda_source(std::span<const CudaFunction> functions) {
       text += function.text + "\n";
   }
   for (const std::string &helper : helpers) {
+    if (is_warpgroup_product(helper)) {
+      out += warpgroup_text(helper);
+      continue;
+    }
     std::string definition = "__device__ " + c::helper_text(helper) + "\n";
     // The preamble has conversions of its own where there are instructions for them.
     bool is_in_preamble = helper.ends_with("_to_f16") || helper.ends_with("_to_bf16") || helper == "kiln_f16_to_f32" || helper == "kiln_bf16_to_f32";

@@ -8,11 +8,13 @@
 // reduction is done with each sum. Sums are added in the order of the reduction, whatever the tile.
 //
 // Where both operands are bf16 or both are f16, warps multiply 16x8x16 at a time on the tensor cores (mma.sync), which
-// add exact products in f32; f32 is multiplied there as tf32 where that is asked for.
+// add exact products in f32; f32 is multiplied there as tf32 where that is asked for. Where a device has it, groups of four
+// warps have 64 rows each multiplied straight from shared memory (wgmma), while they copy what is next.
 #include "codegen/cuda/product.h"
 #include "codegen/cuda/tile_operand.h"
 #include "codegen/cuda/tile_shape.h"
 #include "codegen/cuda/vector_body.h"
+#include "codegen/cuda/warpgroup.h"
 
 #include "ir/kernel/build.h"
 #include "ir/kernel/visit.h"
@@ -27,9 +29,9 @@ namespace {
 class TileEmitter {
 public:
   TileEmitter(const Product &p, const TileShape &shape, const NestContext &context)
-      : p_(p), shape_(shape), context_(context), unit_(p.narrow ? TileUnit::tensor : TileUnit::scalar), dtype_(p.narrow.value_or(p.dtype)),
-        type_(c::c_type(dtype_)), a_("a", p.a, dtype_, p.rows, p.sum, "kiln_row0", shape.rows, shape, unit_, context, out_.helpers),
-        b_("b", p.b, is_byte() ? p.b.dtype : dtype_, p.columns, p.sum, "kiln_column0", shape.columns, shape, unit_, context, out_.helpers) {}
+      : p_(p), shape_(shape), context_(context), dtype_(p.narrow.value_or(p.dtype)),
+        type_(c::c_type(dtype_)), a_("a", p.a, dtype_, p.rows, p.sum, "kiln_row0", shape.rows, shape, context, out_.helpers),
+        b_("b", p.b, is_byte() ? p.b.dtype : dtype_, p.columns, p.sum, "kiln_column0", shape.columns, shape, context, out_.helpers) {}
 
   // With slices, each tile is multiplied by as many blocks, which leave their sums in kiln_work.
   GpuNest emit() {
@@ -41,6 +43,7 @@ public:
     out_.together = is_tensor() && shape_.rows * shape_.columns > 128 * 128 ? 1 : dtype_bytes(p_.dtype) > 4 ? 1 : 2;
     int64_t stage = a_.bytes() + b_.bytes();
     out_.shared_bytes = stage * shape_.stages;
+    out_.in_lines = is_warpgroup();
     const std::string &index = context_.index_type;
     std::string &t = out_.text;
     t += thread_place();
@@ -68,9 +71,10 @@ public:
 
 private:
   bool is_byte() const { return p_.narrow && dtype_bytes(*p_.narrow) == 1; }
-  bool is_tensor() const { return unit_ == TileUnit::tensor; }
-  // Of a thread: sums, or groups of 16x8 of its warp, four of which are its own.
-  int sums_down() const { return is_tensor() ? shape_.rows_each / 16 : shape_.rows_each; }
+  bool is_warpgroup() const { return shape_.unit == TileUnit::warpgroup; }
+  bool is_tensor() const { return shape_.unit != TileUnit::scalar; }
+  // Of a thread: sums, or groups of 16x8 of its warp, four of which are its own. A warp has 16 of 64 rows of its warpgroup.
+  int sums_down() const { return shape_.rows_each / (is_warpgroup() ? 64 : is_tensor() ? 16 : 1); }
   int sums_across() const { return is_tensor() ? shape_.columns_each / 8 : shape_.columns_each; }
   std::string each_sum(const std::string &pad, const std::string &what) const {
     return fmt::format("#pragma unroll\n{0}for (int i = 0; i < {1}; ++i)\n#pragma unroll\n{0}  for (int j = 0; j < {2}; ++j)\n{3}{0}    {4}\n", pad, sums_down(),
@@ -80,19 +84,24 @@ private:
   // Warps side by side in a tile; of a scalar product, threads four by eight in a warp.
   std::string thread_place() const {
     std::string text = "  const int kiln_thread = (int)threadIdx.x, kiln_lane = kiln_thread % 32, kiln_warp = kiln_thread / 32;\n";
+    int across = shape_.columns / shape_.columns_each;
+    if (is_warpgroup())
+      return text + fmt::format("  const int kiln_group = __shfl_sync(0xffffffffu, kiln_warp / 4, 0), kiln_group_row = kiln_group / {0} * {1}, kiln_warp_column = kiln_group % {0} * {2},\n"
+                                "      kiln_warp_row = kiln_group_row + kiln_warp % 4 * 16;\n",
+                                across, shape_.rows_each, shape_.columns_each);
     if (is_tensor()) {
-      int across = shape_.columns / shape_.columns_each;
       return text + fmt::format("  const int kiln_warp_row = kiln_warp / {0} * {1}, kiln_warp_column = kiln_warp % {0} * {2};\n", across, shape_.rows_each, shape_.columns_each);
     }
-    int across = shape_.columns / shape_.columns_each / 8;
+    across /= 8;
     return text + fmt::format("  const int kiln_x = kiln_warp % {0} * 8 + kiln_lane % 8, kiln_y = kiln_warp / {0} * 4 + kiln_lane / 8;\n", across);
   }
 
   // Stage s holds the steps s, s + stages, ... One barrier a step: behind it the step's stage is there for all, and the
-  // stage of the step before is read by none, so the next pieces may go there.
+  // stage of the step before is read by none, so the next pieces may go there. Warpgroups may still multiply the step before
+  // behind the barrier, but no earlier one.
   std::string steps(const std::string &index, int64_t stage) {
     bool any_async = a_.is_async() || b_.is_async(), all_async = a_.is_async() && b_.is_async();
-    int ahead = shape_.stages - 1;
+    int ahead = shape_.stages - (is_warpgroup() ? 2 : 1), last = shape_.stages - 1;
     std::string a_at = "kiln_stage", b_at = fmt::format("kiln_stage + {}", a_.bytes()), t;
     auto each = [&](bool async, auto &&f) {
       return (a_.is_async() == async ? f(a_, a_at) : "") + (b_.is_async() == async ? f(b_, b_at) : "");
@@ -106,23 +115,27 @@ private:
     if (!all_async) {
       t += fmt::format("    auto kiln_fetch = [&](const {} kiln_at) {{\n", index);
       t += each(false, [](const TileOperand &o, const std::string &) { return o.fetch("kiln_at"); }) + "    };\n";
-      t += fmt::format("    auto kiln_keep = [&](const int kiln_slot) {{\n      {}", stage_of);
+      t += fmt::format("    auto kiln_keep_next = [&](const int kiln_slot) {{\n      {}", stage_of);
       t += each(false, [](const TileOperand &o, const std::string &at) { return o.keep(at); }) + "    };\n";
-      t += "    if (kiln_begin < kiln_steps) {\n      kiln_fetch(kiln_begin);\n      kiln_keep(0);\n    }\n";
+      t += "    if (kiln_begin < kiln_steps) {\n      kiln_fetch(kiln_begin);\n      kiln_keep_next(0);\n    }\n";
     }
     t += fmt::format("    int kiln_slot = 0;\n    for ({} kiln_step = kiln_begin; kiln_step < kiln_steps; ++kiln_step) {{\n", index);
     if (any_async)
       t += fmt::format("      kiln_copy_wait<{}>();\n", ahead - 1);
-    t += "      __syncthreads();\n";
+    t += is_warpgroup() ? "      kiln_async_fence();\n      __syncthreads();\n" : "      __syncthreads();\n";
     if (!all_async)
       t += "      if (kiln_step + 1 < kiln_steps)\n        kiln_fetch(kiln_step + 1);\n";
+    std::string send, multiplied = "      {\n        " + stage_of + (is_warpgroup() ? multiply_warpgroups() : is_tensor() ? multiply_tensors() : multiply()) + "      }\n";
     if (any_async)
-      t += fmt::format("      if (kiln_step + {0} < kiln_steps)\n        kiln_send(kiln_step + {0}, kiln_slot == 0 ? {0} : kiln_slot - 1);\n      kiln_copy_commit();\n", ahead);
-    t += "      {\n        " + stage_of + (is_tensor() ? multiply_tensors() : multiply()) + "      }\n";
-    t += fmt::format("      kiln_slot = kiln_slot == {} ? 0 : kiln_slot + 1;\n", ahead);
+      send = fmt::format("      if (kiln_step + {0} < kiln_steps)\n        kiln_send(kiln_step + {0}, kiln_slot {1} {2} ? kiln_slot + {0} : kiln_slot - {3});\n      kiln_copy_commit();\n", ahead,
+                         "<", shape_.stages - ahead, shape_.stages - ahead);
+    t += is_warpgroup() ? multiplied + send + "      kiln_wgmma_wait<1>();\n" : send + multiplied;
+    t += fmt::format("      kiln_slot = kiln_slot == {} ? 0 : kiln_slot + 1;\n", last);
     if (!all_async)
-      t += "      if (kiln_step + 1 < kiln_steps)\n        kiln_keep(kiln_slot);\n";
+      t += "      if (kiln_step + 1 < kiln_steps)\n        kiln_keep_next(kiln_slot);\n";
     t += "    }\n";
+    if (is_warpgroup())
+      t += "    kiln_wgmma_wait<0>();\n    kiln_hold(kiln_acc);\n";
     // The next tile begins with stages that none reads or copies to.
     return t + (any_async ? "    kiln_copy_wait<0>();\n" : "") + "    __syncthreads();\n";
   }
@@ -156,6 +169,22 @@ private:
                        b_.fragment(false, "kiln_columns[j]", "kiln_warp_column + j * 16", fmt::format("kiln_stage + {}", a_.bytes())), round, sums_across(), is_byte() ? fmt::format("{}_{}", dtype_name(dtype_), dtype_name(p_.b.dtype)) : std::string(dtype_name(dtype_)));
   }
 
+  std::string multiply_warpgroups() {
+    WarpgroupProduct product{dtype_, is_byte() ? p_.b.dtype : dtype_, shape_.columns_each, a_.lies_across(), b_.lies_across()};
+    out_.helpers.insert(product.name());
+    return fmt::format(R"(const uint64_t kiln_as = {0}, kiln_bs = {1};
+        kiln_wgmma_fence();
+#pragma unroll
+        for (int k = 0; k < 4; ++k)
+#pragma unroll
+          for (int i = 0; i < {2}; ++i)
+            {3}(kiln_acc[i], kiln_as + i * {4} + k * {5}, kiln_bs + k * {6});
+        kiln_wgmma_commit();
+)",
+                       a_.descriptor("kiln_group_row", "kiln_stage"), b_.descriptor("kiln_warp_column", fmt::format("kiln_stage + {}", a_.bytes())), sums_down(), product.name(),
+                       TileOperand::kDescriptorBlock, a_.descriptor_step(), b_.descriptor_step());
+  }
+
   // --- scalar products
 
   // Threads side by side have neighbouring groups of four, which are read together.
@@ -166,7 +195,7 @@ private:
   }
   std::string row_at(std::string_view i) const {
     if (is_tensor())
-      return fmt::format("kiln_warp_row + {} / 2 * 16 + kiln_lane / 4 + {} % 2 * 8", i, i);
+      return fmt::format("kiln_warp_row + {0} / 2 * {1} + kiln_lane / 4 + {0} % 2 * 8", i, is_warpgroup() ? 64 : 16);
     return spread("kiln_y", shape_.rows_each, shape_.rows / shape_.rows_each, i);
   }
   std::string column_at(std::string_view j) const {
@@ -250,7 +279,6 @@ private:
   const Product &p_;
   TileShape shape_;
   const NestContext &context_;
-  TileUnit unit_;
   DType dtype_; // in shared memory
   std::string type_;
   GpuNest out_;
@@ -322,7 +350,7 @@ std::vector<GpuNest> try_emit_tile(const Stmt &nest, const NestContext &context)
     take_narrow(*product, context.machine);
   TileProblem problem{rows, columns, batch, sum};
   DType dtype = product->narrow.value_or(product->dtype);
-  problem.unit = product->narrow ? TileUnit::tensor : TileUnit::scalar;
+  problem.on_tensors = product->narrow.has_value();
   problem.element_bytes = int(dtype_bytes(dtype));
   problem.is_async = product->a.is(Expr::Kind::load) || product->b.is(Expr::Kind::load);
   problem.may_slice = may_slice(*product);

@@ -40,10 +40,11 @@ public:
       return int(least);
     };
     TileShape shape{power(product_of(p_.rows).as_const(), 16), power(product_of(p_.columns).as_const(), 32), power(product_of(p_.sum).as_const(), 16), 16, 32, threads_};
+    shape.unit = TileUnit::tensor;
     std::optional<TileOperand> left;
     if (is_staged)
-      left.emplace("a", p_.a.args[0], b.dtype, p_.rows, p_.sum, "0", shape.rows, shape, TileUnit::tensor, context_, helpers_);
-    TileOperand right("b", b, b.dtype, p_.columns, p_.sum, "0", shape.columns, shape, TileUnit::tensor, context_, helpers_);
+      left.emplace("a", p_.a.args[0], b.dtype, p_.rows, p_.sum, "0", shape.rows, shape, context_, helpers_);
+    TileOperand right("b", b, b.dtype, p_.columns, p_.sum, "0", shape.columns, shape, context_, helpers_);
     int64_t left_bytes = left ? left->bytes() : 0;
     if (left_bytes + right.bytes() > place.stage_bytes)
       return std::nullopt;

@@ -21,6 +21,7 @@ struct GpuNest {
   int threads = 1;
   int together = 1;          // blocks that a multiprocessor should have registers for
   int64_t shared_bytes = 0;  // dynamic: kiln_shared
+  bool in_lines = false;     // which begins at a multiple of 1024 bytes
   int64_t scratch_bytes = 0; // for each block, from `scratch` on
 };
 

@@ -30,6 +30,9 @@ typedef unsigned long long uint64_t;
 #define NAN __int_as_float(0x7fc00000)
 #define INFINITY __int_as_float(0x7f800000)
 #define KILN_SHARED extern __shared__ __align__(128) unsigned char kiln_shared[]
+#define KILN_SHARED_LINES                                                                                              \
+  extern __shared__ __align__(1024) unsigned char kiln_lines[];                                                        \
+  unsigned char *const kiln_shared = kiln_lines
 // Conversions that are one instruction.
 __device__ __forceinline__ float kiln_f16_to_f32(uint16_t h) {
   float f;
@@ -106,9 +109,34 @@ template <int kGroups>
 __device__ __forceinline__ void kiln_copy_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
 }
+// Products by warpgroups (wgmma) read shared memory by another way than threads do. What a thread has written, or has had
+// copied, is there for them once it has passed the fence, and then a barrier. Sums belong to the products from their fence
+// on until the thread has waited for all but the last `kGroups` that it has committed.
+__device__ __forceinline__ void kiln_async_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+__device__ __forceinline__ void kiln_wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void kiln_wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int kGroups>
+__device__ __forceinline__ void kiln_wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kGroups) : "memory");
+}
+__device__ __forceinline__ void kiln_hold(float &sum) { asm volatile("" : "+f"(sum)::"memory"); }
+__device__ __forceinline__ void kiln_hold(int &sum) { asm volatile("" : "+r"(sum)::"memory"); }
+template <typename T, int N>
+__device__ __forceinline__ void kiln_hold(T (&sums)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i)
+    kiln_hold(sums[i]);
+}
+// A matrix in shared memory with the swizzle of 128 bytes: address, leading and stride offset in units of 16 bytes.
+__device__ __forceinline__ uint64_t kiln_descriptor(const void *at, int leading, int stride) {
+  return (uint64_t)(((uint32_t)__cvta_generic_to_shared(at) & 0x3ffff) >> 4) | (uint64_t)(leading >> 4) << 16 | (uint64_t)(stride >> 4) << 32 | (uint64_t)1 << 62;
+}
+template <typename T>
+__device__ __forceinline__ void kiln_keep(T *at, T value) { *at = value; }
 #define KILN_MOVE(type, to, from, is_write) *(type *)(to) = *(const type *)(from)
 #else
 #define KILN_SHARED unsigned char *const kiln_shared = kiln_shim::g_dynamic
+#define KILN_SHARED_LINES KILN_SHARED
 #define KILN_MOVE(type, to, from, is_write) kiln_shim::move(to, from, sizeof(type), is_write)
 #endif
 

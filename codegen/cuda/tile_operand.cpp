@@ -39,14 +39,16 @@ Dim length_of_run(const Dim &index, const Loops &loops, Dim &rest) {
 } // namespace
 
 TileOperand::TileOperand(std::string name, const Expr &value, DType dtype, const Loops &own, const Loops &sum, std::string first, int own_size,
-                         const TileShape &shape, TileUnit unit, const NestContext &context, c::Helpers &helpers)
+                         const TileShape &shape, const NestContext &context, c::Helpers &helpers)
     : name_(std::move(name)), value_(value), own_(own), sum_(sum), first_(std::move(first)), own_size_(own_size), shape_(shape), context_(context),
       helpers_(helpers), own_total_(c::c_dim(product_of(own), helpers)), sum_total_(c::c_dim(product_of(sum), helpers)), type_(c::c_type(dtype)),
       element_(int(dtype_bytes(dtype))), sum_is_fast_(moves_by_one(value, sum.back()->name)) {
-  layout_ = unit == TileUnit::scalar             ? TileLayout::steps
-            : sum_is_fast_ || element_ == 1      ? TileLayout::own_bytes
-            : element_ == 2                      ? TileLayout::step_halves
-                                                 : TileLayout::step_words;
+  bool for_warpgroups = shape.unit == TileUnit::warpgroup;
+  layout_ = shape.unit == TileUnit::scalar      ? TileLayout::steps
+            : sum_is_fast_ || element_ == 1     ? TileLayout::own_bytes
+            : element_ == 2                     ? (for_warpgroups ? TileLayout::step_lines : TileLayout::step_halves)
+            : for_warpgroups                    ? TileLayout::own_bytes
+                                                : TileLayout::step_words;
   bool is_load = value.is(Expr::Kind::load) && value.dtype == dtype && !value.count;
   if (is_load && context.machine.has_async_copies && split_index(value.index, sum, own_part_, sum_part_)) {
     Dim rest, run = length_of_run(value.index, sum_is_fast_ ? sum : own, rest);
@@ -64,6 +66,7 @@ TileOperand::TileOperand(std::string name, const Expr &value, DType dtype, const
   // Eight steps and four rows of a warp, or eight pieces side by side, meet in no bank.
   int w = std::max(width_, 1);
   along_own_ |= !sum_is_fast_;
+  in_squares_ = layout_ == TileLayout::own_bytes && !sum_is_fast_ && element_ == 4;
   run_ = !sum_is_fast_ ? own_size_ / w : along_own_ ? own_size_ : layout_ == TileLayout::steps ? std::min(8, shape.depth) : shape.depth / w;
 }
 
@@ -74,9 +77,15 @@ int64_t TileOperand::bytes() const {
   return (elements * element_ + 127) / 128 * 128;
 }
 
-bool TileOperand::own_moves() const { return !along_own_ || shape_.threads % run_ != 0; }
+bool TileOperand::own_moves() const {
+  if (in_squares_)
+    return shape_.threads % (own_size_ * 4) != 0;
+  return !along_own_ || shape_.threads % run_ != 0;
+}
 
 std::string TileOperand::own_at() const {
+  if (in_squares_)
+    return fmt::format("(kiln_piece % 8 + kiln_piece / 32 % {} * 8)", own_size_ / 8);
   std::string w = width_ > 1 && !sum_is_fast_ ? fmt::format(" * {}", width_) : "";
   if (along_own_)
     return own_moves() ? fmt::format("kiln_piece % {}{}", run_, w) : fmt::format("kiln_thread % {}{}", run_, w);
@@ -85,6 +94,8 @@ std::string TileOperand::own_at() const {
 }
 
 std::string TileOperand::step_at() const {
+  if (in_squares_)
+    return fmt::format("(kiln_piece / 8 % 4 + kiln_piece / {} * 4)", own_size_ * 4);
   std::string w = width_ > 1 ? fmt::format(" * {}", width_) : "";
   if (along_own_)
     return fmt::format("kiln_piece / {}{}", run_, sum_is_fast_ ? w : "");
@@ -135,6 +146,8 @@ std::string TileOperand::place(const std::string &stage) const {
     return fmt::format("{} + kiln_swizzle<{}>({}, ({}) * {})", stage, row_bytes(), own, step, element_);
   case TileLayout::step_halves:
     return fmt::format("{} + kiln_swizzle<{}>({}, ({}) * {})", stage, row_bytes(), step, own, element_);
+  case TileLayout::step_lines:
+    return fmt::format("{0} + ({1}) / 64 * {2} + kiln_swizzle<128>({3}, ({1}) % 64 * 2)", stage, own, shape_.depth * 128, step);
   case TileLayout::step_words:
     return fmt::format("{} + kiln_swizzle_words<{}>({}, ({}) * {})", stage, row_bytes(), step, own, element_);
   }
@@ -165,7 +178,16 @@ std::string TileOperand::fetch(const std::string &step) const {
 }
 
 std::string TileOperand::keep(const std::string &stage) const {
-  return "      {\n" + turn_head("        ") + fmt::format("            *({} *)({}) = kiln_next_{}[j];\n          }}\n        }}\n      }}\n", type_, place(stage), name_);
+  std::string_view store = shape_.unit == TileUnit::warpgroup ? "kiln_keep(({0} *)({1}), kiln_next_{2}[j]);" : "*({0} *)({1}) = kiln_next_{2}[j];";
+  return "      {\n" + turn_head("        ") + "            " + fmt::format(fmt::runtime(store), type_, place(stage), name_) + "\n          }\n        }\n      }\n";
+}
+
+// PTX ISA 9.7.15.5.1, "Matrix Descriptor Format" and "Strides": along the sum, eight lines of 128 bytes are a piece of the
+// swizzle's pattern, the next eight rows begin 1024 bytes later (the stride), and the leading offset is not looked at. Across it, a
+// line has 64 rows and eight steps are a piece: the next steps begin 1024 bytes later, the next 64 rows behind all steps (the
+// leading offset). A stage has 128 bytes of steps, so both ways 64 rows take 8192 bytes. Pieces lie at multiples of 1024 bytes, so the base offset is 0.
+std::string TileOperand::descriptor(const std::string &base, const std::string &stage) const {
+  return fmt::format("kiln_descriptor({} + ({}) * 128, {}, 1024)", stage, base, lies_across() ? 64 * 128 : 16);
 }
 
 std::string TileOperand::fragment(bool down, const std::string &to, const std::string &base, const std::string &stage) const {

@@ -16,13 +16,14 @@ enum class TileLayout : uint8_t {
   own_bytes,   // [own][step], swizzled (kiln_swizzle)
   step_halves, // [step][own] of 16 bits, swizzled, for ldmatrix across
   step_words,  // [step][own] of 32 bits, swizzled for words (kiln_swizzle_words)
+  step_lines,  // [own / 64][step][64] of 16 bits, swizzled, for warpgroups across
 };
 
 class TileOperand {
 public:
   // `first`: the variable of the tile's first row or column.
   TileOperand(std::string name, const Expr &value, DType dtype, const Loops &own, const Loops &sum, std::string first, int own_size, const TileShape &shape,
-              TileUnit unit, const NestContext &context, c::Helpers &helpers);
+              const NestContext &context, c::Helpers &helpers);
 
   bool is_async() const { return width_ > 0; }
   int64_t bytes() const; // of a stage
@@ -39,6 +40,12 @@ public:
   // For tensor cores: a warp's 16 rows from `base` on (`down`) or 16 columns, for the kth 32 bytes of the sum, into the four
   // registers `to`. An mma takes all of them for rows, and two each for 8 columns.
   std::string fragment(bool down, const std::string &to, const std::string &base, const std::string &stage) const;
+  // For warpgroups: the descriptor of the rows or columns from `base` on (a multiple of 64), and what 32 bytes along the
+  // sum and 64 rows or columns more add to it.
+  std::string descriptor(const std::string &base, const std::string &stage) const;
+  int descriptor_step() const { return (lies_across() ? 128 * 32 / element_ : 32) / 16; }
+  static constexpr int kDescriptorBlock = 64 * 128 / 16;
+  bool lies_across() const { return layout_ == TileLayout::step_lines; }
 
 private:
   int row_bytes() const { return layout_ == TileLayout::own_bytes ? shape_.depth * element_ : own_size_ * element_; }
@@ -68,6 +75,7 @@ private:
   int run_;                 // pieces that lie one after the other along the fast direction
   bool sum_is_fast_;
   bool along_own_ = false; // neighbouring threads take neighbouring rows or columns
+  bool in_squares_ = false; // a warp takes eight of them by four steps
   TileLayout layout_;
   Dim own_part_, sum_part_; // of the index
 };

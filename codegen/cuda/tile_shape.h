@@ -10,20 +10,22 @@ namespace kiln::cuda {
 enum class TileUnit : uint8_t {
   scalar, // fused multiply-adds of f32, f64 or integers
   tensor, // tensor cores (mma.sync), 32 bytes along the sum at a time
+  warpgroup, // tensor cores fed from shared memory by four warps together (wgmma), 32 bytes along the sum at a time
 };
 
 struct TileShape {
   int rows, columns;
   int depth;                // of the sum, in a stage
-  int rows_each, columns_each; // of a thread; for tensor cores, of a warp
+  int rows_each, columns_each; // of a thread; for tensor cores, of a warp or a warpgroup
   int threads;
   int stages = 2;
   int slices = 1; // of the sum, each multiplied by blocks of its own and added up by another launch
+  TileUnit unit = TileUnit::scalar;
 };
 
 struct TileProblem {
   Dim rows, columns, batch, sum;
-  TileUnit unit = TileUnit::scalar;
+  bool on_tensors = false;
   int element_bytes = 4; // in shared memory
   bool is_async = false; // some operand is copied past the registers
   bool may_slice = false;

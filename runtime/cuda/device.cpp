@@ -21,8 +21,8 @@ uint32_t arch_number(const char *name) {
   return out;
 }
 
-// The best section for a device of that architecture: the cubin nearest to it (code for 8.0 runs on 8.6), else PTX,
-// which the driver compiles.
+// The best section for a device of that architecture: the cubin nearest to it (code for 8.0 runs on 8.6; for 9.0a on 9.0
+// alone, where it comes first), else PTX, which the driver compiles.
 const SectionHeader *choose_section(const PackageView &view, uint32_t arch, Text *list, bool *has_any) {
   const SectionHeader *best = nullptr;
   uint32_t best_rank = 0;
@@ -35,9 +35,10 @@ const SectionHeader *choose_section(const PackageView &view, uint32_t arch, Text
     *has_any = true;
     uint32_t built_for = arch_number(section.name);
     bool is_ptx = std::strncmp(section.name, "compute", 7) == 0;
-    if (built_for == 0 || built_for > arch || (!is_ptx && built_for / 10 != arch / 10))
+    bool is_exact = std::strchr(section.name, 'a') != nullptr;
+    if (built_for == 0 || built_for > arch || (is_exact && built_for != arch) || (!is_ptx && built_for / 10 != arch / 10))
       continue;
-    uint32_t rank = built_for + (is_ptx ? 0 : 100000);
+    uint32_t rank = 2 * built_for + (is_exact ? 1 : 0) + (is_ptx ? 0 : 1000000);
     if (rank > best_rank)
       best_rank = rank, best = &section;
   }

@@ -67,7 +67,7 @@ inline Fiber g_fibers[kMaxThreads], g_scheduler;
 inline unsigned char *g_stacks;
 inline Body g_body;
 inline void **g_args;
-alignas(128) inline unsigned char g_dynamic[kSharedBytes];
+alignas(1024) inline unsigned char g_dynamic[kSharedBytes];
 alignas(16) inline unsigned char g_exchange[kMaxThreads][16];
 
 [[noreturn]] inline void stop(const char *why) {
@@ -85,6 +85,7 @@ struct Untraced {
   Untraced() {}
 };
 inline void trace(const void *, const void *, size_t, bool) {}
+inline void trace_product(const void *, size_t) {}
 inline void begin_trace() {}
 inline void end_trace(const char *) {}
 } // namespace kiln_shim
@@ -144,10 +145,15 @@ inline void yield_to_scheduler() {
 }
 
 inline bool copies_under_way(unsigned thread);
+inline bool products_under_way(unsigned thread);
+inline void begin_products(unsigned shared_bytes);
+inline void note_written(const void *at, unsigned bytes);
 inline void fiber_main() {
   g_body(g_args);
   if (copies_under_way(g_current))
     stop("a thread ends while its copies are under way");
+  if (products_under_way(g_current))
+    stop("a thread ends while its products are under way");
   g_fibers[g_current].state = State::done;
   yield_to_scheduler();
   stop("a thread that has ended runs again");
@@ -253,6 +259,7 @@ inline void launch(const char *name, Body body, uint3 grid, uint3 block, unsigne
       for (unsigned x = 0; x < grid.x; ++x) {
         g_block = {x, y, z};
         memset(g_dynamic, 0xff, shared_bytes); // what was not written is no number
+        begin_products(shared_bytes);
         bool is_first = x == 0 && y == 0 && z == 0;
         if (is_first)
           begin_trace();
@@ -431,6 +438,7 @@ inline void copy_wait(unsigned groups) {
       memcpy(c.to, c.from, c.bytes);
     else
       memset(c.to, 0, c.bytes);
+    note_written(c.to, c.bytes);
   }
   copies.erase(copies.begin(), copies.begin() + long(done));
 }
@@ -456,6 +464,8 @@ template <int kGroups>
 inline void kiln_copy_wait() {
   kiln_shim::copy_wait(kGroups);
 }
+
+#include "tests/cuda_shim/warpgroup.h"
 
 template <typename T>
 inline T atomicAdd(T *at, T value) {

@@ -22,9 +22,10 @@ struct Traced {
   uintptr_t at;
   unsigned bytes, thread, epoch, turn;
   bool is_write;
+  bool is_product = false; // read by tensor cores: no instruction of lanes
 };
 inline std::vector<Traced> g_traced;
-inline bool g_is_tracing;
+inline bool g_is_tracing, g_is_recording; // recording: between begin_trace and end_trace
 inline unsigned g_epoch;
 struct Range {
   uintptr_t begin = 0, end = 0;
@@ -58,6 +59,12 @@ __attribute__((noinline, no_sanitize("thread"))) inline void trace(const void *c
   g_is_tracing = true;
 }
 
+// What a warpgroup's product reads, as it does.
+inline void trace_product(const void *at, size_t bytes) {
+  if (g_is_recording)
+    g_traced.push_back({nullptr, reinterpret_cast<uintptr_t>(at), unsigned(bytes), g_current, g_epoch, 0, false, true});
+}
+
 // While one lives, accesses are the shim's own.
 struct Untraced {
   bool before = g_is_tracing;
@@ -70,7 +77,7 @@ inline void begin_trace() {
     dl_iterate_phdr(find_image, nullptr);
   g_traced.clear();
   g_epoch = 0;
-  g_is_tracing = true;
+  g_is_tracing = g_is_recording = true;
 }
 
 // Passes over the banks: lanes go together as far as they ask for 128 bytes.
@@ -140,8 +147,9 @@ inline size_t races() {
 }
 
 inline void end_trace(const char *kernel) {
-  g_is_tracing = false;
+  g_is_tracing = g_is_recording = false;
   size_t race = races();
+  g_traced.erase(std::remove_if(g_traced.begin(), g_traced.end(), [](const Traced &t) { return t.is_product; }), g_traced.end());
   // The nth time that a thread comes by a place since the last barrier.
   auto order = [](const Traced &a, const Traced &b) {
     if (a.thread != b.thread)

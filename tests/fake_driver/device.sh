@@ -83,6 +83,14 @@ says out.txt "no CUDA driver"
 refuses out.txt "$kiln" run hopper.kiln --entry predict --input x=3x24xf32=0.5 --device cuda:0
 says out.txt "built for sm_90, and the device is sm_80"
 KILN_FAKE_CUDA_ARCH=90 "$kiln" run hopper.kiln --entry predict --input x=3x24xf32=0.5 --device cuda:0 >/dev/null || fail "sm_90"
+"$kiln" compile net.kir --dim N=1..8 --cuda sm_90,sm_90a -o both.kiln >/dev/null
+for arch in 90 80 100; do
+  KILN_FAKE_CUDA_ARCH=$arch "$kiln" run both.kiln --entry predict --input x=3x24xf32=0.5 --device auto 2>note.txt >/dev/null || fail "sm_90a on $arch"
+  case $arch in 90) says note.txt "computes on cuda:0 sm_90a" ;; *) says note.txt "computes on x86-64" ;; esac
+done
+"$kiln" compile net.kir --dim N=1..8 --cuda sm_90a -o exact.kiln >/dev/null
+refuses out.txt env KILN_FAKE_CUDA_ARCH=100 "$kiln" run exact.kiln --entry predict --input x=3x24xf32=0.5 --device cuda:0
+says out.txt "built for sm_90a, and the device is sm_100"
 KILN_FAKE_CUDA_ARCH=120 "$kiln" run net.kiln --entry predict --input x=3x24xf32=0.5 --device cuda:0 >/dev/null || fail "PTX on what is newer"
 
 # A program that says where it computes: the GPU without being told, the processor for what is placed there.

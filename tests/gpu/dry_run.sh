@@ -8,13 +8,13 @@ build=$1 nvrtc=$2 driver=$3 nodes=$4 python=$5
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-export KILN_NVRTC=$nvrtc KILN_CUDA_DRIVER=$driver KILN_CACHE=off KILN_SHIM_LEVEL=-O1
+export KILN_NVRTC=$nvrtc KILN_CUDA_DRIVER=$driver KILN_CACHE=off KILN_SHIM_LEVEL=-O1 KILN_FAKE_CUDA_ARCH=90
 fail() { echo "FAILED: $1"; cat "$work/said" "$work/out/report.txt" 2>/dev/null; exit 1; }
 mkdir "$work/models"
 for name in attention_attn_past function_loop; do cp "$nodes/$name".{onnx,npz} "$work/models"; done
-"$here/prepare" "$build" "$work/out" --cuda sm_80 --small --models "$work/models" >"$work/said" 2>&1 || fail "prepare"
+"$here/prepare" "$build" "$work/out" --cuda sm_90,sm_90a --small --models "$work/models" >"$work/said" 2>&1 || fail "prepare"
 PYTHON=$python "$work/out/bin/run" "$work/out" "$work/out/report.txt" cuda:0 >"$work/said" 2>&1 || fail "run"
-for line in "fine    op table" "fine    models/attention_attn_past" "fine    models/function_loop" "fine    train/mlp_b128" "product f32" "launch cost:" "mlp_b128 " "0 failures"; do
+for line in "fine    op table" "fine    models/attention_attn_past" "fine    models/function_loop" "fine    train/mlp_b128" "fine    tiles/plain-warps" "fine    tiles/tf32" "product f32" "product bf16-warps" "launch cost:" "mlp_b128 " "0 failures"; do
   grep -qF -- "$line" "$work/out/report.txt" || fail "no line '$line'"
 done
 # What is wrong is seen.

@@ -67,16 +67,18 @@ def attempt(measure):
 def products():
     """One product is what nine take longer than one, by eight: copies and launches fall out."""
     for path in sorted(glob.glob(f"{folder}/products/*_9.kiln")):
-        dtype, n = re.match(r"product_(\w+)_(\d+)_9", os.path.basename(path)).groups()
+        name, n = re.match(r"product_([\w-]+)_(\d+)_9", os.path.basename(path)).groups()
+        dtype = "bf16" if name.startswith("bf16") else "f32"
         size = int(n)
         flags = ["--input", f"a={n}x{n}x{dtype}=0.01", "--input", f"b={n}x{n}x{dtype}=0.01"]
         nine, one = (kiln_ms(path.replace("_9.kiln", f"_{k}.kiln"), flags, 20) for k in (9, 1))
         ours = (nine - one) / 8 if nine and one else None
-        line = f"product {dtype} {n:>5}: kiln {text(ours)} ms"
+        line = f"product {name} {n:>5}: kiln {text(ours)} ms"
         if ours and ours > 0:
             line += f", {2 * size**3 / ours / 1e9:8.2f} TFLOP/s"
         if has["torch"]:
             kind = torch.float32 if dtype == "f32" else torch.bfloat16
+            torch.backends.cuda.matmul.allow_tf32 = name.startswith("tf32")
             a, b = (torch.full((size, size), 0.01, device="cuda", dtype=kind) for _ in "ab")
 
             def eight():
@@ -84,6 +86,7 @@ def products():
                     torch.mm(a, b)
 
             theirs = torch_ms(eight) / 8
+            torch.backends.cuda.matmul.allow_tf32 = False
             line += f"   cuBLAS {text(theirs)} ms" + (f": {100 * theirs / ours:.0f} % of it" if ours and ours > 0 else "")
         print(line, flush=True)
 

@@ -48,6 +48,17 @@ GpuMachine gpu_of(int multiprocessors) {
   return machine;
 }
 
+// A GPU that would rather have four warps multiply together wherever they can.
+GpuMachine warpgroups_of(int multiprocessors, bool rounds_products = false) {
+  GpuMachine machine = *find_gpu("sm_90a"), described = gpu_of(multiprocessors);
+  machine.name = described.name; // what the fake driver loads
+  machine.is_ptx = described.is_ptx;
+  machine.multiprocessors = multiprocessors;
+  machine.tile_rate = 1;
+  machine.rounds_products = rounds_products;
+  return machine;
+}
+
 std::vector<Tensor> inputs_of(const Function &function, uint64_t seed, int64_t dim) {
   Random random(seed);
   std::vector<Tensor> inputs;
@@ -184,6 +195,35 @@ export func odd(a: f32[67, 35], b: f32[35, 71]) -> f32[67, 71] { return a @ b }
         2e-3, {few, many});
 }
 
+TEST_CASE("products by warpgroups, from descriptors") {
+  std::vector<GpuMachine> machines{warpgroups_of(1), warpgroups_of(132)};
+  check(R"(
+export func plain(a: bf16[256, 192], b: bf16[192, 256]) -> f32[256, 256] { return a.to(f32) @ b.to(f32) }
+export func right(a: f16[130, 328], b: f16[200, 328], c: f16[200]) -> f16[130, 200] { return relu(a @ transpose(b, 0, 1) + c) }
+export func left(a: bf16[400, 136], b: bf16[400, 264]) -> bf16[136, 264] { return transpose(a, 0, 1) @ b }
+export func across(a: f16[200, 136], b: f16[72, 200]) -> f16[136, 72] { return transpose(a, 0, 1) @ transpose(b, 0, 1) }
+export func odd(a: f16[67, 135], b: f16[135, 71]) -> f16[67, 71] { return a @ b }
+export func batch(a: bf16[3, 64, 96], b: bf16[3, 96, 64]) -> bf16[3, 64, 64] { return a @ b }
+export func maps(x: bf16[2, 16, 12, 12], w: bf16[64, 16, 3, 3]) -> bf16[2, 64, 12, 12] { return conv2d(x, w, padding=1) }
+export func computed(a: bf16[128, 320], b: bf16[320, 128]) -> bf16[128, 128] { return (a * 2.0) @ b }
+)",
+        0.01, machines);
+  check("export func any(a: bf16[N, 512], b: bf16[512, 256]) -> bf16[N, 256] { return a @ b }", 0.01, machines, 77);
+  check(R"(
+export func right(a: u8[130, 384], b: i8[72, 384], c: i32[72]) -> i32[130, 72] { return dot(a, b, c, transpose_b=true) }
+export func plain(a: u8[256, 256], b: i8[256, 256], c: i32[256]) -> i32[256, 256] { return dot(a, b, c) }
+export func odd(a: u8[67, 235], b: i8[235, 71], c: i32[71]) -> i32[67, 71] { return dot(a, b, c) }
+)",
+        0, machines);
+  check(R"(
+export func plain(a: f32[256, 96], b: f32[96, 256]) -> f32[256, 256] { return a @ b }
+export func right(a: f32[130, 72], b: f32[88, 72]) -> f32[130, 88] { return a @ transpose(b, 0, 1) }
+export func left(a: f32[80, 136], b: f32[80, 72]) -> f32[136, 72] { return transpose(a, 0, 1) @ b }
+export func odd(a: f32[67, 35], b: f32[35, 71]) -> f32[67, 71] { return a @ b }
+)",
+        2e-3, {warpgroups_of(1, true), warpgroups_of(132, true)});
+}
+
 TEST_CASE("attention") {
   const std::string text = R"(
 export func whole(q: f32[1, 2, 64, 32], k: f32[1, 2, 48, 32], v: f32[1, 2, 48, 24]) -> f32[1, 2, 64, 24] { return scaled_dot_product_attention(q, k, v) }
@@ -229,6 +269,11 @@ TEST_CASE("tiles are free of bank conflicts and races, and read global memory in
            {"export func f(a: f32[64, 64], b: f32[64, 64]) -> f32[64, 64] { return a @ b }", gpu_of(84)},
            {"export func f(a: u8[256, 128], b: i8[256, 128], c: i32[256]) -> i32[256, 256] { return dot(a, b, c, transpose_b=true) }", few},
            {"export func f(a: bf16[64, 64], b: bf16[64, 64]) -> bf16[64, 64] { return a @ b }", gpu_of(84)},
+           {"export func f(a: bf16[256, 256], b: bf16[256, 256]) -> bf16[256, 256] { return a @ b }", warpgroups_of(1)},
+           {"export func f(a: bf16[256, 256], b: bf16[256, 256]) -> bf16[256, 256] { return a @ transpose(b, 0, 1) }", warpgroups_of(1)},
+           {"export func f(a: bf16[256, 256], b: bf16[256, 256]) -> bf16[256, 256] { return transpose(a, 0, 1) @ b }", warpgroups_of(84)},
+           {"export func f(a: f32[256, 128], b: f32[128, 256]) -> f32[256, 256] { return a @ b }", warpgroups_of(1, true)},
+           {"export func f(a: u8[256, 256], b: i8[256, 256], c: i32[256]) -> i32[256, 256] { return dot(a, b, c, transpose_b=true) }", warpgroups_of(1)},
        }) {
     INFO(c.text << " " << c.machine.multiprocessors);
     Accesses a = accesses_of(c.text, c.machine);

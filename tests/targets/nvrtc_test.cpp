@@ -29,7 +29,7 @@ namespace {
 
 std::vector<GpuMachine> machines() {
   const char *wanted = std::getenv("KILN_TEST_GPUS");
-  std::stringstream names(wanted ? wanted : "sm_80,sm_86,sm_89,sm_90,sm_100");
+  std::stringstream names(wanted ? wanted : "sm_80,sm_86,sm_89,sm_90,sm_90a,sm_100");
   std::vector<GpuMachine> out;
   for (std::string name; std::getline(names, name, ',');) {
     INFO(name);
