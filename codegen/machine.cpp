@@ -77,6 +77,7 @@ std::vector<MachineDesc> cpu_machines() {
   v3.name = v3.cpu = "x86-64-v3";
   v3.vector_bytes = 32;
   v3.has_fma = true;
+  v3.has_float_masks = true;
 
   MachineDesc avxvnni = extended(v3, "avxvnni");
   avxvnni.byte_dots = ByteDots::vnni;

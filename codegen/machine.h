@@ -30,6 +30,7 @@ struct MachineDesc {
   int vector_registers = 16;
   bool has_fma = false;
   bool has_masks = false;          // cheap masked loads and stores
+  bool has_float_masks = false;    // cheap masked loads of elements of 32 bits, the mask being a constant
   bool has_broadcast_operand = false; // memory broadcasts fold into arithmetic
   ByteDots byte_dots = ByteDots::none;
   bool has_bf16_dots = false; // vdpbf16ps

@@ -7,6 +7,7 @@
 #include "codegen/cpu/types.h"
 
 #include <algorithm>
+#include <bit>
 #include <numeric>
 
 namespace kiln::cpu {
@@ -110,26 +111,27 @@ llvm::Value *KernelEmitter::load_full(const Place &place, DType dtype, int lanes
     return b_.CreateShuffleVector(b_.CreateAlignedLoad(type, first, alignment), reversed);
   }
   if (step && *step >= 2 && *step <= 4)
-    return load_deinterleaved({place.address, alignment, place.element_bytes}, type, lanes,
-                              int(*step));
+    return load_deinterleaved({place.address, alignment, place.element_bytes}, dtype, lanes,
+                              int(*step), lanes);
   return b_.CreateMaskedGather(type, lane_addresses(place, lanes, stride), alignment);
 }
 
-// Vectors that together cover the elements from the first lane's to the last one's and not one
-// more, and a shuffle for each after the first.
-llvm::Value *KernelEmitter::load_deinterleaved(const Place &place, llvm::Type *type, int lanes,
-                                               int stride) {
+// Vectors that together cover the elements from the first lane's to the last of `active` lanes' and not one
+// more, and a shuffle for each after the first. The other lanes are 0.
+llvm::Value *KernelEmitter::load_deinterleaved(const Place &place, DType dtype, int lanes, int stride, int active) {
+  llvm::Type *type = memory_type(context_, dtype, lanes);
+  int span = (active - 1) * stride + 1, pieces = (span + lanes - 1) / lanes;
   llvm::Value *out = nullptr;
-  int last_start = (lanes - 1) * (stride - 1);
-  for (int piece = 0; piece < stride; ++piece) {
-    int start = piece + 1 == stride ? last_start : piece * lanes;
-    llvm::Value *address =
-        b_.CreateGEP(b_.getInt8Ty(), place.address,
-                     b_.getInt64(uint64_t(start) * uint64_t(place.element_bytes)));
-    llvm::Value *loaded = b_.CreateAlignedLoad(type, address, place.alignment);
-    std::vector<int> map(size_t(lanes), -1);
-    for (int i = 0; i < lanes; ++i) {
-      int owner = std::min(i * stride / lanes, stride - 1);
+  for (int piece = 0; piece < pieces; ++piece) {
+    int start = piece + 1 < pieces ? piece * lanes : std::max(0, span - lanes);
+    Place from = place;
+    from.address = b_.CreateGEP(b_.getInt8Ty(), place.address,
+                                b_.getInt64(uint64_t(start) * uint64_t(place.element_bytes)));
+    llvm::Value *loaded = span < lanes ? load_counted(from, dtype, lanes, 1, span)
+                                       : b_.CreateAlignedLoad(type, from.address, from.alignment);
+    std::vector<int> map(static_cast<size_t>(lanes), -1);
+    for (int i = 0; i < active; ++i) {
+      int owner = std::min(i * stride / lanes, pieces - 1);
       if (owner == piece)
         map[size_t(i)] = (out ? lanes : 0) + i * stride - start;
       else if (owner < piece)
@@ -137,7 +139,12 @@ llvm::Value *KernelEmitter::load_deinterleaved(const Place &place, llvm::Type *t
     }
     out = out ? b_.CreateShuffleVector(out, loaded, map) : b_.CreateShuffleVector(loaded, map);
   }
-  return out;
+  if (active == lanes)
+    return out;
+  std::vector<llvm::Constant *> within;
+  for (int i = 0; i < lanes; ++i)
+    within.push_back(b_.getInt1(i < active));
+  return b_.CreateSelect(llvm::ConstantVector::get(within), out, llvm::Constant::getNullValue(type));
 }
 
 void KernelEmitter::store_full(const Place &place, llvm::Value *memory, int lanes,
@@ -195,9 +202,21 @@ llvm::Value *KernelEmitter::load_counted(const Place &place, DType dtype, int la
   int bits = dtype_bits(dtype);
   llvm::Align alignment(std::min<uint64_t>(place.alignment.value(), uint64_t(place.element_bytes)));
   bool unit = constant_dim(stride) == 1;
+  if (lanes > 1 && unit && !machine_.has_masks && known && std::has_single_bit(uint64_t(*known))) {
+    llvm::Type *few = *known > 1 ? memory_type(context_, dtype, int(*known)) : type->getScalarType();
+    llvm::Value *part = b_.CreateAlignedLoad(few, place.address, place.alignment);
+    if (*known == 1)
+      return b_.CreateInsertElement(zero, part, uint64_t(0));
+    std::vector<int> order(static_cast<size_t>(lanes), int(*known)); // a zero
+    for (int i = 0; i < *known; ++i)
+      order[size_t(i)] = i;
+    return b_.CreateShuffleVector(part, llvm::Constant::getNullValue(few), order);
+  }
   if (lanes > 1 && unit && (machine_.has_masks || known))
     return b_.CreateMaskedLoad(type, place.address, place.alignment, lane_mask(n, lanes, bits),
                                zero);
+  if (auto apart = constant_dim(stride); lanes > 1 && known && apart && *apart >= 2 && *apart <= 4)
+    return load_deinterleaved({place.address, alignment, place.element_bytes}, dtype, lanes, int(*apart), int(*known));
   if (lanes > 1 && machine_.has_masks && bits >= 32)
     return b_.CreateMaskedGather(type, lane_addresses(place, lanes, stride), alignment,
                                  lane_mask(n, lanes, bits), zero);
@@ -234,6 +253,23 @@ llvm::Value *KernelEmitter::load_counted(const Place &place, DType dtype, int la
   return phi;
 }
 
+// The first `count` lanes, in stores of half as many again and again.
+void KernelEmitter::store_lanes(const Place &place, llvm::Value *memory, int count) {
+  llvm::Type *byte = b_.getInt8Ty();
+  for (int at = 0; at < count;) {
+    int size = int(std::bit_floor(unsigned(count - at)));
+    std::vector<int> order;
+    for (int i = 0; i < size; ++i)
+      order.push_back(at + i);
+    llvm::Value *part = size > 1 ? b_.CreateShuffleVector(memory, order)
+                                 : b_.CreateExtractElement(memory, uint64_t(at));
+    llvm::Align alignment(std::min<uint64_t>(place.alignment.value(), uint64_t(place.element_bytes)));
+    b_.CreateAlignedStore(part, b_.CreateConstGEP1_64(byte, place.address, uint64_t(at) * uint64_t(place.element_bytes)),
+                          at == 0 ? place.alignment : alignment);
+    at += size;
+  }
+}
+
 void KernelEmitter::store_counted(const Place &place, llvm::Value *memory, int lanes,
                                   const Dim &stride, const Dim &count) {
   auto known = constant_dim(count);
@@ -245,7 +281,9 @@ void KernelEmitter::store_counted(const Place &place, llvm::Value *memory, int l
   int bits = int(place.element_bytes) * 8;
   llvm::Align alignment(std::min<uint64_t>(place.alignment.value(), uint64_t(place.element_bytes)));
   bool unit = constant_dim(stride) == 1;
-  if (lanes > 1 && unit && (machine_.has_masks || known)) {
+  if (lanes > 1 && unit && !machine_.has_masks && known)
+    return store_lanes(place, memory, int(*known));
+  if (lanes > 1 && unit && machine_.has_masks) {
     b_.CreateMaskedStore(memory, place.address, place.alignment, lane_mask(n, lanes, bits));
     return;
   }

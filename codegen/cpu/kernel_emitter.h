@@ -133,7 +133,8 @@ private:
                             const Dim &count);
   void store_counted(const Place &place, llvm::Value *memory, int lanes, const Dim &stride,
                      const Dim &count);
-  llvm::Value *load_deinterleaved(const Place &place, llvm::Type *type, int lanes, int stride);
+  void store_lanes(const Place &place, llvm::Value *memory, int count);
+  llvm::Value *load_deinterleaved(const Place &place, DType dtype, int lanes, int stride, int active);
   llvm::Value *lane_mask(llvm::Value *count, int lanes, int element_bits);
   llvm::Value *lane_addresses(const Place &place, int lanes, const Dim &stride);
   llvm::Value *lane_address(const Place &place, llvm::Value *lane, const Dim &stride);

@@ -8,6 +8,7 @@
 namespace kiln {
 namespace {
 
+constexpr int64_t kMostPanelVectors = 4;
 constexpr int64_t kMaxBorder = 16;
 // A packed operand is a column group of at most this many steps of the reduction.
 constexpr int64_t kMaxPackedSteps = 32768;
@@ -324,7 +325,9 @@ bool choose_loops(TileNest &nest, size_t vector_at, const BodyFacts &facts,
   for (const Expr &e : facts.reduce_loads)
     nest.has_scalar_operand |= !is_vector_load(e, vector.name);
 
-  if (nest.has_scalar_operand && nest.block > 0 && nest.block % nest.lanes == 0)
+  // More vectors in a panel leave a tile few rows.
+  if (nest.has_scalar_operand && nest.block > 0 && nest.block % nest.lanes == 0 &&
+      nest.block <= kMostPanelVectors * nest.lanes)
     for (size_t i = nest.loops.size(); i-- > 0 && !nest.panel;)
       if (suits_as_panel(nest, i, facts))
         nest.panel = i;

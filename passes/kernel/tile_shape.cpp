@@ -260,7 +260,9 @@ TileShape choose_tile_shape(const TileNest &nest, const MachineDesc &machine,
     shape.packed_width = best_columns * nest.lanes;
   } else if (n_columns.is_const()) {
     int64_t n = n_columns.as_const();
-    if (partial && !machine.has_masks && n > 1) {
+    bool masks = machine.has_masks ||
+                 (machine.has_float_masks && !nest.panel && nest.dot_width == 0 && nest.lanes * 4 == machine.vector_bytes);
+    if (partial && !masks && n > 1) {
       add_even(shape.columns, 0, n - 1, best_columns);
       shape.columns.push_back({n - 1, 1, 1, true, false});
     } else {

@@ -84,6 +84,44 @@ TEST_CASE("lanes at and past the count read as 0") {
   }
 }
 
+// Row k of o is what the last k + 1 lanes of a, `stride` apart, hold, and zeros behind them.
+Program known_counts(int lanes, int64_t stride) {
+  int64_t size = (lanes - 1) * stride + 1;
+  std::vector<Stmt> stores;
+  for (int64_t count = 1; count <= lanes; ++count) {
+    Expr a = kb::load(name("a"), DType::f32, size - ((count - 1) * stride + 1), lanes);
+    a.stride = stride;
+    a.count = Dim(count);
+    stores.push_back(kb::store(name("o"), (count - 1) * lanes, a));
+    stores.push_back(kb::store(name("last"), lanes - count, a));
+    stores.back().count = Dim(count);
+  }
+  return make_program({make_kernel(
+      "known", {in("a", DType::f32, size), out("o", DType::f32, lanes * lanes), out("last", DType::f32, lanes)}, {},
+      std::move(stores))});
+}
+
+TEST_CASE("counts that are known when code is made") {
+  for (int lanes : {4, 8, 16})
+    for (int64_t stride : {1, 2, 3, 4, 5}) {
+      INFO(lanes << " lanes, stride " << stride);
+      std::vector<float> a(size_t((lanes - 1) * stride + 1));
+      for (size_t i = 0; i < a.size(); ++i)
+        a[i] = float(i + 1);
+      Run run;
+      run.args = {bytes_of(a), Bytes(size_t(lanes * lanes) * 4), Bytes(size_t(lanes) * 4)};
+      on_every_machine(known_counts(lanes, stride), run, [&](const MachineDesc &, const Run &done) {
+        std::vector<float> o = values_of<float>(done.args[1]), last = values_of<float>(done.args[2]);
+        for (int64_t count = 1; count <= lanes; ++count)
+          for (int64_t i = 0; i < lanes; ++i)
+            CHECK(o[size_t((count - 1) * lanes + i)] ==
+                  (i < count ? float(int64_t(a.size()) - (count - 1 - i) * stride) : 0.0f));
+        for (int64_t i = 0; i < lanes; ++i)
+          CHECK(last[size_t(i)] == float(1 + i * stride));
+      });
+    }
+}
+
 TEST_CASE("gathers") {
   for (DType dtype : {DType::f32, DType::u8}) {
     Expr at = kb::load(name("at"), DType::i64, 0, 8);
@@ -126,6 +164,18 @@ TEST_CASE("no access outside of what counts") {
       continue; // emulated in a process of its own
     for (int64_t stride : {1, 2, 3, 5}) {
       INFO(machine.name << " stride " << stride);
+      cpu::CodeImage known = compile(known_counts(16, stride), machine);
+      std::vector<float> rows(256);
+      {
+        auto run = image_run_fn(image_map(known.elf.data(), known.elf.size()), 0);
+        auto *a = reinterpret_cast<float *>(map + page) - (15 * stride + 1);
+        auto *last = reinterpret_cast<float *>(map + 3 * page) - 16;
+        std::fill(a, a + 15 * stride + 1, 4.0f);
+        void *args[] = {a, rows.data(), last};
+        KilnFrame frame{&services, args, nullptr, nullptr, nullptr, nullptr, -1, 0, nullptr, 0, nullptr, 0, 0, 0};
+        CHECK(run(&frame) == 0);
+        CHECK(last[15] == 4);
+      }
       cpu::CodeImage image = compile(strided_program(DType::f32, 16, stride, 1, true), machine);
       auto run = image_run_fn(image_map(image.elf.data(), image.elf.size()), 0);
       for (int64_t size : {1, 15, 16, 17, 31}) {

@@ -301,3 +301,19 @@ TEST_CASE("one row of few columns is computed in two groups, for two threads") {
   REQUIRE(shares);
   CHECK(shares->is_const(2));
 }
+
+TEST_CASE("rows of pixels get tiles of several channels, and their ends lie in a tile of the row") {
+  for (auto [machine, size, sums] : {std::tuple("x86-64-v3", 56, 8), {"x86-64-v3", 28, 8}, {"x86-64-v3", 14, 8},
+                                     {"x86-64-v4", 56, 12}, {"x86-64-v4", 28, 12}}) {
+    naive::ConvShape shape;
+    shape.ic = shape.oc = 24;
+    shape.h = shape.w = size;
+    shape.kh = shape.kw = 3;
+    Kernel kernel = naive::planar_conv(shape);
+    schedule(kernel, *find_machine(machine));
+    INFO(machine << " " << size << "\n" << print_kernel(kernel));
+    auto counts = accumulator_counts(kernel);
+    REQUIRE(!counts.empty());
+    CHECK(counts.front() >= sums);
+  }
+}
