@@ -157,6 +157,7 @@ private:
     case Stmt::Kind::if_:
     case Stmt::Kind::while_: {
       std::string out = barrier_if_it_writes(s, depth);
+      find_reads(s.value, read_); // a fast thread must not write what a slow one still decides by
       out += fmt::format("{}{} ({}) {{\n{}", pad(depth), s.is(Stmt::Kind::if_) ? "if" : "while", c::c_expr(s.value, out_.helpers),
                          statements(s.body, depth + 1));
       // The condition is evaluated anew from what the body has left.

@@ -160,6 +160,27 @@ __device__ __forceinline__ void kiln_store(T *at, const kiln_pack<T, N> &pack) {
   KILN_MOVE(Pack, at, &pack, true);
 }
 
+// Four neighbouring bytes.
+template <typename T>
+__device__ __forceinline__ uint32_t kiln_word(const T *at) {
+  uint32_t word;
+  KILN_MOVE(uint32_t, &word, at, false);
+  return word;
+}
+// Four rows of four bytes to four columns; the one at e is column e ^ around.
+__device__ __forceinline__ void kiln_turn_bytes(uint32_t (&out)[4], const uint32_t *rows, int around) {
+  const uint32_t low0 = __byte_perm(rows[0], rows[1], 0x5140), high0 = __byte_perm(rows[0], rows[1], 0x7362);
+  const uint32_t low1 = __byte_perm(rows[2], rows[3], 0x5140), high1 = __byte_perm(rows[2], rows[3], 0x7362);
+  const uint32_t a = __byte_perm(low0, low1, 0x5410), b = __byte_perm(low0, low1, 0x7632);
+  const uint32_t c = __byte_perm(high0, high1, 0x5410), d = __byte_perm(high0, high1, 0x7632);
+  const bool odd = around & 1, far = around & 2;
+  const uint32_t e = odd ? b : a, f = odd ? a : b, g = odd ? d : c, h = odd ? c : d;
+  out[0] = far ? g : e;
+  out[1] = far ? h : f;
+  out[2] = far ? e : g;
+  out[3] = far ? f : h;
+}
+
 // Where byte `at` of a row of a tile in shared memory lies: pieces of 16 bytes change places within a line of 128, so
 // that eight rows' pieces at the same place of each lie in different banks.
 template <int kRowBytes>

@@ -62,6 +62,7 @@ TileOperand::TileOperand(std::string name, const Expr &value, DType dtype, const
     along_own_ = sum_is_fast_ && layout_ == TileLayout::own_bytes && width_ > 1 && run.is_const(width_);
     if (width_ * element_ < 4)
       width_ = 0;
+    in_quads_ = element_ == 1 && layout_ == TileLayout::own_bytes && !sum_is_fast_ && plain && own_size % 32 == 0 && is_multiple(run, 4) && is_multiple(rest, 4);
   }
   // Eight steps and four rows of a warp, or eight pieces side by side, meet in no bank.
   int w = std::max(width_, 1);
@@ -78,12 +79,16 @@ int64_t TileOperand::bytes() const {
 }
 
 bool TileOperand::own_moves() const {
+  if (in_quads_)
+    return shape_.threads % own_size_ != 0;
   if (in_squares_)
     return shape_.threads % (own_size_ * 4) != 0;
   return !along_own_ || shape_.threads % run_ != 0;
 }
 
 std::string TileOperand::own_at() const {
+  if (in_quads_)
+    return fmt::format("(kiln_piece % 8 + kiln_piece / 32 % {} * 8) * 4", own_size_ / 32);
   if (in_squares_)
     return fmt::format("(kiln_piece % 8 + kiln_piece / 32 % {} * 8)", own_size_ / 8);
   std::string w = width_ > 1 && !sum_is_fast_ ? fmt::format(" * {}", width_) : "";
@@ -94,6 +99,8 @@ std::string TileOperand::own_at() const {
 }
 
 std::string TileOperand::step_at() const {
+  if (in_quads_)
+    return fmt::format("(kiln_piece / 8 % 4 + kiln_piece / {} * 4) * 4", own_size_);
   if (in_squares_)
     return fmt::format("(kiln_piece / 8 % 4 + kiln_piece / {} * 4)", own_size_ * 4);
   std::string w = width_ > 1 ? fmt::format(" * {}", width_) : "";
@@ -118,17 +125,18 @@ std::string TileOperand::places() const {
   const std::string &index = context_.index_type;
   int count = own_moves() ? turns() : 1;
   std::string text = fmt::format("    bool kiln_{}_inside[{}];\n", name_, count);
-  if (is_async())
+  bool has_places = is_async() || in_quads_;
+  if (has_places)
     text += fmt::format("    {} kiln_{}_at[{}];\n", index, name_, count);
-  else
-    text += fmt::format("    {} kiln_next_{}[{}];\n", type_, name_, turns());
+  if (!is_async())
+    text += fmt::format("    {} kiln_next_{}[{}];\n", in_quads_ ? "uint32_t" : type_, name_, turns() * (in_quads_ ? 4 : 1));
   for (const Stmt *l : own_)
-    text += is_async() ? "" : fmt::format("    {} {}[{}];\n", index, held(l), count);
+    text += has_places ? "" : fmt::format("    {} {}[{}];\n", index, held(l), count);
   text += fmt::format("#pragma unroll\n    for (int j = 0; j < {0}; ++j) {{\n      const int kiln_piece = kiln_thread + j * {1};\n      const {2} kiln_own = {3} + {4};\n"
                       "      kiln_{5}_inside[j] = kiln_own < {6};\n      (void)kiln_piece;\n",
                       count, shape_.threads, index, first_, own_at(), name_, own_total_);
   text += coordinates_of(own_, "kiln_own", "      ");
-  if (is_async())
+  if (has_places)
     text += fmt::format("      kiln_{}_at[j] = {};\n", name_, c::c_dim(own_part_, helpers_));
   else
     for (const Stmt *l : own_)
@@ -137,8 +145,9 @@ std::string TileOperand::places() const {
 }
 
 // Byte address of the turn's first element in a stage.
-std::string TileOperand::place(const std::string &stage) const {
-  std::string own = own_at(), step = step_at();
+std::string TileOperand::place(const std::string &stage) const { return place(stage, own_at(), step_at()); }
+
+std::string TileOperand::place(const std::string &stage, const std::string &own, const std::string &step) const {
   switch (layout_) {
   case TileLayout::steps:
     return fmt::format("{} + (({}) * {} + {}) * {}", stage, step, row_elements(), own, element_);
@@ -165,7 +174,30 @@ std::string TileOperand::send(const std::string &step, const std::string &stage)
   return text + "          }\n        }\n      }\n";
 }
 
+// Four neighbouring bytes of each of four steps; eight threads have a whole sector of memory.
+std::string TileOperand::fetch_quads(const std::string &step) const {
+  std::string turn = own_moves() ? "j" : "0";
+  std::string text = "      {\n" + turn_head("        ") + "#pragma unroll\n            for (int e = 0; e < 4; ++e) {\n";
+  text += fmt::format("              const {} kiln_sum = {} * {} + {} + e;\n", context_.index_type, step, shape_.depth, step_at());
+  text += coordinates_of(sum_, "kiln_sum", "              ");
+  text += fmt::format("              kiln_next_{0}[j * 4 + e] = kiln_{0}_inside[{1}] && kiln_sum < {2} ? kiln_word({3} + kiln_{0}_at[{1}] + {4}) : 0u;\n            }}\n", name_, turn,
+                      sum_total_, c::c_name(value_.name), c::c_dim(sum_part_, helpers_));
+  return text + "          }\n        }\n      }\n";
+}
+
+// Eight threads side by side begin with different ones of their four, so that a warp's words lie in different banks.
+std::string TileOperand::keep_quads(const std::string &stage) const {
+  std::string_view store = shape_.unit == TileUnit::warpgroup ? "kiln_keep((uint32_t *)({}), kiln_words[e]);" : "*(uint32_t *)({}) = kiln_words[e];";
+  std::string text = "      {\n" + turn_head("        ");
+  text += fmt::format("            const int kiln_around = kiln_piece / 2 % 4;\n            uint32_t kiln_words[4];\n            kiln_turn_bytes(kiln_words, kiln_next_{} + j * 4, kiln_around);\n", name_);
+  text += "#pragma unroll\n            for (int e = 0; e < 4; ++e)\n              ";
+  text += fmt::format(fmt::runtime(store), place(stage, fmt::format("({} + (e ^ kiln_around))", own_at()), step_at()));
+  return text + "\n          }\n        }\n      }\n";
+}
+
 std::string TileOperand::fetch(const std::string &step) const {
+  if (in_quads_)
+    return fetch_quads(step);
   std::string text = "      {\n" + turn_head("        ");
   text += fmt::format("            const {} kiln_sum = {} * {} + {};\n", context_.index_type, step, shape_.depth, step_at());
   text += coordinates_of(sum_, "kiln_sum", "            ");
@@ -178,6 +210,8 @@ std::string TileOperand::fetch(const std::string &step) const {
 }
 
 std::string TileOperand::keep(const std::string &stage) const {
+  if (in_quads_)
+    return keep_quads(stage);
   std::string_view store = shape_.unit == TileUnit::warpgroup ? "kiln_keep(({0} *)({1}), kiln_next_{2}[j]);" : "*({0} *)({1}) = kiln_next_{2}[j];";
   return "      {\n" + turn_head("        ") + "            " + fmt::format(fmt::runtime(store), type_, place(stage), name_) + "\n          }\n        }\n      }\n";
 }

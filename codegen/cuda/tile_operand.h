@@ -49,7 +49,7 @@ public:
 
 private:
   int row_bytes() const { return layout_ == TileLayout::own_bytes ? shape_.depth * element_ : own_size_ * element_; }
-  int pieces() const { return own_size_ * shape_.depth / std::max(width_, 1); }
+  int pieces() const { return in_quads_ ? own_size_ * shape_.depth / 16 : own_size_ * shape_.depth / std::max(width_, 1); }
   int turns() const { return (pieces() + shape_.threads - 1) / shape_.threads; }
   // Of the turn j: the number of the piece, its row or column and its step in the tile.
   std::string own_at() const;
@@ -58,6 +58,9 @@ private:
   bool own_moves() const;
   std::string turn_head(const std::string &pad) const;
   std::string place(const std::string &stage) const;
+  std::string place(const std::string &stage, const std::string &own, const std::string &step) const;
+  std::string fetch_quads(const std::string &step) const;
+  std::string keep_quads(const std::string &stage) const;
   std::string held(const Stmt *loop) const;
   std::string coordinates_of(const Loops &loops, const std::string &flat, const std::string &pad) const;
 
@@ -76,6 +79,7 @@ private:
   bool sum_is_fast_;
   bool along_own_ = false; // neighbouring threads take neighbouring rows or columns
   bool in_squares_ = false; // a warp takes eight of them by four steps
+  bool in_quads_ = false;   // bytes: four of them by four steps for a thread, which turns them around
   TileLayout layout_;
   Dim own_part_, sum_part_; // of the index
 };

@@ -324,6 +324,14 @@ inline unsigned __float_as_uint(float f) {
   memcpy(&x, &f, 4);
   return x;
 }
+// Bytes of y:x, chosen by four digits.
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned digits) {
+  uint64_t both = uint64_t(y) << 32 | x;
+  unsigned out = 0;
+  for (unsigned i = 0; i < 4; ++i)
+    out |= unsigned(both >> (digits >> i * 4 & 7) * 8 & 255) << i * 8;
+  return out;
+}
 template <typename T>
 inline T __shfl_sync(unsigned, T value, int lane) {
   return kiln_shim::exchange(value, unsigned(lane) & 31);

@@ -4,6 +4,7 @@
 #define CATCH_CONFIG_MAIN
 #include <catch2/catch.hpp>
 
+#include "codegen/cuda/cuda.h"
 #include "frontend/kir/kir.h"
 #include "tests/random.h"
 #include "tests/targets/targets.h"
@@ -178,6 +179,7 @@ TEST_CASE("products of bytes on tensor cores") {
   check(R"(
 export func right(a: u8[130, 96], b: i8[72, 96], c: i32[72]) -> i32[130, 72] { return dot(a, b, c, transpose_b=true) }
 export func plain(a: u8[256, 128], b: i8[128, 256], c: i32[256]) -> i32[256, 256] { return dot(a, b, c) }
+export func words(a: u8[67, 35], b: i8[35, 76], c: i32[76]) -> i32[67, 76] { return dot(a, b, c) }
 export func odd(a: u8[67, 35], b: i8[35, 71], c: i32[71]) -> i32[67, 71] { return dot(a, b, c) }
 )",
         0, {gpu_of(1), gpu_of(84)});
@@ -224,6 +226,31 @@ export func odd(a: f32[67, 35], b: f32[35, 71]) -> f32[67, 71] { return a @ b }
         2e-3, {warpgroups_of(1, true), warpgroups_of(132, true)});
 }
 
+TEST_CASE("nothing that threads still decide by is written before a barrier") {
+  auto kernels = parse_kernels(R"(kernel k(x: f32[64] in, y: f32[64] out) dims() {
+  alloc some: f32[64] stack
+  for i in 0..64 parallel {
+    some[i] = x[i]
+  }
+  if lt(f32(0), some[0]) {
+    some[0] = f32(-1)
+  }
+  for i in 0..64 parallel {
+    y[i] = some[i]
+  }
+}
+)");
+  INFO((kernels ? "" : kernels.error().message));
+  REQUIRE(kernels.ok());
+  cuda::CudaKernel emitted = cuda::emit_cuda((*kernels)[0], gpu_of(84));
+  REQUIRE(emitted.launches.size() == 1);
+  const std::string &text = emitted.launches[0].function.text;
+  INFO(text);
+  size_t decided = text.find("if (("), barrier = text.find("__syncthreads();", decided), written = text.find("[0] = ", decided);
+  REQUIRE(written != std::string::npos);
+  CHECK(barrier < written);
+}
+
 TEST_CASE("attention") {
   const std::string text = R"(
 export func whole(q: f32[1, 2, 64, 32], k: f32[1, 2, 48, 32], v: f32[1, 2, 48, 24]) -> f32[1, 2, 64, 24] { return scaled_dot_product_attention(q, k, v) }
@@ -268,6 +295,9 @@ TEST_CASE("tiles are free of bank conflicts and races, and read global memory in
            {"export func f(a: f32[256, 64], b: f32[256, 64]) -> f32[256, 256] { return a @ transpose(b, 0, 1) }", rounding},
            {"export func f(a: f32[64, 64], b: f32[64, 64]) -> f32[64, 64] { return a @ b }", gpu_of(84)},
            {"export func f(a: u8[256, 128], b: i8[256, 128], c: i32[256]) -> i32[256, 256] { return dot(a, b, c, transpose_b=true) }", few},
+           {"export func f(a: u8[256, 128], b: i8[128, 256], c: i32[256]) -> i32[256, 256] { return dot(a, b, c) }", few},
+           {"export func f(a: u8[256, 128], b: i8[128, 256], c: i32[256]) -> i32[256, 256] { return dot(a, b, c) }", gpu_of(84)},
+           {"export func f(a: u8[256, 256], b: i8[256, 256], c: i32[256]) -> i32[256, 256] { return dot(a, b, c) }", warpgroups_of(1)},
            {"export func f(a: bf16[64, 64], b: bf16[64, 64]) -> bf16[64, 64] { return a @ b }", gpu_of(84)},
            {"export func f(a: bf16[256, 256], b: bf16[256, 256]) -> bf16[256, 256] { return a @ b }", warpgroups_of(1)},
            {"export func f(a: bf16[256, 256], b: bf16[256, 256]) -> bf16[256, 256] { return a @ transpose(b, 0, 1) }", warpgroups_of(1)},
