@@ -14,7 +14,9 @@
 #include <atomic>
 #include <chrono>
 #include <functional>
+#include <initializer_list>
 #include <optional>
+#include <set>
 #include <thread>
 
 namespace kiln {
@@ -141,7 +143,8 @@ PackageEntry package_entry(const Module &module, const Program &program, const P
                            PackageSpec &spec) {
   PackageEntry entry;
   entry.is_twin = is_gpu_twin(plan.name);
-  entry.name = plan.name.substr(0, entry.is_twin ? plan.name.rfind(kGpuTwin) : std::string::npos);
+  entry.is_part = is_part(plan.name);
+  entry.name = whole_of_part(plan.name.substr(0, entry.is_twin ? plan.name.rfind(kGpuTwin) : std::string::npos));
   entry.device = function_device(module, plan.name);
   for (const PlanArgument &input : plan.inputs)
     entry.inputs.push_back(package_value(input, plan));
@@ -184,6 +187,7 @@ PackageEntry package_entry(const Module &module, const Program &program, const P
     entry.kernels.push_back(std::move(k));
     for (size_t b = 0; b < step->buffers.size(); ++b) {
       const PlanBuffer &buffer = plan.buffers[size_t(step->buffers[b])];
+      entry.uses_variables |= buffer.kind == PlanBuffer::Kind::variable;
       bool written = kernel.buffers[b].access != Access::in;
       entry.writes_variables |= written && buffer.kind == PlanBuffer::Kind::variable;
     }
@@ -192,6 +196,91 @@ PackageEntry package_entry(const Module &module, const Program &program, const P
     entry.arena_size = plan.arena_size.as_const();
   entry.scratch_size = plan.scratch_size;
   return entry;
+}
+
+// What an argument of a part is: "@in2" the third input of the whole, "@out0" its first result, "@1" the second value
+// that goes from part to part.
+PackagePartArgument part_argument(const std::string &name) {
+  auto number = [&](size_t prefix) { return uint32_t(std::stoul(name.substr(prefix))); };
+  if (name.starts_with("@in"))
+    return {package::PartArgumentKind::Input, number(3)};
+  if (name.starts_with("@out"))
+    return {package::PartArgumentKind::Output, number(4)};
+  return {package::PartArgumentKind::Border, number(1)};
+}
+
+// The parts of the entries that have some, in order; "cpu: 3 kernels, cuda: 5 kernels" for people.
+void add_parts(const Program &program, PackageSpec &spec) {
+  for (size_t e = 0; e < program.entries.size(); ++e) {
+    PackageEntry &whole = spec.entries[e];
+    for (size_t p = 0; !whole.is_twin && !whole.is_part; ++p) {
+      std::string name = part_name(program.entries[e].name, p), text;
+      size_t at = 0;
+      while (at < program.entries.size() && program.entries[at].name != name && program.entries[at].name != name + std::string(kGpuTwin))
+        ++at;
+      if (at == program.entries.size())
+        break;
+      const PackageEntry &entry = spec.entries[at];
+      PackagePart part{uint32_t(at), entry.is_twin, entry.uses_variables, {}};
+      for (const auto *values : {&entry.inputs, &entry.outputs})
+        for (const PackageValue &value : *values)
+          part.arguments.push_back(part_argument(value.name));
+      whole.parts.push_back(std::move(part));
+    }
+    std::string text;
+    for (const PackagePart &part : whole.parts)
+      text += fmt::format("{}{}: {} kernels", text.empty() ? "" : ", ", part.is_on_device ? "cuda" : "cpu", spec.entries[part.entry].kernels.size());
+    if (!text.empty())
+      spec.metadata.emplace_back("parts of " + whole.name, text);
+  }
+}
+
+bool has_parts(const Module &module, const std::string &function) { return module.find_function(part_name(function, 0)) != nullptr; }
+
+// Names of parts are the compiler's own: what has one was made by split_devices(), here or before the program was printed.
+bool check_parts(const Module &module, Diagnostics &diagnostics) {
+  bool after_parts = false;
+  auto is_argument = [](const std::string &name, std::initializer_list<std::string_view> prefixes) {
+    return std::any_of(prefixes.begin(), prefixes.end(), [&](std::string_view prefix) {
+      std::string_view rest = name.starts_with(prefix) ? std::string_view(name).substr(prefix.size()) : std::string_view();
+      return !rest.empty() && rest.size() < 6 && std::all_of(rest.begin(), rest.end(), [](char c) { return c >= '0' && c <= '9'; });
+    });
+  };
+  for (const Function &f : module.functions) {
+    if (!f.exported)
+      continue;
+    std::string whole(whole_of_part(f.name));
+    bool fine = is_part(f.name) || !after_parts;
+    after_parts |= is_part(f.name);
+    if (is_part(f.name)) {
+      const Function *known = module.find_function(whole);
+      fine = known && known->exported && !function_device(module, f.name).empty() && f.result_names.size() == f.body.results.size();
+      for (ValueId arg : f.body.args)
+        fine = fine && is_argument(f.value(arg).name, {"@in", "@"});
+      for (const std::string &name : f.result_names)
+        fine = fine && is_argument(name, {"@out", "@"});
+    }
+    if (!fine)
+      diagnostics.error(f.location, fmt::format("'{}' is no part of an entry, and stands where one should: `@part` in names is the compiler's own", f.name));
+  }
+  return !diagnostics.has_errors();
+}
+
+// Functions that compute on both sides become parts, before there are twins and forms of them.
+bool split_by_device(Module &module, const CompileOptions &options, Diagnostics &diagnostics) {
+  bool has_copies = std::any_of(module.functions.begin(), module.functions.end(), [](const Function &f) {
+    return std::any_of(f.nodes.begin(), f.nodes.end(), [](const Node &node) { return !node.removed && is_device_copy(node); });
+  });
+  if (!has_copies)
+    return true;
+  PassContext context(diagnostics);
+  PassManagerOptions how = options.passes;
+  how.dump_dir.clear();
+  PassManager manager(context, how);
+  for (std::string_view pass : {"inline-calls", "dce", "place"})
+    if (!manager.run(module, pass))
+      return false;
+  return true;
 }
 
 // The module's entries as they are for GPUs, under names of their own: without what is shaped for a processor's caches.
@@ -204,7 +293,7 @@ std::optional<Module> gpu_twin(const Module &module, Diagnostics &diagnostics) {
       diagnostics.error(function.location, fmt::format("the name '{}' is the compiler's own in a package for GPUs; choose another one", function.name));
       return std::nullopt;
     }
-    if (function_device(module, function.name) == "cpu")
+    if (function_device(module, function.name) == "cpu" || has_parts(module, function.name))
       function.exported = false;
     function.name += kGpuTwin;
   }
@@ -245,9 +334,10 @@ Program host_part(const Program &program, std::vector<int> &kernels) {
 bool check_gpus(const Module &module, const CompileOptions &options, Diagnostics &diagnostics) {
   if (!options.gpus.empty())
     return true;
+  std::set<std::string_view> named;
   for (const Function &function : module.functions)
-    if (function.exported && function_device(module, function.name) == "cuda")
-      diagnostics.error(function.location, fmt::format("'{}' computes on cuda, and there is to be no code for a GPU", function.name))
+    if (function.exported && function_device(module, function.name) == "cuda" && named.insert(whole_of_part(function.name)).second)
+      diagnostics.error(function.location, fmt::format("'{}' computes on cuda, and there is to be no code for a GPU", whole_of_part(function.name)))
           .notes.push_back("say for which GPUs: kiln compile --cuda sm_80,sm_90,ptx");
   return !diagnostics.has_errors();
 }
@@ -273,6 +363,7 @@ bool optimise_module(Module &module, const CompileOptions &options, Diagnostics 
   }
   // Chains and transformed tiles are shaped for caches.
   context.flags.gpu = !options.gpus.empty();
+  context.flags.shares_weights = options.shares_weights;
   context.flags.winograd = context.flags.gpu ? Winograd::off : options.winograd;
   for (const MachineDesc &machine : options.machines) {
     bool first = &machine == &options.machines[0];
@@ -337,14 +428,19 @@ bool compile_module(Module &module, const CompileOptions &options, Compiled &com
     }
     return true;
   };
+  if (!split_by_device(module, options, diagnostics) || !check_parts(module, diagnostics))
+    return false;
   std::optional<Module> twin;
   if (!options.gpus.empty()) {
     twin = gpu_twin(module, diagnostics);
     if (!twin)
       return false;
+    for (Function &function : module.functions) // a whole has its code for processors, so these parts need none
+      function.exported &= !is_part(function.name) || function_device(module, function.name) == "cpu";
   }
   CompileOptions host = options;
   host.gpus.clear();
+  host.shares_weights = !options.gpus.empty();
   if (!optimise(module, host, &compiled.pass_times) || !check_gpus(module, options, diagnostics))
     return false;
   if (twin) {
@@ -429,9 +525,11 @@ PackageSpec package_spec(const Module &module, const Compiled &compiled) {
   }
   spec.variables_size = uint64_t(program.variables_size);
   for (const auto &[key, value] : module.metadata)
-    spec.metadata.emplace_back(key, value);
+    if (!is_part(key))
+      spec.metadata.emplace_back(key, value);
+  add_parts(program, spec);
   for (const Plan &plan : program.entries)
-    for (const PlanForm &form : is_gpu_twin(plan.name) ? std::vector<PlanForm>() : plan.forms)
+    for (const PlanForm &form : is_gpu_twin(plan.name) || is_part(plan.name) ? std::vector<PlanForm>() : plan.forms)
       spec.metadata.emplace_back("form of " + plan.name, form.text());
   for (const TargetCode &target : compiled.targets)
     spec.code.push_back({target.machine.name,

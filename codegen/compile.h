@@ -33,6 +33,7 @@ struct CompileOptions {
   DType weights = DType::f32;  // constant weights are kept as f32, bf16, f16 or i8
   const Tuning *tuning = nullptr; // measured schedules for some kernels
   Winograd winograd = Winograd::automatic;
+  bool shares_weights = false; // of code for processors beside code for GPUs; compile_module sets it
   PassManagerOptions passes;
   std::vector<FormDims> forms; // dims that get code of their own
   // Told when a phase begins: "graph passes", "lowering", "x86-64-v4: kernels", ...

@@ -25,6 +25,23 @@ bool is_gpu_twin(std::string_view function) {
   return at != std::string_view::npos && at > 0 && (at + kGpuTwin.size() == function.size() || function[at + kGpuTwin.size()] == '@');
 }
 
+namespace {
+
+// Where "@part" and its number begin; npos where there is none. A twin's or a form's name goes on behind it.
+size_t part_at(std::string_view function) {
+  constexpr std::string_view kPart = "@part";
+  size_t at = function.find(kPart);
+  bool has_number = at != std::string_view::npos && at > 0 && at + kPart.size() < function.size() &&
+                    function[at + kPart.size()] >= '0' && function[at + kPart.size()] <= '9';
+  return has_number ? at : std::string_view::npos;
+}
+
+} // namespace
+
+std::string part_name(const std::string &function, size_t part) { return fmt::format("{}@part{}", function, part); }
+bool is_part(std::string_view function) { return part_at(function) != std::string_view::npos; }
+std::string_view whole_of_part(std::string_view function) { return function.substr(0, part_at(function)); }
+
 std::string device_note(const std::string &function) { return "device of " + function; }
 
 std::string function_device(const Module &module, const std::string &function) {
@@ -239,12 +256,9 @@ private:
 
   // A run that writes a variable on one side cannot use it on the other: there is one copy that is new.
   void check_variables() {
-    const Use *on[3] = {};
     for (const auto &[variable, writes] : writes_) {
       const std::string &name = module_.variables[size_t(variable)].name;
       for (const Use &write : writes) {
-        if (!on[size_t(write.device)])
-          on[size_t(write.device)] = &write;
         auto reads = reads_.find(variable);
         for (size_t i = 0; reads != reads_.end() && i < reads->second.size(); ++i)
           if (const Use &read = reads->second[i]; read.device != write.device) {
@@ -255,10 +269,6 @@ private:
           }
       }
     }
-    const Use *host = on[size_t(Device::cpu)], *device = on[size_t(Device::cuda)];
-    if (host && device)
-      fail(*host->node, fmt::format("'{}' writes variables on cpu and on cuda", f_.name),
-           {text(host->value, of(host->value)), text(device->value, of(device->value)), "assign values of one side: copy the others there"});
   }
 
   const Module &module_;

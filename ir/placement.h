@@ -38,6 +38,13 @@ bool is_device_copy(const Node &node);
 inline constexpr std::string_view kGpuTwin = "@gpu";
 bool is_gpu_twin(std::string_view function);
 
+// What computes on the processor and on a GPU is an entry in parts: `f` is all of it on the processor, `f@part0`,
+// `f@part1` ... are its parts in the order in which they run. Their arguments and results are named `@in0` and `@out0`
+// for those of f, and `@0`, `@1` ... for what goes from part to part.
+std::string part_name(const std::string &function, size_t part);
+bool is_part(std::string_view function);
+std::string_view whole_of_part(std::string_view function); // "f"; the name itself where it is no part
+
 class Placement {
 public:
   Placement(const Module &module, const Function &function);

@@ -433,14 +433,18 @@ void check_calls(const Module &module, Diagnostics &diagnostics) {
   }
 }
 
-// Constraints name sizes, whichever function finds them.
+// Constraints name sizes, whichever function finds them. A part of a function finds the same as the whole.
 void check_sizes(const Module &module, Diagnostics &diagnostics) {
   std::map<Symbol, const Function *> found;
   for (const Function &function : module.functions)
     for (const Node &node : function.nodes) {
       const Attr *attr = node.op == Op::bind_size && !node.removed ? node.attrs.find("symbol") : nullptr;
       const auto *name = attr ? std::get_if<std::string>(attr) : nullptr;
-      if (name && found.emplace(Symbol(*name), &function).first->second != &function)
+      const Function *first = name ? found.emplace(Symbol(*name), &function).first->second : &function;
+      bool is_same = is_part(first->name) || is_part(function.name)
+                         ? first->name.substr(0, first->name.find('@')) == function.name.substr(0, function.name.find('@'))
+                         : first == &function;
+      if (!is_same)
         diagnostics.error(node.location, fmt::format("the size {} is found in '{}' and in '{}'", *name,
                                                      found.at(Symbol(*name))->name, function.name));
     }

@@ -45,6 +45,7 @@ struct PassFlags {
   Winograd winograd = Winograd::off;
   // Of the target, for costs: bytes of a vector and of the cache that a worker has to itself.
   int64_t vector_bytes = 64, cache_bytes = 1 << 20;
+  bool shares_weights = false; // other code of the package has the weights as they are: a second form of them is not stored
   bool gpu = false; // the code is for a GPU as well: what is shaped for a processor's caches is left out
   bool unsafe_floats = false; // rules that round otherwise than the program says
 };

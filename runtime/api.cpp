@@ -2,6 +2,8 @@
 #include <cstring>
 
 #include "runtime/context.h"
+#include "runtime/cuda/device.h"
+#include "runtime/parts.h"
 #include "runtime/thread_pool.h"
 #include "runtime/variables.h"
 
@@ -61,8 +63,12 @@ const char *code_text(int32_t code) {
   }
 }
 
+bool has_entry(const KilnModule *module, uint32_t index) {
+  return module != nullptr && index < module->manifest.entry_count();
+}
+
 const EntryRecord *entry_at(const KilnModule *module, uint32_t index) {
-  if (module == nullptr || index >= module->manifest.entry_count())
+  if (!has_entry(module, index))
     return nullptr;
   return &module->manifest.entries()[code_entry(*module, index)];
 }
@@ -91,8 +97,8 @@ int32_t entry_info(const KilnModule *module, uint32_t index, KilnEntryInfo *info
            entry->inputs.count,
            entry->outputs.count,
            entry->symbols.count,
-           entry->kernels.count,
-           entry->arena_size,
+           kernel_count(*module, code_entry(*module, index)),
+           arena_of(*module, code_entry(*module, index)),
            (entry->flags & kEntryWritesVariables) != 0 ? 1u : 0u,
            entry->sizes.count};
   return KILN_OK;
@@ -154,10 +160,11 @@ int64_t capacity(const KilnModule *module, uint32_t entry, uint32_t index) {
 
 int32_t kernel_info(const KilnModule *module, uint32_t entry, uint32_t index,
                     KilnKernelInfo *info) {
-  const EntryRecord *record = entry_at(module, entry);
-  if (record == nullptr || index >= record->kernels.count || info == nullptr)
+  bool is_device = false;
+  const KernelRecord *record = has_entry(module, entry) ? kernel_at(*module, code_entry(*module, entry), index, &is_device) : nullptr;
+  if (record == nullptr || info == nullptr)
     return KILN_ERROR_USAGE;
-  const KernelRecord &kernel = module->manifest.kernels()[record->kernels.first + index];
+  const KernelRecord &kernel = *record;
   *info = {module->manifest.text(kernel.name), "", 0, 0, "", kernel.flops, kernel.bytes};
   if (const LocationRecord *location = module->locations.find(kernel.location)) {
     info->file = module->locations.text(location->file);
@@ -166,6 +173,22 @@ int32_t kernel_info(const KilnModule *module, uint32_t entry, uint32_t index,
     info->node = module->locations.text(location->node);
   }
   return KILN_OK;
+}
+
+const char *entry_target(const KilnModule *module, uint32_t entry) {
+  if (!has_entry(module, entry))
+    return nullptr;
+  const EntryRecord &record = module->manifest.entries()[entry];
+  return is_parted(*module, record)      ? module->device->name_of_both
+         : is_on_device(*module, record) ? module->device->name
+                                         : module->host_target;
+}
+
+const char *kernel_target(const KilnModule *module, uint32_t entry, uint32_t index) {
+  bool is_device = false;
+  if (!has_entry(module, entry) || kernel_at(*module, code_entry(*module, entry), index, &is_device) == nullptr)
+    return nullptr;
+  return is_device ? module->device->name : module->host_target;
 }
 
 int32_t variable_info(const KilnModule *module, uint32_t index, KilnVariableInfo *info) {
@@ -240,6 +263,8 @@ constexpr KilnApi kApi = {
     .start = start,
     .send = send,
     .finish = finish,
+    .entry_target = entry_target,
+    .kernel_target = kernel_target,
 };
 
 } // namespace

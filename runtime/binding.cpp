@@ -99,7 +99,7 @@ int32_t bind(KilnContext *context, const Place &place, const KilnTensor &tensor,
 int64_t held_dim(const KilnContext *context, uint32_t index, int64_t otherwise) {
   const Manifest &manifest = context->module->manifest;
   const SymbolRecord &symbol = manifest.symbols()[context->entry->symbols.first + index];
-  if (symbol.variable == kNoIndex)
+  if (symbol.variable == kNoIndex || context->link != nullptr) // a part is told what there was when the run began
     return otherwise;
   int64_t value = 0;
   std::memcpy(&value, context->frame.variables + manifest.variables()[symbol.variable].offset, sizeof value);
@@ -129,7 +129,7 @@ int32_t check_dims(const KilnContext *context, const int64_t *dims, KilnError *e
   for (uint32_t i = 0; i < context->entry->symbols.count; ++i) {
     const Manifest &manifest = context->module->manifest;
     const SymbolRecord &symbol = manifest.symbols()[context->entry->symbols.first + i];
-    if (dims[i] < 0 && symbol.variable == kNoIndex)
+    if (dims[i] < 0 && (symbol.variable == kNoIndex || context->link != nullptr))
       return fail(error, KILN_ERROR_UNBOUND, "the dim '", symbol_name(context, i), "' of '",
                   manifest.text(context->entry->name),
                   "' has no value: bind an input with its shape, or call set_dims");
@@ -290,7 +290,7 @@ int32_t resolve_dims(KilnContext *context, KilnError *error) {
   if (int32_t code =
           call_plan(*context->module, context->entry_index, dims, context->plan_out, error))
     return code;
-  if (static_cast<uint64_t>(context->plan_out[0]) > context->arena_size)
+  if (context->parts == nullptr && static_cast<uint64_t>(context->plan_out[0]) > context->arena_size)
     return fail(error, KILN_ERROR_SHAPE, "the dims ", Dims{dims, count}, " need ",
                 context->plan_out[0], " bytes of arena, and the context was made with ",
                 context->arena_size, ": make it for larger dims");

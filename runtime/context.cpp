@@ -5,6 +5,7 @@
 #include <new>
 
 #include "runtime/cuda/device.h"
+#include "runtime/parts.h"
 #include "runtime/variables.h"
 
 namespace kiln::rt {
@@ -52,17 +53,17 @@ struct Parts {
   uint8_t *arena;
   uint8_t *variables;
   uint8_t *scratch;
+  uint8_t *parts;
 };
 
-uint64_t plan_out_size(const KilnModule &module, const EntryRecord &entry) {
-  uint64_t count = 1;
-  for (uint32_t i = 0; i < entry.outputs.count; ++i)
-    count += module.manifest.values()[entry.outputs.first + i].dims.count;
-  return count;
-}
+// `arena_size`, or the contexts of the parts where the entry runs those.
+struct Room {
+  uint64_t arena_size, parts_size;
+};
 
-Parts carve(Carver &carver, const KilnModule &module, const EntryRecord &entry, uint64_t arena_size,
+Parts carve(Carver &carver, const KilnModule &module, const EntryRecord &entry, Room room,
             uint64_t threads, bool has_variables) {
+  uint64_t arena_size = room.arena_size;
   uint64_t args = uint64_t{entry.inputs.count} + entry.outputs.count;
   Parts parts;
   parts.context = carver.take<KilnContext>(1);
@@ -77,7 +78,8 @@ Parts carve(Carver &carver, const KilnModule &module, const EntryRecord &entry, 
   parts.variables = carver.take_bytes(has_variables ? module.variables_size() : 0);
   // Kernels may read past the end of a buffer, hence also of the arena.
   parts.arena = carver.take_bytes(arena_size);
-  parts.scratch = carver.take_bytes(threads, static_cast<uint64_t>(entry.scratch_size));
+  parts.scratch = carver.take_bytes(room.parts_size != 0 ? 0 : threads, static_cast<uint64_t>(entry.scratch_size));
+  parts.parts = carver.take_bytes(room.parts_size);
   carver.take_bytes(KILN_ALIGNMENT);
   return parts;
 }
@@ -113,6 +115,24 @@ int32_t largest_dim(const KilnModule &module, const EntryRecord &entry, uint32_t
   return KILN_OK;
 }
 
+} // namespace
+
+uint64_t plan_out_size(const KilnModule &module, const EntryRecord &entry) {
+  uint64_t count = 1;
+  for (uint32_t i = 0; i < entry.outputs.count; ++i)
+    count += module.manifest.values()[entry.outputs.first + i].dims.count;
+  return count;
+}
+
+int32_t largest_dims(const KilnModule &module, uint32_t index, const KilnContextOptions *options, int64_t *dims,
+                     KilnError *error) {
+  const EntryRecord &entry = module.manifest.entries()[index];
+  for (uint32_t i = 0; i < entry.symbols.count; ++i)
+    if (int32_t code = largest_dim(module, entry, i, options, &dims[i], error))
+      return code;
+  return KILN_OK;
+}
+
 // Runs plan() with the dims that variables hold as large as the entry's constraints allow: what a run adds
 // must still fit.
 int32_t plan_fullest(const KilnModule &module, uint32_t index, int64_t *dims, int64_t *out,
@@ -140,6 +160,8 @@ int32_t plan_fullest(const KilnModule &module, uint32_t index, int64_t *dims, in
   return call_plan(module, index, dims, out, error);
 }
 
+namespace {
+
 // Runs plan() for the largest dims without a context to keep them in: on a small stack buffer,
 // which fits nearly all entries, or within the caller's memory.
 int32_t largest_arena(const KilnModule &module, uint32_t index, const KilnContextOptions *options,
@@ -149,9 +171,8 @@ int32_t largest_arena(const KilnModule &module, uint32_t index, const KilnContex
     *size = entry.arena_size;
     return KILN_OK;
   }
-  for (uint32_t i = 0; i < entry.symbols.count; ++i)
-    if (int32_t code = largest_dim(module, entry, i, options, &scratch[i], error))
-      return code;
+  if (int32_t code = largest_dims(module, index, options, scratch, error))
+    return code;
   int64_t *out = scratch + entry.symbols.count;
   if (int32_t code = plan_fullest(module, index, scratch, out, error))
     return code;
@@ -197,7 +218,7 @@ void serve_parallel_for(void *self, int64_t n, void (*body)(void *, int64_t, int
 void serve_after_kernel(void *self, int32_t kernel) {
   auto *context = static_cast<KilnContext *>(self);
   if (context->hook != nullptr)
-    context->hook(context->hook_self, context->called_index, static_cast<uint32_t>(kernel));
+    context->hook(context->hook_self, context->called_index, context->first_kernel + static_cast<uint32_t>(kernel));
 }
 
 // A size that does not fit: in a capacity that can be larger, or in a bound that cannot.
@@ -224,6 +245,8 @@ int32_t fail_with_size(KilnContext *context, KilnError *error) {
               manifest.text(capacity.name), "' = ", value, " at least");
 }
 
+} // namespace
+
 int32_t fail_with_trap(KilnContext *context, int32_t trap, KilnError *error) {
   if (trap == KILN_TRAP_SIZE) {
     int32_t code = fail_with_size(context, error);
@@ -247,6 +270,8 @@ int32_t fail_with_trap(KilnContext *context, int32_t trap, KilnError *error) {
   return KILN_ERROR_TRAP;
 }
 
+namespace {
+
 // Room for the dims and the results of plan() while there is no context yet.
 constexpr uint64_t kScratch = 1024;
 
@@ -262,6 +287,12 @@ int32_t measure(const KilnModule &module, uint32_t index, const KilnContextOptio
     return code;
   *arena_size = static_cast<uint64_t>(size);
   return KILN_OK;
+}
+
+int32_t find_room(const KilnModule &module, uint32_t index, const KilnContextOptions *options, Room *room, KilnError *error) {
+  *room = {};
+  return is_parted(module, module.manifest.entries()[index]) ? parts_size(module, index, options, &room->parts_size, error)
+                                                             : measure(module, index, options, &room->arena_size, error);
 }
 
 } // namespace
@@ -293,18 +324,22 @@ int32_t context_size(const KilnModule *module, uint32_t called, const KilnContex
                      size_t *size, KilnError *error) {
   if (int32_t code = check_entry(module, called, "context_size", error))
     return code;
-  uint32_t index = code_entry(*module, called);
   if (size == nullptr)
     return fail(error, KILN_ERROR_USAGE, "context_size: null pointer");
   if (thread_count(options) == 0)
     return fail(error, KILN_ERROR_USAGE,
                 "context_size: the executor says that it has no thread; 1 is the least");
-  uint64_t arena_size = 0;
-  if (int32_t code = measure(*module, index, options, &arena_size, error))
+  return size_of_entry(module, code_entry(*module, called), options, size, error);
+}
+
+int32_t size_of_entry(const KilnModule *module, uint32_t index, const KilnContextOptions *options, size_t *size,
+                      KilnError *error) {
+  Room room;
+  if (int32_t code = find_room(*module, index, options, &room, error))
     return code;
   Carver carver(nullptr);
   bool has_variables = options == nullptr || options->variables == nullptr;
-  carve(carver, *module, module->manifest.entries()[index], arena_size, thread_count(options),
+  carve(carver, *module, module->manifest.entries()[index], room, thread_count(options),
         has_variables);
   if (!carver.is_fine())
     return fail(error, KILN_ERROR_SHAPE, "'",
@@ -328,21 +363,29 @@ int32_t context_init(const KilnModule *module, uint32_t called, const KilnContex
                 " bytes aligned to 64 are needed, ", uint64_t{size}, " are given",
                 size < needed ? "" : ", not aligned");
   const EntryRecord &entry = module->manifest.entries()[index];
-  if ((entry.flags & kEntryOnDevice) != 0 && module->device == nullptr && !module->wants_cpu) {
+  bool is_placed = (entry.flags & kEntryOnDevice) != 0 || entry.parts.count != 0;
+  if (is_placed && module->device == nullptr && !module->wants_cpu) {
     const char *reason = module->device_error != nullptr ? module->device_error->message : "a linked model has no code for a GPU";
     fail(error, KILN_ERROR_DEVICE, "'", module->manifest.text(entry.name), "' computes on cuda, as its program says: ", reason,
-         "; the device cpu computes it on the processor");
+         "; the device cpu computes ", entry.parts.count != 0 ? "all of " : "", "it on the processor");
     return module->device_error != nullptr ? module->device_error->code : int32_t{KILN_ERROR_DEVICE};
   }
   void *shared = options != nullptr ? options->variables : nullptr;
   if (reinterpret_cast<uintptr_t>(shared) % KILN_ALIGNMENT != 0)
     return fail(error, KILN_ERROR_USAGE, "context_init: the variables are not aligned to 64 bytes");
-  uint64_t arena_size = 0;
-  if (int32_t code = measure(*module, index, options, &arena_size, error))
+  return init_entry(module, index, called, is_on_device(*module, entry), nullptr, options, memory, context, error);
+}
+
+int32_t init_entry(const KilnModule *module, uint32_t index, uint32_t called, bool is_on_device, const PartLink *link,
+                   const KilnContextOptions *options, void *memory, KilnContext **context, KilnError *error) {
+  const EntryRecord &entry = module->manifest.entries()[index];
+  void *shared = options != nullptr ? options->variables : nullptr;
+  Room room;
+  if (int32_t code = find_room(*module, index, options, &room, error))
     return code;
   Carver carver(memory);
   Parts parts =
-      carve(carver, *module, entry, arena_size, thread_count(options), shared == nullptr);
+      carve(carver, *module, entry, room, thread_count(options), shared == nullptr);
   uint64_t args = uint64_t{entry.inputs.count} + entry.outputs.count;
   auto *made = ::new (parts.context) KilnContext();
   made->module = module;
@@ -359,7 +402,8 @@ int32_t context_init(const KilnModule *module, uint32_t called, const KilnContex
   made->sizes = parts.sizes;
   made->needed = -1;
   made->plan_out = parts.plan_out;
-  made->arena_size = arena_size;
+  made->arena_size = room.arena_size;
+  made->link = link;
   std::memset(parts.args, 0, args * sizeof *parts.args);
   std::memset(parts.bindings, 0, args * sizeof *parts.bindings);
   for (uint32_t i = 0; i < entry.symbols.count; ++i) {
@@ -384,7 +428,13 @@ int32_t context_init(const KilnModule *module, uint32_t called, const KilnContex
   if (shared == nullptr && variables != nullptr)
     if (int32_t code = variables_init(module, variables, error))
       return code;
-  made->is_on_device = is_on_device(*module, entry);
+  if (room.parts_size != 0) {
+    int32_t code = make_parts(made, options, parts.parts, error);
+    if (code != KILN_OK)
+      end_parts(made);
+    return code;
+  }
+  made->is_on_device = is_on_device;
   if (!made->is_on_device)
     return KILN_OK;
   int32_t code = make_device_context(made, error);
@@ -405,8 +455,10 @@ void *context_variables(KilnContext *context) {
 }
 
 void context_end(KilnContext *context) {
-  if (context != nullptr)
-    end_device_context(context);
+  if (context == nullptr)
+    return;
+  end_parts(context);
+  end_device_context(context);
 }
 
 namespace {
@@ -423,6 +475,8 @@ int32_t prepare(KilnContext *context, KilnError *error) {
   return context->is_checked ? int32_t{KILN_OK} : check_bindings(context, error);
 }
 
+} // namespace
+
 int32_t run_on_host(KilnContext *context, int32_t *trap, KilnError *error) {
   // Other entries may have changed the variables on a device.
   if (context->frame.variables != nullptr)
@@ -435,7 +489,14 @@ int32_t run_on_host(KilnContext *context, int32_t *trap, KilnError *error) {
   return KILN_OK;
 }
 
-} // namespace
+void begin_run(KilnContext *context) {
+  context->frame.trap = 0;
+  context->frame.trap_kernel = -1;
+  context->has_run = false;
+  context->needed = -1;
+  context->trap = 0;
+  context->services.after_kernel = context->hook != nullptr ? serve_after_kernel : nullptr;
+}
 
 int32_t start(KilnContext *context, KilnError *error) {
   if (context == nullptr)
@@ -444,16 +505,12 @@ int32_t start(KilnContext *context, KilnError *error) {
     return fail(error, KILN_ERROR_USAGE, "start: a run is under way, and has to be finished first");
   if (int32_t code = prepare(context, error))
     return code;
-  context->frame.trap = 0;
-  context->frame.trap_kernel = -1;
-  context->has_run = false;
-  context->needed = -1;
-  context->services.after_kernel = context->hook != nullptr ? serve_after_kernel : nullptr;
+  begin_run(context);
   bool is_sent = context->is_sent;
   context->is_sent = false;
-  context->trap = 0;
-  if (int32_t code = context->is_on_device ? start_on_device(context, is_sent, &context->trap, error)
-                                           : run_on_host(context, &context->trap, error))
+  if (int32_t code = context->parts != nullptr ? start_parts(context, error)
+                     : context->is_on_device   ? start_on_device(context, is_sent, &context->trap, error)
+                                               : run_on_host(context, &context->trap, error))
     return code;
   context->is_under_way = true;
   context->plans_of_run = context->plans;
@@ -482,6 +539,9 @@ int32_t finish(KilnContext *context, KilnError *error) {
   context->is_under_way = false;
   if (context->is_on_device)
     if (int32_t code = finish_on_device(context, &context->trap, error))
+      return code;
+  if (context->parts != nullptr)
+    if (int32_t code = finish_parts(context, error))
       return code;
   context->has_run = context->trap == 0 && context->plans == context->plans_of_run;
   return context->trap == 0 ? KILN_OK : fail_with_trap(context, context->trap, error);

@@ -9,6 +9,10 @@
 
 namespace kiln::rt {
 
+struct DeviceContext;
+struct PartedRun;
+struct PartLink;
+
 // What the caller has bound to one input or output.
 struct Binding {
   void *data;
@@ -38,6 +42,20 @@ int32_t finish(KilnContext *context, KilnError *error);
 void *context_variables(KilnContext *context);
 void context_end(KilnContext *context);
 
+// What context_size() and context_init() do for an entry of the manifest, whoever calls it. A part has a link.
+int32_t size_of_entry(const KilnModule *module, uint32_t entry, const KilnContextOptions *options, size_t *size,
+                      KilnError *error);
+int32_t init_entry(const KilnModule *module, uint32_t entry, uint32_t called, bool is_on_device, const PartLink *link,
+                   const KilnContextOptions *options, void *memory, KilnContext **context, KilnError *error);
+// The largest dims that the options, or the declared bounds, allow; and plan() with them.
+int32_t largest_dims(const KilnModule &module, uint32_t entry, const KilnContextOptions *options, int64_t *dims,
+                     KilnError *error);
+int32_t plan_fullest(const KilnModule &module, uint32_t entry, int64_t *dims, int64_t *out, KilnError *error);
+uint64_t plan_out_size(const KilnModule &module, const package::EntryRecord &entry);
+int32_t run_on_host(KilnContext *context, int32_t *trap, KilnError *error);
+int32_t fail_with_trap(KilnContext *context, int32_t trap, KilnError *error);
+void begin_run(KilnContext *context);
+
 // Finds the dims from what is bound and set, and sizes from plan(). Does nothing when neither has
 // changed since the last time.
 int32_t resolve_dims(KilnContext *context, KilnError *error);
@@ -48,10 +66,6 @@ int32_t call_plan(const KilnModule &module, uint32_t entry, const int64_t *dims,
                   KilnError *error);
 
 } // namespace kiln::rt
-
-namespace kiln::rt {
-struct DeviceContext;
-}
 
 struct KilnContext {
   const KilnModule *module;
@@ -86,5 +100,8 @@ struct KilnContext {
   bool is_sent;      // what is bound was sent, and nothing was bound since
   int32_t trap;      // of the run that is under way
   uint64_t plans, plans_of_run; // how often dims have changed; when that run began
+  kiln::rt::PartedRun *parts;      // of an entry that computes on both sides; null
+  const kiln::rt::PartLink *link;  // of a part: what it shares with the others; null
+  uint32_t first_kernel;           // of a part: how many kernels the parts before it have
   bool has_held_dims;          // some dims are values of variables: looked up before each run
 };

@@ -3,6 +3,7 @@
 #include "runtime/manifest.h"
 
 #include <cstring>
+#include <initializer_list>
 
 #include "runtime/entry_abi.h"
 #include "runtime/errors.h"
@@ -63,7 +64,9 @@ bool Manifest::has_tables() const {
          has_table(header_->constraints, sizeof(String), size_) &&
          has_table(header_->kernels, sizeof(KernelRecord), size_) &&
          has_table(header_->variables, sizeof(VariableRecord), size_) &&
-         has_table(header_->metadata, sizeof(MetadataRecord), size_);
+         has_table(header_->metadata, sizeof(MetadataRecord), size_) &&
+         has_table(header_->parts, sizeof(PartRecord), size_) &&
+         has_table(header_->part_arguments, sizeof(PartArgumentRecord), size_);
 }
 
 const char *Manifest::flaw() const {
@@ -82,8 +85,8 @@ const char *Manifest::flaw() const {
   for (uint32_t i = 0; i < header_->metadata.count; ++i)
     if (!has_text(metadata()[i].key) || !has_text(metadata()[i].value))
       return "malformed metadata";
-  if (header_->device_entries > header_->entries.count)
-    return "another number of entries for devices than it says";
+  if (header_->hidden_entries > header_->entries.count)
+    return "another number of entries without callers than it says";
   for (uint32_t i = 0; i < header_->entries.count; ++i) {
     if (const char *found = flaw_of_entry(entries()[i]))
       return found;
@@ -91,6 +94,9 @@ const char *Manifest::flaw() const {
     if (twin != 0 && (i >= entry_count() || twin < entry_count() || twin >= header_->entries.count))
       return "an entry that is another one on a device";
   }
+  for (uint32_t i = 0; i < header_->entries.count; ++i)
+    if (const char *found = flaw_of_parts(entries()[i]))
+      return found;
   if (header_->variables_size > INT64_MAX / 2 || header_->weights_size > INT64_MAX / 2)
     return "an impossible size";
   for (uint32_t i = 0; i < header_->variables.count; ++i)
@@ -118,6 +124,60 @@ const char *Manifest::flaw_of_entry(const EntryRecord &entry) const {
   if (const char *found = flaw_of_values(entry.inputs, entry))
     return found;
   return flaw_of_values(entry.outputs, entry);
+}
+
+// The names of the part's dims and sizes are those of the entry's.
+bool Manifest::has_symbols(const EntryRecord &entry, const EntryRecord &part) const {
+  for (Range EntryRecord::*list : {&EntryRecord::symbols, &EntryRecord::sizes})
+    for (uint32_t i = 0; i < (part.*list).count; ++i) {
+      const char *name = text(symbols()[(part.*list).first + i].name);
+      bool is_there = false;
+      for (uint32_t j = 0; !is_there && j < (entry.*list).count; ++j)
+        is_there = std::strcmp(text(symbols()[(entry.*list).first + j].name), name) == 0;
+      if (!is_there)
+        return false;
+    }
+  return true;
+}
+
+// Inputs are the entry's or what earlier parts have made, outputs the entry's or the next border. That borders are as
+// large as who reads them thinks, is checked when they are bound.
+bool Manifest::has_arguments(const EntryRecord &entry, const PartRecord &part, uint32_t *borders) const {
+  const EntryRecord &code = entries()[part.entry];
+  if (!has_range(part.arguments, header_->part_arguments) || part.arguments.count > kMaxPartArguments ||
+      part.arguments.count != uint64_t{code.inputs.count} + code.outputs.count)
+    return false;
+  uint32_t made = *borders;
+  for (uint32_t a = 0; a < part.arguments.count; ++a) {
+    PartArgumentRecord argument = part_arguments()[part.arguments.first + a];
+    bool is_input = a < code.inputs.count;
+    uint32_t dtype = values()[is_input ? code.inputs.first + a : code.outputs.first + a - code.inputs.count].dtype;
+    if (argument.kind == PartArgumentKind::Border) {
+      if (is_input ? argument.index >= made : argument.index != (*borders)++)
+        return false;
+      continue;
+    }
+    Range known = is_input ? entry.inputs : entry.outputs;
+    if (argument.kind != (is_input ? PartArgumentKind::Input : PartArgumentKind::Output) || argument.index >= known.count ||
+        values()[known.first + argument.index].dtype != dtype)
+      return false;
+  }
+  return true;
+}
+
+const char *Manifest::flaw_of_parts(const EntryRecord &entry) const {
+  constexpr const char *kWrong = "an entry with parts that are wrong";
+  if (!has_range(entry.parts, header_->parts) || entry.parts.count > kMaxParts)
+    return kWrong;
+  uint32_t on_device = 0, borders = 0;
+  for (uint32_t p = 0; p < entry.parts.count; ++p) {
+    const PartRecord &part = parts()[entry.parts.first + p];
+    if (part.entry < entry_count() || part.entry >= header_->entries.count || entries()[part.entry].parts.count != 0 ||
+        entry.symbols.count > kMaxPartArguments || !has_symbols(entry, entries()[part.entry]) || !has_arguments(entry, part, &borders))
+      return kWrong;
+    on_device += (part.flags & kPartOnDevice) != 0;
+  }
+  return entry.parts.count != 0 && on_device == 0 ? kWrong : nullptr;
 }
 
 const char *Manifest::flaw_of_values(Range range, const EntryRecord &entry) const {

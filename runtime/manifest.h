@@ -29,7 +29,7 @@ public:
     return reinterpret_cast<const char *>(at(header_->strings.offset)) + string.offset;
   }
   // Of those that are called by name: the others come after them.
-  uint32_t entry_count() const { return header_->entries.count - header_->device_entries; }
+  uint32_t entry_count() const { return header_->entries.count - header_->hidden_entries; }
   const package::EntryRecord *entries() const {
     return records<package::EntryRecord>(header_->entries);
   }
@@ -52,6 +52,10 @@ public:
   const package::MetadataRecord *metadata() const {
     return records<package::MetadataRecord>(header_->metadata);
   }
+  const package::PartRecord *parts() const { return records<package::PartRecord>(header_->parts); }
+  const package::PartArgumentRecord *part_arguments() const {
+    return records<package::PartArgumentRecord>(header_->part_arguments);
+  }
 
   // The bytes and dims of a variable.
   uint64_t variable_size(const package::VariableRecord &variable, int64_t *dims) const;
@@ -67,6 +71,9 @@ private:
   bool has_tables() const;
   const char *flaw() const;
   const char *flaw_of_entry(const package::EntryRecord &entry) const;
+  const char *flaw_of_parts(const package::EntryRecord &entry) const;
+  bool has_arguments(const package::EntryRecord &entry, const package::PartRecord &part, uint32_t *borders) const;
+  bool has_symbols(const package::EntryRecord &entry, const package::EntryRecord &part) const;
   const char *flaw_of_values(package::Range range, const package::EntryRecord &entry) const;
   const char *flaw_of_variable(const package::VariableRecord &variable) const;
   bool is_counter(uint32_t variable) const;

@@ -29,7 +29,7 @@ KilnModule *make_module() {
 bool has_placed_entry(const KilnModule &module) {
   const Manifest &manifest = module.manifest;
   for (uint32_t i = 0; i < manifest.entry_count(); ++i)
-    if ((manifest.entries()[i].flags & package::kEntryOnDevice) != 0)
+    if ((manifest.entries()[i].flags & package::kEntryOnDevice) != 0 || manifest.entries()[i].parts.count != 0)
       return true;
   return false;
 }
@@ -90,7 +90,7 @@ int32_t load_package(const uint8_t *data, uint64_t size, const KilnOpenOptions *
   if (int32_t code =
           choose_code(view, options != nullptr ? options->target : nullptr, what, &section, error))
     return code;
-  module->target = section->name;
+  module->target = module->host_target = section->name;
   if (int32_t code = map_image(data + section->offset, section->size, module->file.descriptor, section->offset, section->name,
                                manifest.entries.count, what, &module->image, error))
     return code;
@@ -131,7 +131,7 @@ int32_t load_static(const KilnStaticModel &model, KilnModule *module, KilnError 
                 ", and this machine is ", here);
   }
   module->linked = model.entries;
-  module->target = model.target != nullptr ? model.target : "";
+  module->target = module->host_target = model.target != nullptr ? model.target : "";
   module->weights =
       model.weights_size != 0 ? static_cast<const uint8_t *>(model.weights) : kNoWeights;
   return KILN_OK;
@@ -194,7 +194,7 @@ void close_module(KilnModule *module) {
 }
 
 bool is_on_device(const KilnModule &module, const package::EntryRecord &entry) {
-  if (module.device == nullptr || (entry.flags & package::kEntryOnHost) != 0)
+  if (module.device == nullptr || entry.parts.count != 0 || (entry.flags & package::kEntryOnHost) != 0)
     return false;
   return module.wants_device || (entry.flags & package::kEntryOnDevice) != 0;
 }

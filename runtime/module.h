@@ -17,7 +17,7 @@ struct KilnModule {
   kiln::rt::Locations locations;
   kiln::rt::CodeImage image;               // empty for a static model
   const KilnStaticEntry *linked = nullptr; // of a static model
-  const char *target = "";
+  const char *target = "", *host_target = ""; // of all entries, of those on the processor
   const uint8_t *weights = nullptr; // never null: points at zeros where there are none
   const uint8_t *saved_state = nullptr;
   kiln::rt::Device *device = nullptr; // null on the CPU

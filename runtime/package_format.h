@@ -18,7 +18,7 @@
 namespace kiln::package {
 
 inline constexpr uint8_t kMagic[8] = {'K', 'I', 'L', 'N', 0x0d, 0x0a, 0x1a, 0x00};
-inline constexpr uint32_t kFormatVersion = 3;
+inline constexpr uint32_t kFormatVersion = 4;
 inline constexpr uint32_t kPageSize = 4096;
 inline constexpr uint32_t kTargetNameSize = 32;
 inline constexpr uint64_t kWeightSlack = 64; // readable zeros after the weights (KILN_ALIGNMENT)
@@ -143,6 +143,33 @@ struct EntryRecord {
   uint32_t on_device; // the entry that is the same for a device, or 0: it is this one
   int64_t arena_size;   // bytes, or -1 where plan() must say
   int64_t scratch_size; // bytes, for each thread
+  Range parts;          // in the parts table; none of most
+};
+
+// An entry that computes on the processor and on a GPU runs others one after the other: parts, each on one of them.
+// Its own code is all of it on the processor.
+enum class PartArgumentKind : uint32_t {
+  Input = 0,  // of the entry in parts
+  Output = 1, // likewise
+  Border = 2  // a value that goes from part to part: an output of one, an input of later ones; numbered as they are made
+};
+
+inline constexpr uint32_t kMaxParts = 256;         // of an entry
+inline constexpr uint32_t kMaxPartArguments = 4096; // of a part
+
+struct PartArgumentRecord {
+  PartArgumentKind kind;
+  uint32_t index;
+};
+
+// PartFlags: on the GPU; some variable is read or written
+inline constexpr uint32_t kPartOnDevice = 1u << 0;
+inline constexpr uint32_t kPartUsesVariables = 1u << 1;
+
+struct PartRecord {
+  uint32_t entry;  // one without callers
+  uint32_t flags;  // PartFlags
+  Range arguments; // in the part arguments table: what its inputs are, then its outputs
 };
 
 // VariableFlags: learned; otherwise state (optimizer moments, running means, counters)
@@ -169,7 +196,7 @@ struct ManifestHeader {
   uint32_t magic;
   uint32_t entry_abi; // KILN_ENTRY_ABI of the code
   uint32_t flags;     // ManifestFlags
-  uint32_t device_entries; // the last ones of the entries: what others are on a device; they have no callers
+  uint32_t hidden_entries; // the last ones of the entries: parts of others, and what others are on a device; they have no callers
   String model_name;
   String producer;
   uint64_t weights_size;
@@ -183,6 +210,8 @@ struct ManifestHeader {
   Table kernels;     // KernelRecord
   Table variables;   // VariableRecord
   Table metadata;    // MetadataRecord
+  Table parts;       // PartRecord
+  Table part_arguments; // PartArgumentRecord
 };
 
 // --- locations ----------------------------------------------------------------------------------
@@ -205,9 +234,10 @@ struct LocationsHeader {
 
 static_assert(sizeof(Digest) == 32 && sizeof(FileHeader) == 64 && sizeof(SectionHeader) == 96);
 static_assert(sizeof(DimRecord) == 24 && sizeof(ValueRecord) == 24 && sizeof(SymbolRecord) == 40);
-static_assert(sizeof(KernelRecord) == 56 && sizeof(EntryRecord) == 80);
+static_assert(sizeof(KernelRecord) == 56 && sizeof(EntryRecord) == 88);
+static_assert(sizeof(PartRecord) == 16 && sizeof(PartArgumentRecord) == 8);
 static_assert(sizeof(VariableRecord) == 40 && sizeof(MetadataRecord) == 16);
-static_assert(sizeof(ManifestHeader) == 120 && sizeof(LocationRecord) == 24);
+static_assert(sizeof(ManifestHeader) == 136 && sizeof(LocationRecord) == 24);
 static_assert(sizeof(LocationsHeader) == 24);
 
 } // namespace kiln::package

@@ -114,7 +114,7 @@ int open_session(const ModelOptions &model, const SessionOptions &options, OptLe
     return report(session.error(), model.json);
   opened.session.emplace(std::move(*session));
   if (options.device == "auto" && !model.json)
-    std::cerr << "kiln: note: computes on " << target_of(opened.session->module()) << "\n";
+    std::cerr << "kiln: note: computes on " << opened.session->target() << "\n";
   return kFine;
 }
 

@@ -130,7 +130,9 @@ int print_io(const KilnApi &api, const KilnModule *module, bool json) {
   }
   const char *key = nullptr, *value = nullptr;
   for (uint32_t i = 0; api.metadata(module, i, &key, &value) == KILN_OK; ++i)
-    if (std::string_view(key).starts_with("data.")) // what it was trained on
+    if (std::string_view(key).starts_with("parts of ")) // of an entry that computes on the processor and on a GPU
+      text += fmt::format("  {}: {}\n", key, value);
+    else if (std::string_view(key).starts_with("data.")) // what it was trained on
       text += fmt::format("  {}: {:.200}{}\n", key, value, std::strlen(value) > 200 ? "..." : "");
   std::cout << (json ? fmt::format("{{\"name\": {}, \"target\": {}, \"weights_bytes\": {}, \"variables_bytes\": {}, \"entries\": [{}]}}\n",
                                    json_quote(info.name), json_quote(info.target), info.weights_size, info.variables_size, entries)

@@ -160,14 +160,14 @@ public:
     open_options.device = options_.device.empty() ? nullptr : options_.device.c_str();
     if (kiln_.open(options_.model.c_str(), &open_options, &module_, &error_) != KILN_OK)
       return fail();
-    if (options_.device == "auto")
-      std::fprintf(stderr, "kiln-run: computes on %s\n", target().c_str());
     if (options_.describes) {
       std::fputs(describe_module(kiln_, module_).c_str(), stdout);
       return kFine;
     }
     if (int status = choose_entry())
       return status;
+    if (options_.device == "auto")
+      std::fprintf(stderr, "kiln-run: computes on %s\n", target().c_str());
     if (int status = read_inputs())
       return status;
     if (int status = make_context())
@@ -180,11 +180,7 @@ public:
   }
 
 private:
-  std::string target() const {
-    KilnModuleInfo info{};
-    kiln_.module_info(module_, &info);
-    return info.target;
-  }
+  std::string target() const { return kiln_.entry_target(module_, entry_); }
 
   int fail() {
     std::string message = error_.message;

@@ -126,7 +126,7 @@ void judge(Profile &p) {
   }
   for (KernelProfile &k : p.kernels) {
     k.share = p.total_ms > 0 ? k.ms / p.total_ms : 0;
-    if (k.calls == 0)
+    if (k.calls == 0 || k.target.starts_with("cuda")) // the limits are the processor's
       continue;
     double others = k.bytes - k.weight_bytes;
     // In a loop the same weights are read again while they are warm.
@@ -165,6 +165,17 @@ MachineLimits medians(const std::vector<MachineLimits> &all) {
 const char *bound_name(Bound bound) {
   constexpr const char *kNames[] = {"compute", "memory", "calls", "neither"};
   return kNames[size_t(bound)];
+}
+
+std::vector<DeviceShare> device_shares(const Profile &p) {
+  std::vector<DeviceShare> out;
+  for (const KernelProfile &k : p.kernels) {
+    auto it = std::find_if(out.begin(), out.end(), [&](const DeviceShare &share) { return share.target == k.target; });
+    DeviceShare &share = it != out.end() ? *it : out.emplace_back(DeviceShare{k.target});
+    ++share.kernels;
+    share.ms += k.ms;
+  }
+  return out;
 }
 
 const char *level_name(Level level) {
@@ -232,7 +243,7 @@ Result<Profile> profile_session(Session &session, std::vector<std::pair<std::str
   std::vector<KernelCost> costs = session.kernel_costs();
   for (size_t k = 0; k < kernels.size(); ++k) {
     double n = double(calls[k]);
-    p.kernels.push_back({kernels[k].name, kernels[k].node, calls[k], median(std::move(per_run[k])), 0, costs[k].flops * n,
+    p.kernels.push_back({kernels[k].name, kernels[k].node, session.kernel_target(uint32_t(k)), calls[k], median(std::move(per_run[k])), 0, costs[k].flops * n,
                          costs[k].bytes * n, costs[k].weight_bytes * n});
   }
   judge(p);

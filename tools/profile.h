@@ -26,6 +26,7 @@ enum class Level { l2, l3, memory };
 
 struct KernelProfile {
   std::string name, node; // node: the source's own name for it
+  std::string target;     // "x86-64-v4", "cuda:0 sm_90"
   int64_t calls = 0;      // in a run
   double ms = 0;          // median over the runs of all calls in a run together
   double share = 0;       // of the sum of all kernels
@@ -62,6 +63,14 @@ struct Profile {
   std::vector<Span> spans, parts;     // kernels; their parts on threads
   bool is_cut = false;                // the run had more spans than are kept
 };
+
+// Where kernels ran and how long, in the order of the plan: one of most models, two where an entry computes on both sides.
+struct DeviceShare {
+  std::string target;
+  size_t kernels = 0;
+  double ms = 0;
+};
+std::vector<DeviceShare> device_shares(const Profile &profile);
 
 std::string flops_text(double flops); // "1.20 GFLOP"; "-" for none
 std::string bytes_text(double bytes); // "3.14 MiB"

@@ -46,6 +46,9 @@ std::string profile_table(const Profile &p) {
                        100 * k.of_limit(), bound_text(k), k.name);
   }
   double ms = p.total_ms > 0 ? p.total_ms : 1e-9;
+  if (auto shares = device_shares(p); shares.size() > 1)
+    for (const DeviceShare &share : shares)
+      out += fmt::format("{:9.4f} {:5.1f}% of it on {}: {} kernels\n", share.ms, 100 * share.ms / ms, share.target, share.kernels);
   out += fmt::format("{:9.4f} {:>6} {:>6} {:>11} {:>10} {:8.2f} {:5.1f}% {:7.1f} {:6.1f}%  {:<11} {} kernels; a run without the "
                      "profile takes {:.4f} ms, median of {}\n",
                      p.total_ms, "100%", "", flops_text(flops), bytes_text(bytes), flops / ms * 1e-6, 100 * flops / ms * 1e-6 / l.fma_gflops,
@@ -61,10 +64,10 @@ std::string profile_json(const Profile &p) {
       json_quote(p.model), json_quote(p.target), p.threads, p.runs, p.run_ms, p.total_ms, l.fma_gflops, l.l2_gbps, l.l3_gbps, l.memory_gbps);
   for (size_t i = 0; i < p.by_time.size(); ++i) {
     const KernelProfile &k = p.kernels[p.by_time[i]];
-    out += fmt::format("{}\n  {{\"name\": {}, \"node\": {}, \"position\": {}, \"calls\": {}, \"ms\": {:.6f}, \"share\": {:.4f}, \"flops\": "
+    out += fmt::format("{}\n  {{\"name\": {}, \"node\": {}, \"target\": {}, \"position\": {}, \"calls\": {}, \"ms\": {:.6f}, \"share\": {:.4f}, \"flops\": "
                        "{:.0f}, \"bytes\": {:.0f}, \"weight_bytes\": {:.0f}, \"gflops\": {:.3f}, \"gbps\": {:.3f}, \"of_fma_peak\": {:.4f}, "
                        "\"of_limit\": {:.4f}, \"level\": \"{}\", \"bound_by\": \"{}\"}}",
-                       i ? "," : "", json_quote(k.name), json_quote(k.node), p.by_time[i], k.calls, k.ms, k.share, k.flops, k.bytes,
+                       i ? "," : "", json_quote(k.name), json_quote(k.node), json_quote(k.target), p.by_time[i], k.calls, k.ms, k.share, k.flops, k.bytes,
                        k.weight_bytes, k.gflops(), k.gbps(), k.gflops() / l.fma_gflops, k.of_limit(), level_name(k.level),
                        bound_name(k.bound));
   }

@@ -3,6 +3,7 @@
 #include "ir/argument_notes.h"
 #include "ir/narrow.h"
 #include "runtime/context.h"
+#include "runtime/parts.h"
 #include "tools/cli.h"
 #include "tools/text_tensor.h"
 
@@ -210,9 +211,11 @@ Status Session::widen_texts(std::vector<std::pair<std::string, Tensor>> &inputs)
 }
 
 const char *Session::target() const {
-  KilnModuleInfo info{};
-  api().module_info(state_->module, &info);
-  return info.target;
+  return api().entry_target(state_->module, state_->entry);
+}
+
+const char *Session::kernel_target(uint32_t kernel) const {
+  return api().kernel_target(state_->module, state_->entry, kernel);
 }
 
 Status Session::fill_inputs(std::vector<std::pair<std::string, Tensor>> &given,
@@ -491,9 +494,9 @@ std::vector<KernelCost> Session::kernel_costs() const {
     return double(number.value_or(0));
   };
   std::vector<KernelCost> out;
-  const package::EntryRecord &entry = manifest.entries()[rt::code_entry(*s.module, s.entry)];
-  for (uint32_t i = 0; i < entry.kernels.count; ++i) {
-    const package::KernelRecord &kernel = manifest.kernels()[entry.kernels.first + i];
+  bool is_on_device = false;
+  for (uint32_t i = 0; i < s.info.kernel_count; ++i) {
+    const package::KernelRecord &kernel = *rt::kernel_at(*s.module, code_entry(), i, &is_on_device);
     out.push_back({value(kernel.flops, kernel.flops_text), value(kernel.bytes, kernel.bytes_text), kernel.weight_bytes});
   }
   return out;

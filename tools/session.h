@@ -53,7 +53,8 @@ public:
   Status widen_texts(std::vector<std::pair<std::string, Tensor>> &inputs) const;
   // "f32[N, 3, 224, 224]", "text[N]"
   std::string input_text(const std::string &name) const;
-  const char *target() const;
+  const char *target() const; // of the entry: "x86-64-v4", "cuda:0 sm_90", "x86-64-v4 and cuda:0 sm_90"
+  const char *kernel_target(uint32_t kernel) const;
 
   // Random values for the inputs that `given` lacks; symbolic dims take `dims`, the shapes of given
   // inputs, or the least size the model declares, 1 at least. `made` gets their names and types.

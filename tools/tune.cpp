@@ -94,7 +94,7 @@ public:
     out->best_.assign(compiled.program.kernels.size(), INFINITY);
     out->times_.resize(compiled.program.kernels.size());
     for (const Plan &plan : compiled.program.entries) {
-      if (is_gpu_twin(plan.name))
+      if (is_gpu_twin(plan.name) || is_part(plan.name))
         continue;
       SessionOptions options;
       options.entry = plan.name;

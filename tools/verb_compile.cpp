@@ -173,7 +173,7 @@ std::string summary(const CompileVerb &verb, const Compiled &compiled, const std
   size_t launches = 0;
   size_t entries = 0;
   for (const Plan &plan : compiled.program.entries)
-    if (!is_gpu_twin(plan.name)) {
+    if (!is_gpu_twin(plan.name) && !is_part(plan.name)) {
       launches += size_t(plan.launches);
       ++entries;
     }

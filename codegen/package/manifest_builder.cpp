@@ -119,16 +119,36 @@ private:
     }
     record.flags = (entry.writes_variables ? kEntryWritesVariables : 0) | (entry.device == "cuda" ? kEntryOnDevice : 0) |
                    (entry.device == "cpu" ? kEntryOnHost : 0);
-    record.on_device = entry.is_twin ? 0 : twin_of(entry);
+    record.on_device = entry.is_twin || entry.is_part || !entry.parts.empty() ? 0 : twin_of(entry);
+    record.parts = add_parts(entry);
+    for (const PackagePart &part : entry.parts)
+      if (spec_.entries[part.entry].writes_variables)
+        record.flags |= kEntryWritesVariables;
     record.arena_size = entry.arena_size;
     record.scratch_size = entry.scratch_size;
     entries_.push_back(record);
   }
 
+  Range add_parts(const PackageEntry &entry) {
+    Range range{static_cast<uint32_t>(parts_.size()), count(entry.parts)};
+    if (entry.parts.size() > kMaxParts)
+      fail("entry '" + entry.name + "' goes from device to device more than " + std::to_string(kMaxParts) + " times");
+    for (const PackagePart &part : entry.parts) {
+      if (part.arguments.size() > kMaxPartArguments)
+        fail("entry '" + entry.name + "' copies more than " + std::to_string(kMaxPartArguments) + " values between devices at a time");
+      parts_.push_back({part.entry,
+                        (part.is_on_device ? kPartOnDevice : 0) | (part.uses_variables ? kPartUsesVariables : 0),
+                        {static_cast<uint32_t>(part_arguments_.size()), count(part.arguments)}});
+      for (const PackagePartArgument &argument : part.arguments)
+        part_arguments_.push_back({argument.kind, argument.index});
+    }
+    return range;
+  }
+
   // The index of the entry that is this one on a device; 0 where there is none.
   uint32_t twin_of(const PackageEntry &entry) const {
     for (size_t i = 0; i < spec_.entries.size(); ++i)
-      if (spec_.entries[i].is_twin && spec_.entries[i].name == entry.name)
+      if (spec_.entries[i].is_twin && !spec_.entries[i].is_part && spec_.entries[i].name == entry.name)
         return static_cast<uint32_t>(i);
     return 0;
   }
@@ -197,7 +217,7 @@ private:
     header.magic = kManifestMagic;
     header.entry_abi = KILN_ENTRY_ABI;
     for (const PackageEntry &entry : spec_.entries)
-      header.device_entries += entry.is_twin;
+      header.hidden_entries += entry.is_twin || entry.is_part;
     header.flags = spec_.keep_denormals ? kManifestKeepDenormals : 0;
     header.model_name = strings_.add(spec_.model_name);
     header.producer = strings_.add(spec_.producer);
@@ -212,6 +232,8 @@ private:
     header.kernels = append_table(out, kernels_);
     header.variables = append_table(out, variables_);
     header.metadata = append_table(out, metadata_);
+    header.parts = append_table(out, parts_);
+    header.part_arguments = append_table(out, part_arguments_);
     header.strings = append_table(out, strings_.bytes());
     std::memcpy(out.data(), &header, sizeof header);
     return out;
@@ -233,6 +255,8 @@ private:
   std::vector<KernelRecord> kernels_;
   std::vector<VariableRecord> variables_;
   std::vector<MetadataRecord> metadata_;
+  std::vector<PartRecord> parts_;
+  std::vector<PartArgumentRecord> part_arguments_;
 };
 
 } // namespace

@@ -74,6 +74,18 @@ struct PackageKernel {
   std::string bytes_text = {};
 };
 
+// What an entry in parts runs one after the other: other entries, and what their inputs and outputs are to it.
+struct PackagePartArgument {
+  package::PartArgumentKind kind = package::PartArgumentKind::Input;
+  uint32_t index = 0;
+};
+struct PackagePart {
+  uint32_t entry = 0; // in PackageSpec::entries
+  bool is_on_device = false;
+  bool uses_variables = false;
+  std::vector<PackagePartArgument> arguments = {};
+};
+
 struct PackageEntry {
   std::string name = {};
   std::vector<PackageValue> inputs = {};
@@ -82,9 +94,11 @@ struct PackageEntry {
   std::vector<PackageSize> sizes = {};       // KilnFrame::sizes, in this order
   std::vector<std::string> constraints = {}; // text for plan() returning 1 + index, and run() trapping
   std::vector<PackageKernel> kernels = {};   // by plan position
-  bool writes_variables = false;
+  std::vector<PackagePart> parts = {};       // where it computes on both sides
+  bool writes_variables = false, uses_variables = false;
   std::string device = {};  // "cpu", "cuda", or empty: where a run wants it
   bool is_twin = false;     // what the entry of this name is on a device; those come last
+  bool is_part = false;     // of an entry in parts: it has no callers, and stands behind those that do
   int64_t arena_size = -1;  // -1 where it depends on symbolic dims
   int64_t scratch_size = 0; // bytes, for each thread
 };

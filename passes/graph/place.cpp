@@ -1,9 +1,9 @@
 // Where every entry computes: the function's device becomes "cpu" or "cuda" where all of it is on one side, and then
-// it holds no copies between the two. What is on no side stays where a run wants it.
+// it holds no copies between the two. What computes on both becomes parts that do not. What is on no side stays where
+// a run wants it.
 #include "ir/placement.h"
 #include "passes/graph/rewrite.h"
-
-#include <fmt/format.h>
+#include "passes/graph/split_devices.h"
 
 namespace kiln {
 namespace {
@@ -19,7 +19,8 @@ bool is_copied(const Function &function) {
 
 Changed place(Module &module, PassContext &context) {
   Changed changed = Changed::no;
-  for (Function &function : module.functions) {
+  for (size_t f = 0, count = module.functions.size(); f < count; ++f) {
+    Function &function = module.functions[f];
     if (!is_copied(function))
       continue;
     size_t errors = context.diagnostics.error_count();
@@ -29,8 +30,7 @@ Changed place(Module &module, PassContext &context) {
     Placement placement(module, function);
     bool on_host = placement.computes_on(Device::cpu), on_device = placement.computes_on(Device::cuda);
     if (on_host && on_device) {
-      context.diagnostics.error(function.location, fmt::format("'{}' computes on cpu and on cuda", function.name))
-          .notes.push_back("an entry computes on one of them: export a function for what is on each");
+      changed |= Changed(split_devices(module, f, context.diagnostics));
       continue;
     }
     if (on_host || on_device)

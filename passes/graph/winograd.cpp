@@ -6,7 +6,8 @@
 // tiles (2) suit small maps; where weights are larger than images, neither is worth the memory they
 // read. A cost model in clock cycles of one worker decides for each convolution. Transformed weights
 // are constants as long as all of them stay within kGrowth of the module's; the rest is transformed
-// in every run, which pays where an image has many tiles.
+// in every run, which pays where an image has many tiles. Where other code of the package keeps the weights as they are,
+// the package holds those alone.
 #include "passes/graph/winograd.h"
 
 #include "passes/graph/rewrite.h"
@@ -288,7 +289,8 @@ Changed winograd(Module &module, PassContext &context) {
       }
     });
   }
-  spend(candidates, kGrowth * double(constant_bytes(module)));
+  if (!context.flags.shares_weights)
+    spend(candidates, kGrowth * double(constant_bytes(module)));
   std::map<std::pair<size_t, NodeId>, Form> forms;
   for (size_t c = 0; c < candidates.size(); ++c)
     if (candidates[c].chosen.tile > 0)

@@ -1,5 +1,7 @@
 #include "passes/lower/plan_builder.h"
 
+#include "ir/placement.h"
+
 #include "ir/kernel/build.h"
 #include "ir/ops/op.h"
 #include "passes/graph/rewrite.h"
@@ -188,6 +190,17 @@ bool PlanBuilder::find_dims() {
   for (const auto &[name, variable] : program_.module().dim_variables)
     if (uses_symbol(function_, Symbol(name)))
       add(Symbol(name));
+  if (is_part(function_.name)) { // whoever runs it knows all of them
+    auto add_dim = [&](Symbol s) {
+      if (!largest_.contains(s))
+        add(s);
+    };
+    for (ValueId arg : function_.body.args)
+      for (const Dim &d : function_.type(arg).shape)
+        for (Symbol s : d.symbols())
+          add_dim(s);
+    for_each_node(function_, [&](NodeId id) { for_each_size(function_, function_.node(id), add_dim); });
+  }
   auto known = [&](const Dim &d) {
     auto symbols = d.symbols();
     return std::all_of(symbols.begin(), symbols.end(), [&](Symbol s) { return is_dim(s) || largest_.contains(s); });

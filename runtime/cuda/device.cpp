@@ -164,11 +164,16 @@ int32_t open_device(KilnModule *module, const char *wanted, const char *what, Ki
   pthread_mutex_init(&device->lock, nullptr);
   module->device = device;
   int32_t code = open_on(module, device, what, error);
-  if (code == KILN_OK)
-    module->target = device->name;
-  else
+  if (code != KILN_OK) {
     close_device(module);
-  return code;
+    return code;
+  }
+  Text(device->name_of_both, sizeof device->name_of_both) << module->host_target << " and " << device->name;
+  uint32_t count = 0;
+  for (uint32_t i = 0; i < module->manifest.entry_count(); ++i)
+    count += is_on_device(*module, module->manifest.entries()[i]);
+  module->target = count == module->manifest.entry_count() ? device->name : device->name_of_both;
+  return KILN_OK;
 }
 
 void close_device(KilnModule *module) {

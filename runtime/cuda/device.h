@@ -34,6 +34,7 @@ struct Device {
   void **functions; // one for each function
   DeviceAddress weights;
   char name[32]; // "cuda:0 sm_90"
+  char name_of_both[80]; // "x86-64-v4 and cuda:0 sm_90"
   pthread_mutex_t lock; // of the lists
   VariablesMirror *mirrors;
   DeviceContext *contexts;
@@ -53,6 +54,9 @@ int32_t start_on_device(KilnContext *context, bool is_sent, int32_t *trap, KilnE
 // Begins to copy what is bound for the next run, beside the one that computes.
 int32_t send_to_device(KilnContext *context, KilnError *error);
 int32_t finish_on_device(KilnContext *context, int32_t *trap, KilnError *error);
+
+// The stream of a context and memory for borders, pinned and on the device, that is given back with it.
+int32_t share_device(KilnContext *context, uint64_t size, void **stream, DeviceAddress *memory, uint8_t **pinned, KilnError *error);
 
 void free_device_context(Device *device, DeviceContext *context);
 

@@ -12,6 +12,7 @@
 
 #include "runtime/context.h"
 #include "runtime/cuda/device.h"
+#include "runtime/parts.h"
 
 namespace kiln::rt {
 
@@ -35,6 +36,10 @@ struct RunningOutput {
 struct DeviceContext {
   DeviceContext *next;
   void *stream;
+  bool has_other_stream;             // another context's, which outlives this one
+  const BorderPlace *places;         // of a part: where its arguments are; null
+  DeviceAddress borders;             // of all parts, where this is the first of them
+  uint8_t *pinned_borders;
   DeviceAddress arena, scratch, traps;
   ArgumentSet sets[2];
   ArgumentSet *set;   // of the run that is under way, or was last
@@ -58,12 +63,27 @@ const DeviceEntryRecord &entry_of(const KilnContext &context) {
   return context.module->device->section.entries()[context.entry_index];
 }
 
+// Whether an argument is not the caller's.
+bool is_border(const KilnContext &context, uint32_t argument) {
+  const BorderPlace *places = context.device->places;
+  return places != nullptr && places[argument].is_border;
+}
+
+// An argument's memory on the device and pinned, for what lies in `set`; no pinned memory where nothing is copied.
+BorderPlace place_of(const KilnContext &context, const ArgumentSet &set, uint32_t argument) {
+  if (is_border(context, argument))
+    return context.device->places[argument];
+  return {false, true, set.arguments + set.offsets[argument], set.staging + set.offsets[argument]};
+}
+
 int32_t send_arguments(const KilnContext &context, const ArgumentSet &set, void *stream, KilnError *error) {
   const Driver &driver = *context.module->device->driver;
-  for (uint32_t i = 0; i < context.entry->inputs.count; ++i)
-    if (uint64_t size = context.bindings[i].needed)
-      if (int answer = driver.cuMemcpyHtoDAsync_v2(set.arguments + set.offsets[i], set.staging + set.offsets[i], size, stream))
+  for (uint32_t i = 0; i < context.entry->inputs.count; ++i) {
+    BorderPlace place = place_of(context, set, i);
+    if (uint64_t size = place.is_copied ? context.bindings[i].needed : 0)
+      if (int answer = driver.cuMemcpyHtoDAsync_v2(place.device, place.pinned, size, stream))
         return fail_driver(driver, "cuMemcpyHtoDAsync", answer, error);
+  }
   return KILN_OK;
 }
 
@@ -88,8 +108,9 @@ public:
   int32_t fetch_outputs() {
     for (uint32_t i = 0; i < context_.entry->outputs.count; ++i) {
       uint32_t at = context_.entry->inputs.count + i;
-      if (uint64_t size = context_.bindings[at].needed)
-        if (int answer = driver_.cuMemcpyDtoHAsync_v2(on_.set->staging + on_.set->offsets[at], on_.set->arguments + on_.set->offsets[at], size, on_.stream))
+      BorderPlace place = place_of(context_, *on_.set, at);
+      if (uint64_t size = place.is_copied ? context_.bindings[at].needed : 0)
+        if (int answer = driver_.cuMemcpyDtoHAsync_v2(place.pinned, place.device, size, on_.stream))
           return fail_driver(driver_, "cuMemcpyDtoHAsync", answer, error_);
     }
     return fetch_traps();
@@ -111,7 +132,7 @@ private:
 
   DeviceAddress address(const DeviceBufferRecord &buffer) const {
     int64_t offset = section_.evaluate(buffer.offset, on_.slots);
-    DeviceAddress base = buffer.kind == DeviceBufferKind::Argument ? on_.set->arguments + on_.set->offsets[buffer.argument]
+    DeviceAddress base = buffer.kind == DeviceBufferKind::Argument ? place_of(context_, *on_.set, buffer.argument).device
                          : buffer.kind == DeviceBufferKind::Weight ? device_.weights
                          : buffer.kind == DeviceBufferKind::Arena  ? on_.arena
                                                                    : (on_.mirror != nullptr ? on_.mirror->memory : 0);
@@ -234,7 +255,7 @@ private:
     if (secure_getenv("KILN_CUDA_VALUES") != nullptr)
       if (int32_t code = show_values())
         return code;
-    context_.hook(context_.hook_self, context_.called_index, static_cast<uint32_t>(step.position));
+    context_.hook(context_.hook_self, context_.called_index, context_.first_kernel + static_cast<uint32_t>(step.position));
     return KILN_OK;
   }
 
@@ -244,7 +265,7 @@ private:
     for (uint32_t i = 0; answer == 0 && i < context_.entry->outputs.count; ++i) {
       const Binding &binding = context_.bindings[context_.entry->inputs.count + i];
       if (binding.needed != 0)
-        answer = driver_.cuMemcpyDtoH_v2(binding.data, on_.set->arguments + on_.set->offsets[context_.entry->inputs.count + i], binding.needed);
+        answer = driver_.cuMemcpyDtoH_v2(binding.data, place_of(context_, *on_.set, context_.entry->inputs.count + i).device, binding.needed);
     }
     return answer == 0 ? KILN_OK : fail_driver(driver_, "cuMemcpyDtoH", answer, error_);
   }
@@ -297,7 +318,7 @@ int32_t place_arguments(KilnContext *context, ArgumentSet &set, KilnError *error
   uint64_t size = 0;
   for (uint32_t i = 0; i < context->entry->inputs.count + context->entry->outputs.count; ++i) {
     set.offsets[i] = size;
-    size += align_up(context->bindings[i].needed + KILN_ALIGNMENT);
+    size += is_border(*context, i) ? 0 : align_up(context->bindings[i].needed + KILN_ALIGNMENT);
   }
   if (size <= set.size)
     return KILN_OK;
@@ -312,7 +333,7 @@ int32_t place_arguments(KilnContext *context, ArgumentSet &set, KilnError *error
 
 void stage_inputs(const KilnContext &context, const ArgumentSet &set) {
   for (uint32_t i = 0; i < context.entry->inputs.count; ++i)
-    if (context.bindings[i].needed != 0)
+    if (context.bindings[i].needed != 0 && !is_border(context, i))
       std::memcpy(set.staging + set.offsets[i], context.bindings[i].data, context.bindings[i].needed);
 }
 
@@ -394,7 +415,13 @@ int32_t make_device_context(KilnContext *context, KilnError *error) {
   pthread_mutex_unlock(&device->lock);
   context->device = on;
   ContextScope scope(driver, device->context);
-  KILN_DRIVER_TRY(driver, cuStreamCreate, &on->stream, 1);
+  if (context->link != nullptr)
+    on->places = context->link->places;
+  on->has_other_stream = context->link != nullptr && context->link->stream != nullptr;
+  if (on->has_other_stream)
+    on->stream = context->link->stream;
+  else
+    KILN_DRIVER_TRY(driver, cuStreamCreate, &on->stream, 1);
   if (int answer = driver.cuMemAlloc_v2(&on->arena, context->arena_size + 2 * KILN_ALIGNMENT))
     return fail_driver(driver, "cuMemAlloc_v2", answer, error);
   if (entry.scratch_bytes != 0)
@@ -412,6 +439,21 @@ int32_t make_device_context(KilnContext *context, KilnError *error) {
   return KILN_OK;
 }
 
+int32_t share_device(KilnContext *context, uint64_t size, void **stream, DeviceAddress *memory, uint8_t **pinned, KilnError *error) {
+  DeviceContext *on = context->device;
+  Device *device = context->module->device;
+  const Driver &driver = *device->driver;
+  ContextScope scope(driver, device->context);
+  KILN_DRIVER_TRY(driver, cuMemAlloc_v2, &on->borders, size + kArgumentAlignment);
+  void *host = nullptr;
+  KILN_DRIVER_TRY(driver, cuMemAllocHost_v2, &host, size + kArgumentAlignment);
+  on->pinned_borders = static_cast<uint8_t *>(host);
+  *stream = on->stream;
+  *memory = on->borders;
+  *pinned = on->pinned_borders;
+  return KILN_OK;
+}
+
 void free_device_context(Device *device, DeviceContext *context) {
   const Driver &driver = *device->driver;
   pthread_mutex_lock(&device->lock);
@@ -426,14 +468,15 @@ void free_device_context(Device *device, DeviceContext *context) {
       driver.cuStreamSynchronize(stream);
   for (ArgumentSet &set : context->sets)
     free_arguments(driver, set);
-  for (DeviceAddress memory : {context->arena, context->scratch, context->traps})
+  for (DeviceAddress memory : {context->arena, context->scratch, context->traps, context->borders})
     if (memory != 0)
       driver.cuMemFree_v2(memory);
-  if (context->trap_values != nullptr)
-    driver.cuMemFreeHost(context->trap_values);
+  for (void *memory : {static_cast<void *>(context->trap_values), static_cast<void *>(context->pinned_borders)})
+    if (memory != nullptr)
+      driver.cuMemFreeHost(memory);
   if (context->is_there != nullptr)
     driver.cuEventDestroy_v2(context->is_there);
-  for (void *stream : {context->stream, context->sending})
+  for (void *stream : {context->has_other_stream ? nullptr : context->stream, context->sending})
     if (stream != nullptr)
       driver.cuStreamDestroy_v2(stream);
   std::free(context);
@@ -496,7 +539,7 @@ int32_t start_on_device(KilnContext *context, bool is_sent, int32_t *trap, KilnE
   }
   for (uint32_t i = 0; i < context->entry->outputs.count; ++i) {
     uint32_t at = context->entry->inputs.count + i;
-    on->outputs[i] = {context->bindings[at].data, context->bindings[at].needed, on->set->offsets[at]};
+    on->outputs[i] = {context->bindings[at].data, is_border(*context, at) ? 0 : context->bindings[at].needed, on->set->offsets[at]};
   }
   if (on->mirror != nullptr)
     if (int32_t code = push_variables(context->module, on->mirror, error))

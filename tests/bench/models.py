@@ -4,7 +4,8 @@
     python3 models.py FOLDER [NAME...]
 
 Writes FOLDER/NAME.onnx and FOLDER/NAME.npz, which holds `in:NAME` for each input and `out:NAME` for each output, as
-ONNX Runtime computes it. Single layers, for profiles, are named by their sizes: `matmul_128x3072x768` (rows, columns, depth),
+ONNX Runtime computes it. `resnet50@32` is resnet50 for batches of 32 (`resnet50_b32.onnx`, with the weights of resnet50), and so for each of
+the eleven. Single layers, for profiles, are named by their sizes: `matmul_128x3072x768` (rows, columns, depth),
 `conv_64x56x3x1` (channels, size of the image, kernel, stride; four layers one after the other), `attention_12x128x64` (heads,
 length, width of a head), `nbits_1x4096x4096x4x1` (rows, columns, depth, bits of a weight, ONNX Runtime's accuracy level: 1 computes in
 floats, 4 on 8-bit codes of the inputs; blocks of 32). Times depend on shapes and not on what the weights have learned, so nothing is downloaded.
@@ -21,8 +22,10 @@ from onnx import TensorProto, helper, numpy_helper
 class Net:
     """A graph that grows node by node; every method returns the name of the value it made."""
 
+    batch = 1
+
     def __init__(self, name, **inputs):
-        self.name, self.rng = name, np.random.default_rng(sum(name.encode()))
+        self.name, self.rng = name + (f"_b{self.batch}" if self.batch > 1 else ""), np.random.default_rng(sum(name.encode()))
         self.nodes, self.weights, self.count = [], [], 0
         self.inputs = [helper.make_tensor_value_info(k, kind, dims) for k, (kind, dims) in inputs.items()]
 
@@ -87,11 +90,11 @@ class Net:
         return self.add("Reshape", x, self.ints(*dims))
 
     def mean_pool(self, x, channels):
-        return self.reshape(self.add("ReduceMean", x, self.ints(2, 3), keepdims=0), 1, channels)
+        return self.reshape(self.add("ReduceMean", x, self.ints(2, 3), keepdims=0), self.batch, channels)
 
     def attention(self, x, length, width, heads, mask=None):
         size = width // heads
-        packed = self.reshape(self.linear(x, width, 3 * width), 1, length, 3, heads, size)
+        packed = self.reshape(self.linear(x, width, 3 * width), self.batch, length, 3, heads, size)
         packed = self.add("Transpose", packed, perm=[2, 0, 3, 1, 4])
         q, k, v = (self.add("Gather", packed, self.constant(np.array(i, np.int64)), axis=0) for i in range(3))
         scores = self.add("MatMul", q, self.add("Transpose", k, perm=[0, 1, 3, 2]))
@@ -99,7 +102,7 @@ class Net:
         if mask is not None:
             scores = self.add("Add", scores, mask)
         mixed = self.add("MatMul", self.add("Softmax", scores, axis=-1), v)
-        mixed = self.reshape(self.add("Transpose", mixed, perm=[0, 2, 1, 3]), 1, length, width)
+        mixed = self.reshape(self.add("Transpose", mixed, perm=[0, 2, 1, 3]), self.batch, length, width)
         return self.linear(mixed, width, width)
 
     def save(self, folder, samples, *outputs):
@@ -132,10 +135,11 @@ def sample(seed, *dims):
 
 
 def image_net(name, size=224):
-    return Net(name, x=(F32, [1, 3, size, size])), {"x": sample(1, 1, 3, size, size)}
+    return Net(name, x=(F32, [Net.batch, 3, size, size])), {"x": sample(1, Net.batch, 3, size, size)}
 
 
 def mlp(name, batch):
+    batch = Net.batch if Net.batch > 1 else batch
     n = Net(name, x=(F32, [batch, 784]))
     h = n.relu(n.dense("x", 784, 512))
     h = n.relu(n.dense(h, 512, 256))
@@ -143,12 +147,12 @@ def mlp(name, batch):
 
 
 def mnist_cnn(name):
-    n = Net(name, x=(F32, [1, 1, 28, 28]))
+    n = Net(name, x=(F32, [Net.batch, 1, 28, 28]))
     h = n.relu(n.conv("x", 1, 32, 3, pad=0))
     h = n.relu(n.conv(h, 32, 64, 3, pad=0))
-    h = n.reshape(n.add("MaxPool", h, kernel_shape=[2, 2], strides=[2, 2]), 1, 9216)
+    h = n.reshape(n.add("MaxPool", h, kernel_shape=[2, 2], strides=[2, 2]), n.batch, 9216)
     h = n.relu(n.dense(h, 9216, 128))
-    return n, {"x": sample(3, 1, 1, 28, 28)}, n.add("LogSoftmax", n.dense(h, 128, 10), axis=-1)
+    return n, {"x": sample(3, n.batch, 1, 28, 28)}, n.add("LogSoftmax", n.dense(h, 128, 10), axis=-1)
 
 
 def resnet50(name):
@@ -226,8 +230,11 @@ def style(name):
 def vit_tiny(name, width=192, layers=12, heads=3):
     n, samples = image_net(name)
     w = n.random(width, 3, 16, 16)
-    h = n.reshape(n.add("Conv", "x", w, n.vector(width), kernel_shape=[16, 16], strides=[16, 16]), 1, width, 196)
-    h = n.add("Concat", n.random(1, 1, width), n.add("Transpose", h, perm=[0, 2, 1]), axis=1)
+    h = n.reshape(n.add("Conv", "x", w, n.vector(width), kernel_shape=[16, 16], strides=[16, 16]), n.batch, width, 196)
+    first = n.random(1, 1, width)
+    if n.batch > 1:
+        first = n.add("Expand", first, n.ints(n.batch, 1, width))
+    h = n.add("Concat", first, n.add("Transpose", h, perm=[0, 2, 1]), axis=1)
     h = n.add("Add", h, n.random(1, 197, width))
     for _ in range(layers):
         h = n.add("Add", h, n.attention(n.norm(h, width), 197, width, heads))
@@ -237,23 +244,23 @@ def vit_tiny(name, width=192, layers=12, heads=3):
 
 
 def tokens(length, vocabulary):
-    return np.random.default_rng(5).integers(0, vocabulary, (1, length)).astype(np.int64)
+    return np.random.default_rng(5).integers(0, vocabulary, (Net.batch, length)).astype(np.int64)
 
 
 def minilm(name, length=128, width=384, layers=6, heads=12, vocabulary=30522):
-    n = Net(name, ids=(I64, [1, length]), mask=(I64, [1, length]))
+    n = Net(name, ids=(I64, [Net.batch, length]), mask=(I64, [Net.batch, length]))
     h = n.add("Add", n.add("Gather", n.random(vocabulary, width), "ids", axis=0), n.random(1, length, width))
     h = n.norm(n.add("Add", h, n.random(1, 1, width)), width)
     hidden = n.add("Sub", n.scalar(1), n.add("Cast", "mask", to=F32))
-    mask = n.reshape(n.add("Mul", hidden, n.scalar(-1e9)), 1, 1, 1, length)
+    mask = n.reshape(n.add("Mul", hidden, n.scalar(-1e9)), n.batch, 1, 1, length)
     for _ in range(layers):
         h = n.norm(n.add("Add", h, n.attention(h, length, width, heads, mask)), width)
         h = n.norm(n.add("Add", h, n.linear(n.gelu(n.linear(h, width, 4 * width)), 4 * width, width)), width)
-    return n, {"ids": tokens(length, vocabulary), "mask": np.ones((1, length), np.int64)}, h
+    return n, {"ids": tokens(length, vocabulary), "mask": np.ones((n.batch, length), np.int64)}, h
 
 
 def gpt2(name, length=64, width=768, layers=12, heads=12, vocabulary=50257):
-    n = Net(name, ids=(I64, [1, length]))
+    n = Net(name, ids=(I64, [Net.batch, length]))
     table = n.random(vocabulary, width)
     h = n.add("Add", n.add("Gather", table, "ids", axis=0), n.random(1, length, width))
     causal = n.constant(np.triu(np.full((1, 1, length, length), -1e9, np.float32), 1))
@@ -264,13 +271,13 @@ def gpt2(name, length=64, width=768, layers=12, heads=12, vocabulary=50257):
 
 
 def lstm(name, steps=100, width=128, hidden=256):
-    n = Net(name, x=(F32, [1, steps, width]))
+    n = Net(name, x=(F32, [Net.batch, steps, width]))
     h = n.add("Transpose", "x", perm=[1, 0, 2])
     for cin in (width, hidden):
         y = n.add("LSTM", h, n.random(1, 4 * hidden, cin, scale=cin**-0.5), n.random(1, 4 * hidden, hidden, scale=hidden**-0.5),
                   n.random(1, 8 * hidden), outputs=3, hidden_size=hidden)[0]
         h = n.add("Squeeze", y, n.ints(1))
-    return n, {"x": sample(4, 1, steps, width)}, n.linear(n.add("Transpose", h, perm=[1, 0, 2]), hidden, 10)
+    return n, {"x": sample(4, n.batch, steps, width)}, n.linear(n.add("Transpose", h, perm=[1, 0, 2]), hidden, 10)
 
 
 def matmul(name, rows, columns, depth):
@@ -302,6 +309,10 @@ LAYERS = {"matmul": (matmul, 3), "nbits": (nbits, 5), "conv": (conv, 4), "attent
 
 
 def make(name):
+    name, _, batch = name.partition("@")
+    if batch and not (batch.isdigit() and int(batch) > 0 and name in MODELS):
+        sys.exit(f"{name}@{batch}: a batch is a number, of one of {', '.join(MODELS)}")
+    Net.batch = int(batch or 1)
     if name in MODELS:
         return MODELS[name](name)
     kind, _, sizes = name.partition("_")

@@ -128,6 +128,58 @@ says out.txt "'on_gpu' computes on cuda, as its program says"
 says out.txt "no CUDA driver"
 KILN_CUDA_DRIVER=/does/not/exist.so "$kiln" run placed.kiln --entry anywhere --input x=3x8xf32=0.5 >/dev/null || fail "other entries need no GPU"
 
+# What computes on both sides: in parts, on the device without being told; all of it on the processor where that is asked for.
+cat > both.kir <<'KIR'
+import nn
+first = nn.Linear(8, 8)
+second = nn.Linear(8, 8)
+export func f(x: f32[N, 8]) -> (y: f32[N, 8], m: f32[1]) {
+  h = relu(first(x))
+  g = tanh(second(h.to(cuda)))
+  if (sum(h) > 1000.0) { h = h * 2.0 } else { h = h - 1.0 }
+  return g.to(cpu) + h, reshape(max(g), [1])
+}
+KIR
+cat > grown.kir <<'KIR'
+export func f(x: f32[N, 8]) {
+  v = (exp(x).to(cuda) * 2.0).to(cpu)
+  return masked_select(v, v > 3.0)
+}
+KIR
+"$kiln" compile both.kir --dim N=1..8 --specialise N=2 --cuda sm_80 -o both.kiln >/dev/null
+"$kiln" compile grown.kir --dim N=1..8 --cuda sm_80 -o grown.kiln >/dev/null
+says_same() { # PACKAGE ROWS
+  "$kiln" run $1.kiln --entry f --input x=${2}x8xf32=0.5 --device cpu > cpu.txt
+  "$kiln" run $1.kiln --entry f --input x=${2}x8xf32=0.5 > gpu.txt
+  cmp cpu.txt gpu.txt || { cat cpu.txt gpu.txt; fail "$1 on both sides"; }
+  "$kiln_run" $1.kiln --entry f --input x=${2}x8xf32=0.5 > run.txt || fail "kiln-run of $1"
+}
+for n in 1 2 5; do says_same both $n; done
+says_same grown 3
+[ "$(launches "$kiln" run both.kiln --entry f --input x=3x8xf32=0.5)" -gt 0 ] || fail "parts take the GPU"
+[ "$(launches "$kiln" run both.kiln --entry f --input x=3x8xf32=0.5 --device cpu)" = 0 ] || fail "--device cpu of an entry in parts"
+[ "$(launches "$kiln" run both.kir --dim N=1..8 --entry f --input x=3x8xf32=0.5)" -gt 0 ] || fail "parts of a program that is compiled in memory"
+"$kiln" run both.kir --dim N=1..8 --entry f --input x=3x8xf32=0.5 --threads 2 > gpu.txt
+"$kiln" run both.kir --dim N=1..8 --entry f --input x=3x8xf32=0.5 --threads 2 --device cpu > cpu.txt
+cmp cpu.txt gpu.txt || fail "parts with threads"
+"$kiln" inspect both.kiln --io > io.txt
+says io.txt "parts of f: cpu: "
+says io.txt ", cuda: "
+"$kiln" bench both.kiln --entry f --dim N=4 --seconds 0.1 --profile > profile.txt
+says profile.txt "of it on cuda:0 sm_80"
+says profile.txt "of it on x86-64"
+says profile.txt " and cuda:0 sm_80 on 1 thread"
+refuses out.txt env KILN_CUDA_DRIVER=/does/not/exist.so "$kiln" run both.kiln --entry f --input x=3x8xf32=0.5
+says out.txt "'f' computes on cuda, as its program says: no CUDA driver"
+says out.txt "the device cpu computes all of it on the processor"
+refuses out.txt "$kiln" compile both.kir --dim N=1..8 -o no.kiln
+says out.txt "'f' computes on cuda, and there is to be no code for a GPU"
+cat > late.kir <<'KIR'
+export func f(x: f32[N, 8]) { return (masked_select(x, x > 3.0).to(cuda) * 2.0).to(cpu) }
+KIR
+refuses out.txt "$kiln" compile late.kir --dim N=1..8 --cuda sm_80 -o no.kiln
+says out.txt "is found in the data on cpu and used on cuda"
+
 # What fails says where.
 refuses out.txt env KILN_FAKE_CUDA_FAIL=cuLaunchKernel:2:700 "$kiln" run net.kiln --entry predict --input x=3x24xf32=0.5 --device cuda:0
 says out.txt "cuLaunchKernel failed: CUDA_ERROR_ILLEGAL_ADDRESS"

@@ -28,7 +28,7 @@ for key in stored:
 np.savez(sys.argv[1], **stored)
 PY
 rm -rf "$work/out/train" "$work/out/products"
-if PYTHON=$python KILN_GPU_SECONDS=100 "$work/out/bin/run" "$work/out" "$work/out/report.txt" cuda:0 >"$work/said" 2>&1; then fail "a wrong result is not seen"; fi
+if PYTHON=$python KILN_GPU_SECONDS=300 "$work/out/bin/run" "$work/out" "$work/out/report.txt" cuda:0 >"$work/said" 2>&1; then fail "a wrong result is not seen"; fi
 grep -qF "FAILED  models/function_loop" "$work/out/report.txt" || fail "a wrong result is not named"
 if env KILN_CUDA_DRIVER=/does/not/exist.so PYTHON=$python "$work/out/bin/run" "$work/out" "$work/out/report.txt" >"$work/said" 2>&1; then
   fail "no driver, and no failure"

@@ -1,9 +1,11 @@
 """peers.py KILN_RUN DEVICE FOLDER SECONDS: milliseconds a run of what prepare has compiled, and beside them those of cuBLAS (through PyTorch),
-PyTorch eager and compiled, and ONNX Runtime, as far as they are there and the time lasts. Runs of graphs include the copies of inputs and results."""
+PyTorch eager and compiled, and ONNX Runtime, as far as they are there and the time lasts. Runs of graphs include the copies of inputs and results.
+peers.py warm FOLDER: fills the cache of PyTorch's compiler for them, several at a time."""
 import glob
 import importlib.util
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -12,6 +14,19 @@ import time
 
 from train_cases import first_values, input_files, inputs_of
 from values import input_flags, read_values, stored_files
+
+
+if sys.argv[1] == "warm":
+    if importlib.util.find_spec("torch") and importlib.util.find_spec("onnx"):
+        models = sorted(glob.glob(f"{sys.argv[2]}/bench/*.onnx"), key=os.path.getsize)
+        here, running = os.path.dirname(os.path.abspath(__file__)), []
+        for model in models:
+            while len([p for p in running if p.poll() is None]) >= max(1, (os.cpu_count() or 2) // 2):
+                time.sleep(0.2)
+            running.append(subprocess.Popen([sys.executable, f"{here}/torch_graph.py", model]))
+        for process in running:
+            process.wait()
+    sys.exit()
 
 kiln_run, device, folder, seconds = sys.argv[1:5]
 deadline = time.monotonic() + float(seconds)
@@ -53,15 +68,26 @@ def text(ms):
     return f"{ms:9.4f}" if isinstance(ms, float) else f"{ms or '-':>9}"
 
 
-def attempt(measure):
+def attempt(measure, most=30):
     """A time, or why there is none."""
-    if time.monotonic() > deadline:
+    left = deadline - time.monotonic()
+    if left < 1:
         return "no time"
+
+    def stop(*_):
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, min(left, most))
     try:
         return measure()
+    except TimeoutError:
+        return "no time"
     except Exception as error:
         print(f"  {type(error).__name__}: {str(error)[:200]}")
         return "failed"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def products():
@@ -133,9 +159,16 @@ def graph_peers(model, values):
     return found
 
 
+def batch_of(name):
+    """32 of resnet50_b32, 1 of resnet50 (and of mlp_b64, which is a model of its own)."""
+    return 32 if name.endswith("_b32") else 1
+
+
 def graphs():
     print(f"{'graph':24} {'kiln':>9} {'eager':>9} {'compiled':>9} {'ORT':>9}   ms a run")
-    for package in sorted(glob.glob(f"{folder}/bench/*.kiln")):
+    ratios = {}
+    # Small graphs first, at both batches: they take the least time.
+    for package in sorted(glob.glob(f"{folder}/bench/*.kiln"), key=os.path.getsize):
         values = stored_files(package)
         if not values:
             continue
@@ -144,6 +177,11 @@ def graphs():
         model = package[:-5] + ".onnx"
         found = graph_peers(model, values[0]) if os.path.exists(model) else {}
         print(f"{os.path.basename(package)[:-5]:24} {text(ours)} {text(found.get('eager'))} {text(found.get('compile'))} {text(found.get('ort'))}", flush=True)
+        for peer in ("eager", "compile", "ort"):
+            if ours and isinstance(found.get(peer), float):
+                ratios.setdefault((batch_of(os.path.basename(package)[:-5]), peer), []).append(found[peer] / ours)
+    for (batch, peer), values in sorted(ratios.items()):
+        print(f"geometric mean at batch {batch}: {statistics.geometric_mean(values):.2f} x {peer}, {len(values)} graphs", flush=True)
 
 
 def training():

@@ -190,3 +190,17 @@ class Graph(torch.nn.Module):
         if op == "Expand":
             return x[0].expand(torch.broadcast_shapes(x[0].shape, ints(x[1])))
         raise NotImplementedError(op)
+
+
+if __name__ == "__main__":  # torch_graph.py MODEL.onnx: compiles it as peers.py does, for the compiler's cache
+    import sys
+
+    from values import read_values, stored_files
+
+    graph = Graph(sys.argv[1]).cuda().eval()
+    given = read_values(stored_files(sys.argv[1])[0])[0]
+    call = torch.compile(graph, mode="reduce-overhead")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    with torch.no_grad():
+        call(*(torch.from_numpy(given[name]).cuda() for name in graph.inputs))

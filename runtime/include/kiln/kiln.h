@@ -116,7 +116,7 @@ typedef struct KilnOpenOptions {
    * first GPU where there is one that the package has code for, else the CPU. module_info's target says which it
    * became. NULL: entries compute where the program has placed them, and on the CPU where it has not; with "cuda",
    * those that the program has placed on the CPU compute there, with "cpu" all of them do. Tensors are bound in
-   * host memory all the same. */
+   * host memory all the same. An entry that computes on both sides does so unless the device is "cpu". */
   const char *device;
 } KilnOpenOptions;
 
@@ -144,7 +144,8 @@ typedef struct KilnStaticModel {
 typedef struct KilnModuleInfo {
   const char *name;
   const char *producer;
-  const char *target; /* of the code that was chosen */
+  const char *target; /* of the code that was chosen; of both, "x86-64-v4 and cuda:0 sm_90", where some entries
+                       * compute on the processor and some on a GPU: see entry_target */
   uint32_t entry_count;
   uint32_t variable_count;
   uint32_t metadata_count;
@@ -351,6 +352,11 @@ typedef struct KilnApi {
   int32_t (*start)(KilnContext *context, KilnError *error);
   int32_t (*send)(KilnContext *context, KilnError *error);
   int32_t (*finish)(KilnContext *context, KilnError *error);
+
+  /* Where an entry computes, "x86-64-v4" or "cuda:0 sm_90", or "x86-64-v4 and cuda:0 sm_90" where its program copies
+   * values between them; and where one of its kernels does (kernel_info's index). NULL for a wrong index. */
+  const char *(*entry_target)(const KilnModule *module, uint32_t entry);
+  const char *(*kernel_target)(const KilnModule *module, uint32_t entry, uint32_t kernel);
 } KilnApi;
 
 /* NULL where this library does not speak that version. */

@@ -1,0 +1,259 @@
+// Entries that compute on the processor and on a device: the numbers of the processor alone, one graph launch for each
+// part on the device, what crosses copied once, variables on both sides, errors that leave nothing behind.
+#define CATCH_CONFIG_MAIN
+#include "tests/fake_driver/driver.h"
+
+#include <algorithm>
+
+using namespace kiln;
+
+namespace {
+
+// Both sides, twice each, with a size that the caller chooses, and a value that stays on the device in between.
+constexpr const char *kSplit = R"(
+export func f(x: f32[N, 4]) -> (y: f32[N, 4], z: f32[N, 4], u: f32[N, 4]) {
+  h = x + 1.0
+  a = h.to(cuda) * 2.0
+  b = a.to(cpu) - 3.0
+  y = (b.to(cuda) * a).to(cpu)
+  return y, exp(0.0 * h), y - x
+}
+)";
+
+// A context of `f` with rows of four numbers, bound to `in` and `out`.
+struct Rows {
+  KilnError error{};
+  std::optional<runtime::Module> module;
+  std::optional<runtime::Context> context;
+  std::vector<float> x;
+  std::vector<std::vector<float>> out;
+
+  Rows(const Package &package, int outputs, const KilnOpenOptions *options = nullptr, const KilnExecutor *executor = nullptr)
+      : module(runtime::Module::try_open(package.bytes, error, options)), out(size_t(outputs)) {
+    INFO(error.message);
+    REQUIRE(module);
+    runtime::ContextOptions how;
+    how.dims = {16};
+    how.executor = executor;
+    context = module->try_context("f", how, error);
+    INFO(error.message);
+    REQUIRE(context);
+  }
+  Rows(const Rows &) = delete;
+
+  int32_t bind(int64_t n) {
+    x.resize(size_t(n) * 4);
+    for (size_t i = 0; i < x.size(); ++i)
+      x[i] = float(i) * 0.5f;
+    int64_t dims[] = {n, 4};
+    KilnTensor in{x.data(), x.size() * 4, KILN_F32, 2, dims};
+    int32_t code = runtime::api().bind_input(context->handle(), 0, &in, &error);
+    for (size_t i = 0; i < out.size(); ++i) {
+      out[i].assign(x.size(), -1.0f);
+      KilnTensor to{out[i].data(), x.size() * 4, KILN_F32, 2, dims};
+      code = code ? code : runtime::api().bind_output(context->handle(), uint32_t(i), &to, &error);
+    }
+    return code;
+  }
+  int32_t run(int64_t n) {
+    int32_t code = bind(n);
+    return code ? code : runtime::api().run(context->handle(), &error);
+  }
+};
+
+const KilnOpenOptions kOnProcessor{KILN_OPEN_DEVICE, 0, nullptr, "cpu"};
+
+} // namespace
+
+TEST_CASE("what computes on both sides runs in parts, one graph launch each on the device, and copies what crosses") {
+  Package package = compile(kSplit, "N", 16);
+  std::vector<std::vector<float>> on_processor;
+  {
+    Rows rows(package, 3, &kOnProcessor);
+    CHECK(std::string(runtime::api().entry_target(rows.module->handle(), 0)).find("cuda") == std::string::npos);
+    REQUIRE(rows.run(5) == KILN_OK);
+    on_processor = rows.out;
+    CHECK(rows.out[0][3] == ((1.5f + 1) * 2 - 3) * (1.5f + 1) * 2);
+    CHECK(rows.out[1][7] == 1.0f);
+  }
+  {
+    Rows rows(package, 3);
+    const KilnApi &api = runtime::api();
+    KilnModule *module = rows.module->handle();
+    CHECK(std::string(api.entry_target(module, 0)).find(" and cuda:0 sm_80") != std::string::npos);
+    KilnEntryInfo info{};
+    REQUIRE(api.entry_info(module, 0, &info) == KILN_OK);
+    std::vector<std::string> targets;
+    for (uint32_t k = 0; k < info.kernel_count; ++k) {
+      KilnKernelInfo kernel{};
+      CHECK(api.kernel_info(module, 0, k, &kernel) == KILN_OK);
+      bool is_on_device = std::string(api.kernel_target(module, 0, k)) == "cuda:0 sm_80";
+      if (targets.empty() || (targets.back() == "cuda") != is_on_device)
+        targets.emplace_back(is_on_device ? "cuda" : "cpu");
+    }
+    CHECK(targets == std::vector<std::string>{"cpu", "cuda", "cpu", "cuda", "cpu"});
+    CHECK(api.kernel_target(module, 0, info.kernel_count) == nullptr);
+
+    REQUIRE(rows.run(5) == KILN_OK);
+    CHECK(rows.out == on_processor);
+    // Once recorded: h and b are sent, a and y fetched, and each part is a launch; a stays for the second part.
+    int graphs = calls("cuGraphLaunch"), records = calls("cuGraphInstantiateWithFlags"), waits = calls("cuStreamSynchronize"),
+        memory = calls("cuMemAlloc_v2") + calls("cuMemAllocHost_v2");
+    int sent = calls("cuMemcpyHtoDAsync_v2"), fetched = calls("cuMemcpyDtoHAsync_v2");
+    REQUIRE(rows.run(5) == KILN_OK);
+    CHECK(rows.out == on_processor);
+    CHECK(calls("cuGraphLaunch") == graphs + 2);
+    CHECK(calls("cuStreamSynchronize") == waits + 2);
+    CHECK(calls("cuGraphInstantiateWithFlags") == records);
+    CHECK(calls("cuMemAlloc_v2") + calls("cuMemAllocHost_v2") == memory);
+    CHECK(calls("cuMemcpyHtoDAsync_v2") == sent);
+    CHECK(calls("cuMemcpyDtoHAsync_v2") == fetched);
+    REQUIRE(rows.run(16) == KILN_OK); // other sizes are recorded anew
+    CHECK(calls("cuGraphInstantiateWithFlags") == records + 2);
+    CHECK(calls("cuMemcpyHtoDAsync_v2") == sent + 2);
+    CHECK(calls("cuMemcpyDtoHAsync_v2") == fetched + 5); // a, y twice (for the caller and the last part), and traps of both
+    CHECK(rows.out[2][63] == rows.out[0][63] - 31.5f);
+    REQUIRE(rows.run(5) == KILN_OK);
+    CHECK(rows.out == on_processor);
+
+    // Who listens to kernels hears of all of them, in order.
+    std::vector<uint32_t> heard;
+    api.set_kernel_hook(rows.context->handle(), [](void *self, uint32_t, uint32_t kernel) { static_cast<std::vector<uint32_t> *>(self)->push_back(kernel); }, &heard);
+    REQUIRE(rows.run(5) == KILN_OK);
+    CHECK(rows.out == on_processor);
+    CHECK(heard.size() == info.kernel_count);
+    CHECK(std::is_sorted(heard.begin(), heard.end()));
+    api.set_kernel_hook(rows.context->handle(), nullptr, nullptr);
+    REQUIRE(rows.bind(4) == KILN_OK);
+    REQUIRE(api.start(rows.context->handle(), &rows.error) == KILN_OK);
+    REQUIRE(api.finish(rows.context->handle(), &rows.error) == KILN_OK);
+    CHECK(rows.out[0][3] == on_processor[0][3]);
+  }
+  CHECK(left() == 0);
+}
+
+TEST_CASE("parts on the processor have its threads") {
+  Package package = compile("export func f(x: f32[N, 4]) -> f32[N, 4] { return (exp(x * 0.01).to(cuda) * 2.0).to(cpu) + tanh(x) }", "N", 16);
+  KilnError error{};
+  KilnPool *pool = nullptr;
+  REQUIRE(runtime::api().pool_create(2, &pool, &error) == KILN_OK);
+  {
+    Rows one(package, 1), two(package, 1, nullptr, runtime::api().pool_executor(pool));
+    REQUIRE(one.run(16) == KILN_OK);
+    REQUIRE(two.run(16) == KILN_OK);
+    CHECK(one.out == two.out);
+  }
+  runtime::api().pool_destroy(pool);
+  CHECK(left() == 0);
+}
+
+TEST_CASE("whatever call fails between parts is named, and the next run is fine") {
+  Package package = compile(kSplit, "N", 16);
+  for (const char *name : {"cuStreamCreate", "cuMemAlloc_v2", "cuMemAllocHost_v2", "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuLaunchKernel",
+                           "cuGraphInstantiateWithFlags", "cuGraphLaunch", "cuStreamSynchronize"})
+    for (int which : {1, 2, 3}) {
+      INFO(name << " " << which);
+      setenv("KILN_FAKE_CUDA_FAIL", (std::string(name) + ":" + std::to_string(calls(name) + which) + ":700").c_str(), 1);
+      {
+        KilnError error{};
+        auto module = runtime::Module::try_open(package.bytes, error);
+        REQUIRE(module);
+        runtime::ContextOptions how;
+        how.dims = {16};
+        auto context = module->try_context("f", how, error);
+        if (!context) {
+          CHECK(error.code == KILN_ERROR_DEVICE);
+        } else {
+          std::vector<float> x(16, 1.0f), y(16), z(16), u(16);
+          int64_t dims[] = {4, 4};
+          KilnTensor in{x.data(), 64, KILN_F32, 2, dims}, a{y.data(), 64, KILN_F32, 2, dims}, b{z.data(), 64, KILN_F32, 2, dims}, c{u.data(), 64, KILN_F32, 2, dims};
+          const KilnApi &api = runtime::api();
+          api.bind_input(context->handle(), 0, &in, &error);
+          api.bind_output(context->handle(), 0, &a, &error);
+          api.bind_output(context->handle(), 1, &b, &error);
+          api.bind_output(context->handle(), 2, &c, &error);
+          int32_t code = api.run(context->handle(), &error);
+          bool is_hit = code != KILN_OK;
+          CHECK((code == KILN_OK || code == KILN_ERROR_DEVICE));
+          if (is_hit)
+            CHECK(std::string(error.message).find("CUDA_ERROR_ILLEGAL_ADDRESS") != std::string::npos);
+          unsetenv("KILN_FAKE_CUDA_FAIL");
+          CHECK(api.run(context->handle(), &error) == KILN_OK);
+          CHECK(y[0] == 4.0f);
+        }
+      }
+      unsetenv("KILN_FAKE_CUDA_FAIL");
+      CHECK(left() == 0);
+    }
+}
+
+TEST_CASE("what stops a part is said of the entry, and the next run is fine") {
+  Package package = compile(R"(
+export func f(x: f32[N, 4]) -> f32[N, 4] {
+  at = (x[:, 0].to(cuda) * 2.0).to(i64)
+  rows = gather((x * 2.0).to(cuda), at, axis=0)
+  return rows.to(cpu) + 1.0
+}
+)", "N", 16);
+  {
+    Rows rows(package, 1);
+    REQUIRE(rows.bind(4) == KILN_OK);
+    for (size_t i = 0; i < 4; ++i)
+      rows.x[i * 4] = i == 2 ? 7.0f : 1.0f;
+    const KilnApi &api = runtime::api();
+    CHECK(api.run(rows.context->handle(), &rows.error) == KILN_ERROR_TRAP);
+    CHECK(std::string(rows.error.message).find("'f' stopped: an index was out of range") != std::string::npos);
+    CHECK(std::string(rows.error.location).find("net.kir:4") == 0);
+    rows.x[8] = 0.5f;
+    CHECK(api.run(rows.context->handle(), &rows.error) == KILN_OK);
+    CHECK(rows.out[0][1] == rows.x[9] * 2 + 1);
+  }
+  CHECK(left() == 0);
+}
+
+TEST_CASE("a training step across the border writes variables on both sides") {
+  const std::string text = R"(
+param w: f32[4, 4] = 0.5
+param v: f32[4, 4] = 0.25
+state steps: f32[] = 0.0
+export func f(x: f32[N, 4]) -> (y: f32[N, 4]) {
+  h = tanh(x @ w)
+  out = tanh(h.to(cuda) @ v)
+  l = sum(out * out)
+  dw, dv = grad(l, [w, v])
+  w = w - 0.1 * dw
+  v = v - 0.1 * dv
+  steps = steps + 1.0
+  return out.to(cpu) + steps
+}
+)";
+  std::string plain = text;
+  plain.replace(plain.find(".to(cuda)"), 9, "");
+  plain.replace(plain.find(".to(cpu)"), 8, "");
+  Package package = compile(text, "N", 16, true), other = compile(plain, "N", 16, true);
+  {
+    Rows split(package, 1), whole(other, 1), all_on_processor(package, 1, &kOnProcessor);
+    for (int step = 0; step < 4; ++step) {
+      INFO(step);
+      REQUIRE(split.run(3) == KILN_OK);
+      REQUIRE(whole.run(3) == KILN_OK);
+      REQUIRE(all_on_processor.run(3) == KILN_OK);
+      for (size_t i = 0; i < 12; ++i) {
+        CHECK(split.out[0][i] == Approx(whole.out[0][i]).epsilon(1e-5));
+        CHECK(all_on_processor.out[0][i] == Approx(whole.out[0][i]).epsilon(1e-5));
+      }
+    }
+    auto *a = static_cast<const float *>(runtime::api().context_variables(split.context->handle()));
+    auto *b = static_cast<const float *>(runtime::api().context_variables(whole.context->handle()));
+    REQUIRE(a);
+    for (uint32_t i = 0; i < 3; ++i) {
+      std::vector<float> one(16), two(16);
+      uint64_t bytes = i < 2 ? 64 : 4;
+      REQUIRE(runtime::api().variable_read(split.module->handle(), a, i, one.data(), bytes, nullptr) == KILN_OK);
+      REQUIRE(runtime::api().variable_read(whole.module->handle(), b, i, two.data(), bytes, nullptr) == KILN_OK);
+      CHECK(one[0] == Approx(two[0]).epsilon(1e-5));
+      CHECK(one[0] != (i == 0 ? 0.5f : i == 1 ? 0.25f : 0.0f));
+    }
+  }
+  CHECK(left() == 0);
+}
