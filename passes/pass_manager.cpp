@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <fstream>
 
 namespace kiln {
@@ -84,7 +86,7 @@ void PassManager::dump(const Module &module, std::string_view pass) {
   std::ofstream out(path, std::ios::binary);
   out << print_module(module);
   if (!out.flush())
-    context_.diagnostics.error({}, fmt::format("cannot write '{}'; is --dump-dir a folder?", path));
+    context_.diagnostics.error({}, fmt::format("cannot write '{}': {}", path, std::strerror(errno)));
 }
 
 std::string PassManager::timing_table() const {

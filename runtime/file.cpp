@@ -71,6 +71,11 @@ int32_t WholeFile::fail_with_errno(const char *verb, KilnError *error) {
 
 int32_t WholeFile::create(const char *path, KilnError *error) {
   path_ = path;
+  struct stat info {};
+  if (stat(path, &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) { // a device is written into, never replaced
+    descriptor_ = ::open(path, O_WRONLY | O_CLOEXEC);
+    return descriptor_ >= 0 ? KILN_OK : fail_with_errno("open", error);
+  }
   constexpr size_t kSuffix = 48;
   size_t size = std::strlen(path) + kSuffix;
   temporary_ = static_cast<char *>(std::malloc(size));
@@ -114,11 +119,11 @@ int32_t WholeFile::put_zeros(uint64_t offset, uint64_t size, KilnError *error) {
 }
 
 int32_t WholeFile::commit(KilnError *error) {
-  if (fsync(descriptor_) != 0)
+  if (is_there_ && fsync(descriptor_) != 0)
     return fail_with_errno("write", error);
   int closed = ::close(descriptor_);
   descriptor_ = -1;
-  if (closed != 0 || rename(temporary_, path_) != 0)
+  if (closed != 0 || (is_there_ && rename(temporary_, path_) != 0))
     return fail_with_errno("replace", error);
   is_there_ = false;
   return KILN_OK;

@@ -94,6 +94,8 @@ void place_in_memory(const std::string &device, Module &module, CompileOptions &
 
 int open_session(const ModelOptions &model, const SessionOptions &options, OptLevel level, Opened &opened) {
   bool package = is_package(model.path);
+  if (auto fits = package ? for_package(model) : Status(Unit{}); !fits)
+    return report(fits.error(), model.json), kBadUsage;
   if (!package) {
     Diagnostics diagnostics;
     CompileOptions compile;
@@ -107,9 +109,13 @@ int open_session(const ModelOptions &model, const SessionOptions &options, OptLe
     if (int code = report(diagnostics, model.json); code != kFine || !fine)
       return kBadInput;
   }
-  SessionOptions fresh = options;
-  fresh.initialise = true;
-  auto session = package ? Session::open(model.path, options) : Session::open(opened.package.bytes, fresh);
+  SessionOptions chosen = options;
+  chosen.initialise = !package;
+  if (auto dims = package ? fixed_dims(model) : Result<std::map<std::string, int64_t>>(std::map<std::string, int64_t>()))
+    chosen.dims = *dims;
+  else
+    return report(dims.error(), model.json), kBadUsage;
+  auto session = package ? Session::open(model.path, chosen) : Session::open(opened.package.bytes, chosen);
   if (!session)
     return report(session.error(), model.json);
   opened.session.emplace(std::move(*session));

@@ -45,6 +45,10 @@ bool is_package(const std::string &path); // by its first bytes
 // Reads .kir, .onnx or standard input ("-", .kir). Reports to `diagnostics`.
 bool load_model(const ModelOptions &options, Module &module, Diagnostics &diagnostics);
 
+// A package is made of a model file: what is only of use for that is an error beside one.
+Status for_package(const ModelOptions &options);
+// Whether the file that is to be written is none of those that the model is read from.
+Status spares_model(const ModelOptions &options, const std::string &output);
 // The sizes of --dim N=4, without those that only bound.
 Result<std::map<std::string, int64_t>> fixed_dims(const ModelOptions &options);
 

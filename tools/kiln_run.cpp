@@ -415,5 +415,8 @@ int main(int argc, char **argv) {
   Options options;
   if (std::string error = parse_arguments(argc, argv, options); !error.empty())
     return complain(kBadUsage, error + "\n" + kUsage);
-  return Runner(options).go();
+  int code = Runner(options).go();
+  if (std::fflush(stdout) != 0 || std::ferror(stdout))
+    return complain(code == kFine ? kBadInput : Status(code), "cannot write all of standard output\n");
+  return code;
 }

@@ -18,7 +18,15 @@ int main(int argc, char **argv) {
     kiln::add_train(app, exit_code);
     kiln::add_eval(app, exit_code);
     kiln::add_opt(app, exit_code);
+    if (argc > 1 && argv[1][0] != '-' && app.get_subcommands([&](CLI::App *verb) { return verb->check_name(argv[1]); }).empty()) {
+      std::cerr << "kiln: error: there is no verb '" << argv[1] << "'; kiln --help lists them\n";
+      return kiln::kBadUsage;
+    }
     app.parse(argc, argv);
+    if (!std::cout.flush()) {
+      std::cerr << "kiln: error: cannot write all of standard output\n";
+      return exit_code == kiln::kFine ? int(kiln::kBadInput) : exit_code;
+    }
   } catch (const CLI::ParseError &error) {
     return app.exit(error) == 0 ? kiln::kFine : kiln::kBadUsage;
   } catch (const std::bad_alloc &) {

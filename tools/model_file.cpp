@@ -10,6 +10,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <optional>
@@ -249,6 +251,33 @@ bool is_package(const std::string &path) {
   return std::filesystem::path(path).extension() == ".kiln" || std::string_view(magic, 4) == "KILN";
 }
 
+Status for_package(const ModelOptions &options) {
+  const std::pair<const char *, bool> given[] = {{"--shape", !options.shapes.empty()},
+                                                 {"--state", !options.states.empty()},
+                                                 {"--import", !options.imports.empty()},
+                                                 {"--weights", !options.weights.empty()},
+                                                 {"--compress-weights", options.compress_weights != "f32"},
+                                                 {"--winograd", options.winograd != "auto"},
+                                                 {"--dim NAME=LEAST..MOST", std::any_of(options.dims.begin(), options.dims.end(), [](const std::string &text) {
+                                                    return text.find("..") != std::string::npos;
+                                                  })}};
+  for (const auto &[flag, is_given] : given)
+    if (is_given)
+      return Error{fmt::format("'{}' is a package: {} is for the model file that it is compiled from", options.path, flag)};
+  return Unit{};
+}
+
+Status spares_model(const ModelOptions &options, const std::string &output) {
+  std::vector<std::string> read = {options.path, options.weights};
+  for (const std::string &import : options.imports)
+    read.push_back(import.substr(import.find('=') + 1));
+  std::error_code ignored;
+  for (const std::string &file : read)
+    if (!file.empty() && file != "-" && std::filesystem::is_regular_file(file, ignored) && std::filesystem::equivalent(file, output, ignored))
+      return Error{fmt::format("'{}' is what the model is read from; give the result another name", output)};
+  return Unit{};
+}
+
 bool load_model(const ModelOptions &options, Module &module, Diagnostics &diagnostics) {
   auto dims = parse_dims(options);
   if (!dims) {
@@ -256,8 +285,14 @@ bool load_model(const ModelOptions &options, Module &module, Diagnostics &diagno
     return false;
   }
   std::string extension = std::filesystem::path(options.path).extension().string();
+  std::transform(extension.begin(), extension.end(), extension.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? char(c + 32) : c; });
   bool fine;
+  if (std::error_code ignored; options.path != "-" && !std::filesystem::exists(options.path, ignored))
+    return fail(diagnostics, options.path, Error{fmt::format("cannot open {}: {}", options.path, std::strerror(ENOENT))});
   if (extension == ".onnx") {
+    if (!options.weights.empty() || !options.imports.empty())
+      return fail(diagnostics, options.path, Error{fmt::format("{} is for .kir programs; an ONNX model names its own weights",
+                                                               options.weights.empty() ? "--import" : "--weights")});
     OnnxOptions onnx;
     for (const auto &[name, value] : dims->fixed)
       onnx.dims[name] = Dim(value);

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstring>
 #include <memory>
+#include <sys/stat.h>
 #include <unistd.h>
 
 namespace kiln::tools {
@@ -325,8 +326,10 @@ std::string read_npy(const std::string &path, Tensor &tensor) {
 std::string write_npy(const std::string &path, const Tensor &tensor) {
   std::string header = header_of(tensor);
   bool is_stream = path == "-";
-  std::string temporary = path + ".tmp" + std::to_string(getpid());
-  File file(is_stream ? stdout : std::fopen(temporary.c_str(), "wbxe"));
+  struct stat info {};
+  bool in_place = stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode); // a device is written into, never replaced
+  std::string temporary = in_place ? path : path + ".tmp" + std::to_string(getpid());
+  File file(is_stream ? stdout : std::fopen(temporary.c_str(), in_place ? "wbe" : "wbxe"));
   if (!file)
     return "cannot create '" + path + "': " + std::strerror(errno);
   bool is_fine =
@@ -335,13 +338,13 @@ std::string write_npy(const std::string &path, const Tensor &tensor) {
       std::fflush(file.get()) == 0;
   if (is_stream)
     (void)file.release();
-  else
+  else if (!in_place)
     is_fine = is_fine && fsync(fileno(file.get())) == 0 &&
               std::rename(temporary.c_str(), path.c_str()) == 0;
   if (is_fine)
     return {};
   std::string error = "cannot write '" + path + "': " + std::strerror(errno);
-  if (!is_stream)
+  if (!is_stream && !in_place)
     unlink(temporary.c_str());
   return error;
 }

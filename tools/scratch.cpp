@@ -8,6 +8,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace kiln {
 namespace {
 
@@ -78,22 +80,44 @@ bool Scratch::complete(std::string_view text) {
   return open <= 0;
 }
 
-bool Scratch::elaborate(const Program &program, const std::string &last, bool show, Module &module, std::string &plain,
+bool Scratch::elaborate(const Program &program, const Statement &last, bool show, Module &module, std::string &plain,
                         Diagnostics &diagnostics) const {
-  // The new line stands on its own line, with nothing before it, so that columns are what was typed.
-  std::string text = "import init, linalg, loss, metrics, nn, optim\n";
-  for (const std::string &s : program.top)
-    text += s + "\n";
-  text += fmt::format("export func main() {{\nmanual_seed({})\n", seed_);
-  for (const std::string &s : program.body)
-    text += s + "\n";
-  text += show ? "return display(\n" + last + "\n)\n}\n" : last + "\n}\n";
+  std::string text;
+  std::vector<Location> places; // where each of its lines was typed
+  auto append = [&](const Statement &s) {
+    text += s.text + "\n";
+    auto lines = 1 + int(std::count(s.text.begin(), s.text.end(), '\n'));
+    for (int i = 0; i < lines; ++i)
+      places.push_back(s.at.line == 0 ? Location() : Location{s.at.file, s.at.line + i, i == 0 ? s.at.column : 1, {}});
+  };
+  append({"import init, linalg, loss, metrics, nn, optim", {}});
+  for (const Statement &s : program.top)
+    append(s);
+  append({fmt::format("export func main() {{\nmanual_seed({})", seed_), {}});
+  for (const Statement &s : program.body)
+    append(s);
+  if (show)
+    append({"return display(", {}});
+  append(last);
+  append({show ? ")\n}" : "}", {}});
   KirOptions options;
   options.display = [&](const std::string &value) { plain += value + "\n"; };
-  return load_kir("input", text, options, module, diagnostics);
+  Diagnostics found;
+  bool fine = load_kir("input", text, options, module, found);
+  diagnostics.add_source(Symbol("input"), added_);
+  for (const Diagnostic &d : found.all()) {
+    Location where = d.location;
+    if (where.file == Symbol("input")) {
+      Location line = where.line > 0 && size_t(where.line) <= places.size() ? places[size_t(where.line) - 1] : Location();
+      where.column = line.line == 0 || where.column == 0 ? 0 : where.column + line.column - 1;
+      where.line = line.line;
+    }
+    (d.severity == Severity::error ? diagnostics.error(where, d.message) : diagnostics.warning(where, d.message)).notes = d.notes;
+  }
+  return fine;
 }
 
-bool Scratch::run(const Program &program, const std::string &last, bool show, std::string &shown,
+bool Scratch::run(const Program &program, const Statement &last, bool show, std::string &shown,
                   Diagnostics &diagnostics) const {
   Module module;
   std::string plain;
@@ -126,13 +150,13 @@ bool Scratch::run(const Program &program, const std::string &last, bool show, st
   return true;
 }
 
-bool Scratch::makes_module(const Program &program, const std::string &statement, const std::string &name) const {
+bool Scratch::makes_module(const Program &program, const Statement &statement, const std::string &name) const {
   Program tried = program;
   tried.top.push_back(statement);
   Diagnostics diagnostics;
   Module module;
   std::string kind;
-  return elaborate(tried, "kind(" + name + ")", true, module, kind, diagnostics) && kind == "\"module\"\n";
+  return elaborate(tried, {"kind(" + name + ")", {}}, true, module, kind, diagnostics) && kind == "\"module\"\n";
 }
 
 bool Scratch::add(std::string_view text, std::string &shown, Diagnostics &diagnostics) {
@@ -141,9 +165,14 @@ bool Scratch::add(std::string_view text, std::string &shown, Diagnostics &diagno
     diagnostics.add_source(Symbol("input"), std::string(text));
     return false;
   }
-  std::vector<std::string> parts = split(text, file.body);
+  added_ = text;
+  std::vector<Statement> parts;
+  for (std::string &part : split(text, file.body)) {
+    Location at = parts.empty() ? Location{{}, 1, 1, {}} : file.body[parts.size()]->location;
+    parts.push_back({std::move(part), {Symbol("input"), at.line, at.column, {}}});
+  }
   Program program = program_;
-  std::string last;
+  Statement last;
   bool show = false;
   for (size_t i = 0; i < parts.size(); ++i) {
     const kir::Stmt &s = *file.body[i];
@@ -163,6 +192,9 @@ bool Scratch::add(std::string_view text, std::string &shown, Diagnostics &diagno
   // x.add_(1) changes x; an expression that changes nothing need not run again, but does no harm either.
   if (show)
     program.body.push_back(last);
+  for (auto *list : {&program.top, &program.body})
+    for (Statement &s : *list)
+      s.at = {};
   program_ = std::move(program);
   return true;
 }

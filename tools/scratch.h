@@ -25,17 +25,23 @@ public:
   static bool complete(std::string_view text);
 
 private:
-  struct Program {
-    std::vector<std::string> top, body; // functions, imports, modules; statements
+  struct Statement {
+    std::string text;
+    Location at; // in what is being added; unknown of what was added before
   };
-  // The program's graph; what is known without running it is appended to `plain`, a line each.
-  bool elaborate(const Program &program, const std::string &last, bool show, Module &module, std::string &plain,
+  struct Program {
+    std::vector<Statement> top, body; // functions, imports, modules; statements
+  };
+  // The program's graph; what is known without running it is appended to `plain`, a line each. Places are those in what
+  // is being added.
+  bool elaborate(const Program &program, const Statement &last, bool show, Module &module, std::string &plain,
                  Diagnostics &diagnostics) const;
-  bool run(const Program &program, const std::string &last, bool show, std::string &shown, Diagnostics &diagnostics) const;
-  bool makes_module(const Program &program, const std::string &statement, const std::string &name) const;
+  bool run(const Program &program, const Statement &last, bool show, std::string &shown, Diagnostics &diagnostics) const;
+  bool makes_module(const Program &program, const Statement &statement, const std::string &name) const;
 
   int64_t seed_;
   Program program_;
+  std::string added_;
 };
 
 } // namespace kiln

@@ -69,6 +69,7 @@ struct Session::State {
   uint32_t entry = 0;
   bool initialise = false;
   uint64_t seed = 0;
+  std::map<uint32_t, int64_t> chosen_dims; // by symbol
   KilnEntryInfo info{};
   std::unique_ptr<void, FreeDeleter> memory;
   size_t memory_bytes = 0;
@@ -140,6 +141,17 @@ Result<Session> Session::start(Session session, const SessionOptions &options) {
   api().entry_info(s.module, s.entry, &s.info);
   s.initialise = options.initialise;
   s.seed = options.seed;
+  std::string symbols;
+  KilnSymbolInfo symbol{};
+  for (uint32_t i = 0; i < s.info.symbol_count; ++i) {
+    api().symbol_info(s.module, s.entry, i, &symbol);
+    symbols += (i ? ", " : "") + std::string(symbol.name);
+    if (auto it = options.dims.find(symbol.name); it != options.dims.end())
+      s.chosen_dims[i] = it->second;
+  }
+  for (const auto &[name, value] : options.dims)
+    if (symbols.empty() || (", " + symbols + ", ").find(", " + name + ", ") == std::string::npos)
+      return Error{fmt::format("--dim {}: '{}' has no size of this name; it has: {}", name, s.info.name, symbols.empty() ? "none" : symbols)};
   if (options.threads > 1 && api().pool_create(uint32_t(options.threads), &s.pool, &error) != KILN_OK)
     return error_of(error);
   return session;
@@ -286,6 +298,8 @@ Status Session::bind(std::vector<std::pair<std::string, Tensor>> inputs) {
       for (const std::string &n : names)
         list += fmt::format("{}{}: {}", list.empty() ? "" : ", ", n, input_text(n));
       return Error{fmt::format("the model has no input '{}'; it has {}", name, list)};
+    } else if (std::count_if(inputs.begin(), inputs.end(), [&](const auto &i) { return i.first == name; }) > 1) {
+      return Error{fmt::format("the input '{}' is given twice", name)};
     }
   KILN_RETURN_IF_ERROR(widen_texts(inputs));
   s.inputs = std::move(inputs);
@@ -304,6 +318,8 @@ Status Session::bind(std::vector<std::pair<std::string, Tensor>> inputs) {
   for (uint32_t i = 0; i < dims.size(); ++i)
     if (api().capacity(s.module, s.entry, i) >= 0)
       dims[i] = -1;
+  for (const auto &[i, value] : s.chosen_dims)
+    dims[i] = value;
   KilnValueInfo info{};
   for (uint32_t i = 0; i < by_index.size(); ++i) {
     api().input_info(s.module, s.entry, i, &info);
@@ -311,6 +327,9 @@ Status Session::bind(std::vector<std::pair<std::string, Tensor>> inputs) {
       if (info.dims[d].symbol >= 0)
         dims[size_t(info.dims[d].symbol)] = by_index[i]->dims()[d];
   }
+  for (const auto &[i, value] : s.chosen_dims)
+    if (KilnSymbolInfo symbol{}; dims[i] != value && api().symbol_info(s.module, s.entry, i, &symbol) == KILN_OK)
+      return Error{fmt::format("--dim {}={}: the inputs' shapes say {}", symbol.name, value, dims[i])};
   return make_context(dims);
 }
 

@@ -22,6 +22,7 @@ struct SessionOptions {
   bool initialise = false;
   uint64_t seed = 0;
   std::string device = {}; // cpu (where empty), cuda:0, auto
+  std::map<std::string, int64_t> dims = {}; // symbolic sizes that the inputs' shapes need not tell
 };
 
 // What a kernel has to do in a launch, for the bound shapes; 0 where nobody knows.

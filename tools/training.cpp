@@ -4,9 +4,12 @@
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
+#include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <csignal>
 #include <cstring>
@@ -78,6 +81,10 @@ Status Training::open_model() {
   KilnError error{};
   KilnOpenOptions how{KILN_OPEN_DEVICE, 0, nullptr, options_.device.empty() ? nullptr : options_.device.c_str()};
   if (is_package(options_.model.path)) {
+    if (auto fits = for_package(options_.model); !fits) {
+      bad_usage_ = true;
+      return fits;
+    }
     module_ = runtime::Module::try_open(options_.model.path, error, &how);
   } else {
     Diagnostics diagnostics;
@@ -342,9 +349,18 @@ Status Training::begin() {
     std::filesystem::create_directories(options_.checkpoint, failed);
   if (failed)
     return Error{fmt::format("cannot make the folder '{}': {}", options_.checkpoint, failed.message())};
-  if (!options_.checkpoint.empty())
+  if (!options_.checkpoint.empty()) {
+    // Held until the process ends: two runs would take turns with each other's files.
+    int folder = ::open(options_.checkpoint.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder >= 0 && ::flock(folder, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+      return Error{fmt::format("another run writes its checkpoints to '{}'; choose another folder, or wait for it", options_.checkpoint)};
     remove_temporaries();
-  bool goes_on = options_.resume && std::filesystem::exists(file_in_checkpoint("last"));
+  }
+  bool was_there = !options_.checkpoint.empty() && std::filesystem::exists(file_in_checkpoint("last"));
+  if (was_there && !options_.resume && !options_.model.json)
+    std::cerr << fmt::format("kiln: note: the first checkpoint replaces that of an earlier run in '{}'; --resume goes on from it\n",
+                             options_.checkpoint);
+  bool goes_on = options_.resume && was_there;
   if (goes_on) {
     KILN_TRY(position, read_checkpoint(file_in_checkpoint("last"), *module_, *variables_, identity()));
     at_ = position;
@@ -372,9 +388,8 @@ Status Training::train() {
 
 // The values of the best epoch, where one is told from the others.
 Status Training::finish() {
-  KILN_RETURN_IF_ERROR(write_report());
   if (options_.output.empty())
-    return Unit{};
+    return write_report();
   if (at_.best && !options_.checkpoint.empty() && at_.best_epoch + 1 != at_.epoch) {
     KILN_TRY(ignored, read_checkpoint(file_in_checkpoint("best"), *module_, *variables_, identity()));
     (void)ignored;
@@ -387,7 +402,8 @@ Status Training::finish() {
           return error_of(error);
     }
   }
-  return write_package();
+  KILN_RETURN_IF_ERROR(write_package());
+  return write_report();
 }
 
 Status Training::write_package() {
@@ -440,6 +456,27 @@ Status Training::write_names() const {
   return write_file(options_.names_file, out.dump(1, ' ', true, nlohmann::json::error_handler_t::replace) + "\n");
 }
 
+// What would be found at the end, when hours have passed.
+Status Training::check_outputs() {
+  std::error_code ignored;
+  for (const std::string &file : {options_.output, options_.report, options_.names_file, options_.log}) {
+    if (file.empty())
+      continue;
+    if (!is_package(options_.model.path) || file != options_.output)
+      if (auto spared = spares_model(options_.model, file); !spared) {
+        bad_usage_ = true;
+        return spared;
+      }
+    std::string folder = std::filesystem::path(file).parent_path().string();
+    if (std::filesystem::is_directory(file, ignored))
+      errno = EISDIR;
+    else if (::access(folder.empty() ? "." : folder.c_str(), W_OK) == 0)
+      continue;
+    return Error{fmt::format("cannot write '{}': {}", file, std::strerror(errno))};
+  }
+  return Unit{};
+}
+
 int Training::run() {
   const bool json = options_.model.json;
   auto fail = [&](const Status &status) {
@@ -448,6 +485,8 @@ int Training::run() {
   };
   if (options_.resume && options_.checkpoint.empty())
     return report(Error{"--resume needs the folder of --checkpoint"}, json), kBadUsage;
+  if (auto status = check_outputs(); !status)
+    return fail(status);
   if (auto status = open_model(); !status)
     return fail(status);
   auto data = open_data(options_.data);

@@ -39,6 +39,7 @@ public:
   int run(); // the exit code
 
 private:
+  Status check_outputs();
   Status open_model();
   Status open_entries();
   Result<TrainEntry> open_entry(const EntryShape &shape, const data::DatasetPtr &dataset, int64_t batch);

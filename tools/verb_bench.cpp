@@ -81,6 +81,9 @@ int bench(const BenchVerb &verb) {
   auto level = parse_level(verb.level);
   if (!dims || !level)
     return report(dims ? level.error() : dims.error(), verb.model.json), kBadUsage;
+  for (const std::string &file : {verb.output, verb.trace})
+    if (auto spared = spares_model(verb.model, file); !spared)
+      return fail(spared.error()), kBadUsage;
   Opened opened;
   auto start = Clock::now();
   if (int code = open_session(verb.model, verb.session, *level, opened); code != kFine)

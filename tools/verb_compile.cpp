@@ -282,6 +282,8 @@ int compile(CompileVerb verb) {
     return bad_usage(level.error().message, json);
   if (is_package(verb.model.path))
     return report(Error{fmt::format("'{}' is compiled already", verb.model.path)}, json);
+  if (auto spared = spares_model(verb.model, verb.output.empty() ? default_output(verb) : verb.output); !spared)
+    return report(spared.error(), json), kBadUsage;
   options.machines = *machines;
   options.level = *level;
   options.jobs = verb.jobs;

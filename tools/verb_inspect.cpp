@@ -179,10 +179,14 @@ int inspect(const InspectVerb &verb) {
   if (is_package(verb.model.path)) {
     if (!verb.graph.empty() || verb.memory)
       return bad_usage("a package holds code, no graph; inspect the model file that it was compiled from", json);
+    if (auto fits = for_package(verb.model); !fits)
+      return bad_usage(fits.error().message, json);
     return inspect_package(verb.model, verb.ops ? "ops" : verb.size ? "size" : verb.code ? "code" : "io");
   }
   if (verb.code)
     return bad_usage("--code reads packages; `kiln compile --emit asm` shows the code of a model file", json);
+  if (auto spared = spares_model(verb.model, verb.output); !spared)
+    return bad_usage(spared.error().message, json);
   Diagnostics diagnostics;
   Module module;
   if (!load_model(verb.model, module, diagnostics))

@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "runtime/digest.h"
@@ -168,9 +170,21 @@ private:
 class WholeFile {
 public:
   explicit WholeFile(const std::string &path) : path_(path) {
+    struct stat info {};
+    bool exists = stat(path.c_str(), &info) == 0;
+    if (exists && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) { // a device is written into, never replaced
+      fd_ = open(path.c_str(), O_WRONLY | O_CLOEXEC);
+      if (fd_ < 0)
+        fail("open");
+      return;
+    }
+    if (char *real = exists ? realpath(path.c_str(), nullptr) : nullptr) { // a link stays a link
+      path_ = real;
+      std::free(real);
+    }
     // O_EXCL never follows what lies there; the count steps over what a killed process left.
     for (int attempt = 0; attempt < 100 && fd_ < 0; ++attempt) {
-      temporary_ = path + ".tmp" + std::to_string(getpid()) + "." + std::to_string(attempt);
+      temporary_ = path_ + ".tmp" + std::to_string(getpid()) + "." + std::to_string(attempt);
       fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
       if (fd_ < 0 && errno != EEXIST)
         break;
@@ -213,11 +227,11 @@ public:
   std::string commit() {
     if (std::string error = flush(); !error.empty())
       return error;
-    if (fsync(fd_) != 0)
+    if (is_there_ && fsync(fd_) != 0)
       return fail("write");
     int closed = close(fd_);
     fd_ = -1;
-    if (closed != 0 || rename(temporary_.c_str(), path_.c_str()) != 0)
+    if (closed != 0 || (is_there_ && rename(temporary_.c_str(), path_.c_str()) != 0))
       return fail("replace");
     is_there_ = false;
     return {};

@@ -27,7 +27,21 @@ std::string folder_of(const std::string &path) {
 Result<FileWriter> FileWriter::create(const std::string &path) {
   FileWriter out;
   out.path_ = path;
-  std::string name = path + ".XXXXXX";
+  struct stat info {};
+  bool exists = ::stat(path.c_str(), &info) == 0;
+  if (exists && S_ISDIR(info.st_mode)) {
+    errno = EISDIR;
+    return failed(path);
+  }
+  if (exists && !S_ISREG(info.st_mode)) {
+    out.fd_ = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+    return out.fd_ < 0 ? Result<FileWriter>(failed(path)) : Result<FileWriter>(std::move(out));
+  }
+  if (char *real = exists ? ::realpath(path.c_str(), nullptr) : nullptr) {
+    out.path_ = real;
+    std::free(real);
+  }
+  std::string name = out.path_ + ".XXXXXX";
   out.fd_ = ::mkostemp(name.data(), O_CLOEXEC);
   if (out.fd_ < 0)
     return failed(path);
@@ -66,10 +80,13 @@ Status FileWriter::write(std::span<const std::byte> bytes) {
 }
 
 Status FileWriter::commit() {
-  if (::fsync(fd_) != 0)
+  bool in_place = temporary_.empty();
+  if (!in_place && ::fsync(fd_) != 0)
     return failed(path_);
   if (::close(std::exchange(fd_, -1)) != 0)
     return failed(path_);
+  if (in_place)
+    return Unit{};
   if (::rename(temporary_.c_str(), path_.c_str()) != 0)
     return failed(path_);
   temporary_.clear();

@@ -1,5 +1,6 @@
 // Files are written whole or not at all: to a temporary beside the target, flushed to the disk, then
-// renamed over it. Whoever reads the target sees the old file or the new one, never a part.
+// renamed over it. Whoever reads the target sees the old file or the new one, never a part. A link stays a link to
+// what is replaced; what is no file (a device, a pipe) is written into.
 #pragma once
 
 #include "ir/support/result.h"

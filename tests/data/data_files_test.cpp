@@ -9,6 +9,7 @@
 #include <catch2/catch.hpp>
 
 #include <cstring>
+#include <fcntl.h>
 #include <filesystem>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -236,6 +237,17 @@ TEST_CASE("files are written whole or not at all") {
   CHECK(content() == "new");
   CHECK(std::distance(fs::directory_iterator(folder.path), {}) == 1);
   CHECK_FALSE(write_file(folder / "missing/f", "x").ok());
+  fs::create_symlink("f", folder / "link");
+  REQUIRE(write_file(folder / "link", "through the link").ok());
+  CHECK(fs::is_symlink(folder / "link"));
+  CHECK(content() == "through the link");
+  REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
+  int pipe = ::open((folder / "pipe").c_str(), O_RDWR); // so that writing need not wait for a reader
+  REQUIRE(write_file(folder / "pipe", "x").ok());
+  char byte = 0;
+  CHECK((::read(pipe, &byte, 1) == 1 && byte == 'x'));
+  CHECK(fs::is_fifo(folder / "pipe"));
+  ::close(pipe);
 }
 
 TEST_CASE("only regular files are mapped") {

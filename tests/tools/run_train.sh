@@ -55,4 +55,16 @@ says "no entry 'fit'" "$kiln" train spirals.kiln --data x=@x.npy --data y=@y.npy
 says "another kiln.seed" "$kiln" train spirals.kiln ${data/--seed 3/--seed 4} --checkpoint ck --resume
 head -c 300 ck/last.safetensors >cut && mkdir -p ck3 && mv cut ck3/last.safetensors
 says "safetensors" "$kiln" train spirals.kiln $data --checkpoint ck3 --resume
+says "cannot write 'nosuch/a.kiln'" "$kiln" train spirals.kiln $data -o nosuch/a.kiln
+says "cannot write 'nosuch/a.html'" "$kiln" train spirals.kiln $data --report nosuch/a.html
+cp "$here/spirals.kir" . && says "what the model is read from" "$kiln" train spirals.kir $data -o spirals.kir
+cmp "$here/spirals.kir" spirals.kir || fail "the program is replaced by what it becomes"
+"$kiln" train spirals.kiln ${data/--epochs 12/--epochs 100000} --checkpoint ck4 2>/dev/null &
+pid=$!
+for ((i = 0; i < 100; i++)); do [ -s ck4/last.safetensors ] && break; sleep 0.1; done
+says "another run writes its checkpoints to 'ck4'" "$kiln" train spirals.kiln $data --checkpoint ck4
+kill -INT $pid
+wait $pid || true
+"$kiln" train spirals.kiln $data --checkpoint ck4 2>err
+grep -q "replaces that of an earlier run" err || fail "a checkpoint is replaced without a word"
 echo "train: accuracy $accuracy, $kills kills"

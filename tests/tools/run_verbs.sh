@@ -194,13 +194,40 @@ expect 1 'no kernel pass is named' "$opt" dumps/lowered.kernels --kernel-passes 
 
 # exit codes
 expect 2 'required' "$kiln"
-expect 2 '' "$kiln" nosuchverb
 expect 2 'unknown target' "$kiln" compile relu.kir --target nosuch
 expect 2 'no such phase' "$kiln" compile relu.kir --stop-after nosuch
 expect 1 'cannot open' "$kiln" compile nosuch.kir
 expect 1 'cannot open' "$kiln" run nosuch.kiln
 expect 1 'error' "$kiln" compile .
 expect 1 'cannot' "$kiln" compile relu.kir -o nosuch/folder/x.kiln
+expect 2 "no verb 'nosuchverb'" "$kiln" nosuchverb
+expect 1 'cannot open nosuch' "$kiln" compile nosuch
+expect 2 'what the model is read from' "$kiln" compile relu.kir -o ./relu.kir
+expect 2 'what the model is read from' "$kiln" inspect relu.kir --graph dot -o relu.kir
+expect 2 'relu.kiln. is a package: --shape' "$kiln" run relu.kiln --shape x=2 --input x=2x3xf32=1
+expect 2 'is a package: --winograd' "$kiln" inspect relu.kiln --winograd off
+expect 1 'has no size of this name' "$kiln" run relu.kiln --dim nosuch=4 --input x=2x3xf32=1
+expect 1 "'x' is given twice" "$kiln" run relu.kir --input x=2x3xf32=1 --input x=2x3xf32=2
+expect 1 'is for .kir programs' "$kiln" compile words.onnx --weights nosuch.npz
+cp words.onnx WORDS.ONNX
+expect 1 'is a sequence, which is compiled for one length' "$kiln" compile WORDS.ONNX
+
+# What is written takes the place of files alone: a link stays one, a pipe is written into. What cannot be printed is an error.
+ln -s target.kiln link.kiln && : >target.kiln && expect 0 '' "$kiln" compile relu.kir -o link.kiln
+[ -L link.kiln ] && cmp target.kiln relu.kiln || { echo "FAIL: a link is replaced"; failures=$((failures + 1)); }
+mkfifo pipe.npy
+for program in "$kiln run" "$(dirname "$kiln")/kiln-run"; do
+  cat pipe.npy >through.npy &
+  expect 0 '' $program relu.kiln --input x=2x3xf32=1 --output y=@pipe.npy
+  wait $!
+  [ -p pipe.npy ] && [ "$(wc -c <through.npy)" -gt 128 ] || { echo "FAIL: $program replaces a pipe"; failures=$((failures + 1)); }
+done
+if [ -c /dev/full ]; then
+  for command in "$kiln inspect relu.kiln" "$kiln run relu.kir --input x=2x3xf32=1" "$(dirname "$kiln")/kiln-run relu.kiln --describe"; do
+    $command >/dev/full 2>out
+    [ $? -eq 1 ] && grep -q 'standard output' out || { echo "FAIL: standard output is full: $command"; cat out; failures=$((failures + 1)); }
+  done
+fi
 expect 1 'write NAME=SIZE' "$kiln" compile relu.kir --dim N
 head -c 100 relu.kiln >short.kiln
 expect 1 'error' "$kiln" run short.kiln --input x=@y.npy
@@ -215,6 +242,9 @@ expect 0 '^i64\[2\] \[9, 1\]$' "$kiln" eval 'x = arange(2); x[0] = 9; x'
 expect 1 'size of tensor a (2) must match the size of tensor b (3)' "$kiln" eval 'rand(2) + rand(3)'
 expect 1 'did you mean' "$kiln" eval 'ramd(2)'
 expect 1 'error' "$kiln" eval 'x ='
+expect 1 'input:1:14: error: unknown name .nothing' "$kiln" eval 'x = ones(2); nothing + x'
+expect 1 'input:2:3: error: unknown name .nothing' "$kiln" eval 'x = 1
+  nothing'
 cat >lines <<'END'
 x = ones(2)
 x.add_(1)
