@@ -9,6 +9,7 @@
 // A barrier stands only where one statement reads or writes what another one has written or read.
 #include "codegen/cuda/inner_product.h"
 #include "codegen/cuda/nest.h"
+#include "codegen/cuda/product.h"
 #include "codegen/cuda/sums.h"
 #include "codegen/cuda/vector_body.h"
 
@@ -432,7 +433,9 @@ GpuNest emit_group(const std::vector<const Stmt *> &outer, const std::vector<Stm
   bool has_stack = any_stmt(body, [](const Stmt &s) { return s.is(Stmt::Kind::alloc) && s.space == MemorySpace::stack && s.size > 2048; });
   // A warp for a short row; four rows in a block. A block for a long one, or where there are few.
   bool is_warp = !outer.empty() && !has_stack && work <= 1024 && groups >= 2 * context.machine.multiprocessors;
-  int threads = is_warp ? 128 : work <= 128 ? 128 : work <= 4096 || groups > 4 * context.machine.multiprocessors ? 256 : 1024;
+  // The tiles of a product inside keep eight warps busy, with all registers that they can use.
+  bool has_product = any_stmt(body, [](const Stmt &s) { return is_loop(s, LoopKind::parallel) && match_product(s); });
+  int threads = is_warp ? 128 : has_product ? 256 : work <= 128 ? 128 : work <= 4096 || groups > 4 * context.machine.multiprocessors ? 256 : 1024;
   if (outer.empty() && work < 32)
     threads = 32;
   GpuNest out = Emitter(context, threads, is_warp).emit(outer, body);

@@ -78,13 +78,15 @@ int64_t TileOperand::bytes() const {
   return (elements * element_ + 127) / 128 * 128;
 }
 
-bool TileOperand::own_moves() const {
-  if (in_quads_)
-    return shape_.threads % own_size_ != 0;
-  if (in_squares_)
-    return shape_.threads % (own_size_ * 4) != 0;
-  return !along_own_ || shape_.threads % run_ != 0;
+int TileOperand::own_turns() const {
+  // Pieces until the same row or column comes again.
+  int around = in_squares_ ? own_size_ * 4 : in_quads_ ? own_size_ : along_own_ ? run_ : 0;
+  if (around > 0 && shape_.threads % around == 0)
+    return 1;
+  return around > 0 && around % shape_.threads == 0 ? std::min(turns(), around / shape_.threads) : turns();
 }
+
+std::string TileOperand::own_turn() const { return own_turns() == 1 ? "0" : own_turns() == turns() ? "j" : fmt::format("j % {}", own_turns()); }
 
 std::string TileOperand::own_at() const {
   if (in_quads_)
@@ -93,7 +95,7 @@ std::string TileOperand::own_at() const {
     return fmt::format("(kiln_piece % 8 + kiln_piece / 32 % {} * 8)", own_size_ / 8);
   std::string w = width_ > 1 && !sum_is_fast_ ? fmt::format(" * {}", width_) : "";
   if (along_own_)
-    return own_moves() ? fmt::format("kiln_piece % {}{}", run_, w) : fmt::format("kiln_thread % {}{}", run_, w);
+    return own_turns() > 1 ? fmt::format("kiln_piece % {}{}", run_, w) : fmt::format("kiln_thread % {}{}", run_, w);
   int columns = shape_.depth / std::max(width_, 1);
   return run_ == columns ? fmt::format("kiln_piece / {}", run_) : fmt::format("kiln_piece / {} % {}", run_, own_size_);
 }
@@ -123,7 +125,7 @@ std::string TileOperand::coordinates_of(const Loops &loops, const std::string &f
 
 std::string TileOperand::places() const {
   const std::string &index = context_.index_type;
-  int count = own_moves() ? turns() : 1;
+  int count = own_turns();
   std::string text = fmt::format("    bool kiln_{}_inside[{}];\n", name_, count);
   bool has_places = is_async() || in_quads_;
   if (has_places)
@@ -168,15 +170,15 @@ std::string TileOperand::send(const std::string &step, const std::string &stage)
   text += fmt::format("            const {} kiln_sum = {} * {} + {};\n", context_.index_type, step, shape_.depth, step_at());
   text += coordinates_of(sum_, "kiln_sum", "            ");
   // What is outside is not read, but has an address all the same.
-  text += fmt::format("            const bool kiln_inside = kiln_{}_inside[{}] && kiln_sum < {};\n", name_, own_moves() ? "j" : "0", sum_total_);
+  text += fmt::format("            const bool kiln_inside = kiln_{}_inside[{}] && kiln_sum < {};\n", name_, own_turn(), sum_total_);
   text += fmt::format("            kiln_copy<{0}>({1}, {2} + (kiln_inside ? kiln_{3}_at[{4}] + {5} : 0), kiln_inside);\n", width_ * element_, place(stage),
-                      c::c_name(value_.name), name_, own_moves() ? "j" : "0", c::c_dim(sum_part_, helpers_));
+                      c::c_name(value_.name), name_, own_turn(), c::c_dim(sum_part_, helpers_));
   return text + "          }\n        }\n      }\n";
 }
 
 // Four neighbouring bytes of each of four steps; eight threads have a whole sector of memory.
 std::string TileOperand::fetch_quads(const std::string &step) const {
-  std::string turn = own_moves() ? "j" : "0";
+  std::string turn = own_turn();
   std::string text = "      {\n" + turn_head("        ") + "#pragma unroll\n            for (int e = 0; e < 4; ++e) {\n";
   text += fmt::format("              const {} kiln_sum = {} * {} + {} + e;\n", context_.index_type, step, shape_.depth, step_at());
   text += coordinates_of(sum_, "kiln_sum", "              ");
@@ -201,7 +203,7 @@ std::string TileOperand::fetch(const std::string &step) const {
   std::string text = "      {\n" + turn_head("        ");
   text += fmt::format("            const {} kiln_sum = {} * {} + {};\n", context_.index_type, step, shape_.depth, step_at());
   text += coordinates_of(sum_, "kiln_sum", "            ");
-  std::string turn = own_moves() ? "j" : "0";
+  std::string turn = own_turn();
   for (const Stmt *l : own_)
     text += fmt::format("            const {} {} = {}[{}];\n", context_.index_type, c::c_name(l->name), held(l), turn);
   text += fmt::format("            kiln_next_{0}[j] = kiln_{0}_inside[{1}] && kiln_sum < {2} ? ({4})({3}) : ({4})0;\n", name_, turn, sum_total_, c::c_expr(value_, helpers_),

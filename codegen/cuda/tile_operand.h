@@ -54,8 +54,9 @@ private:
   // Of the turn j: the number of the piece, its row or column and its step in the tile.
   std::string own_at() const;
   std::string step_at() const;
-  // Whether turns differ in their row or column, or in their step.
-  bool own_moves() const;
+  // How many different rows or columns a thread's turns have, one after the other.
+  int own_turns() const;
+  std::string own_turn() const; // which of them the turn j has
   std::string turn_head(const std::string &pad) const;
   std::string place(const std::string &stage) const;
   std::string place(const std::string &stage, const std::string &own, const std::string &step) const;

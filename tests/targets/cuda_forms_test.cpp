@@ -298,6 +298,8 @@ TEST_CASE("tiles are free of bank conflicts and races, and read global memory in
            {"export func f(a: u8[256, 128], b: i8[128, 256], c: i32[256]) -> i32[256, 256] { return dot(a, b, c) }", few},
            {"export func f(a: u8[256, 128], b: i8[128, 256], c: i32[256]) -> i32[256, 256] { return dot(a, b, c) }", gpu_of(84)},
            {"export func f(a: u8[256, 256], b: i8[256, 256], c: i32[256]) -> i32[256, 256] { return dot(a, b, c) }", warpgroups_of(1)},
+           {"export func f(x: bf16[1, 64, 28, 28], w: bf16[64, 64, 3, 3]) -> bf16[1, 64, 28, 28] { return conv2d(x, w, padding=1) }", gpu_of(84)},
+           {"export func f(x: bf16[1, 64, 28, 28], w: bf16[64, 64, 3, 3]) -> bf16[1, 64, 28, 28] { return conv2d(x, w, padding=1) }", warpgroups_of(84)},
            {"export func f(a: bf16[64, 64], b: bf16[64, 64]) -> bf16[64, 64] { return a @ b }", gpu_of(84)},
            {"export func f(a: bf16[256, 256], b: bf16[256, 256]) -> bf16[256, 256] { return a @ b }", warpgroups_of(1)},
            {"export func f(a: bf16[256, 256], b: bf16[256, 256]) -> bf16[256, 256] { return a @ transpose(b, 0, 1) }", warpgroups_of(1)},
