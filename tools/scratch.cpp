@@ -105,15 +105,19 @@ bool Scratch::elaborate(const Program &program, const Statement &last, bool show
   Diagnostics found;
   bool fine = load_kir("input", text, options, module, found);
   diagnostics.add_source(Symbol("input"), added_);
-  for (const Diagnostic &d : found.all()) {
-    Location where = d.location;
-    if (where.file == Symbol("input")) {
-      Location line = where.line > 0 && size_t(where.line) <= places.size() ? places[size_t(where.line) - 1] : Location();
-      where.column = line.line == 0 || where.column == 0 ? 0 : where.column + line.column - 1;
-      where.line = line.line;
-    }
-    (d.severity == Severity::error ? diagnostics.error(where, d.message) : diagnostics.warning(where, d.message)).notes = d.notes;
-  }
+  auto typed = [&](Location where) {
+    if (where.file != Symbol("input"))
+      return where;
+    Location line = where.line > 0 && size_t(where.line) <= places.size() ? places[size_t(where.line) - 1] : Location();
+    where.column = line.line == 0 || where.column == 0 ? 0 : where.column + line.column - 1;
+    where.line = line.line;
+    return where;
+  };
+  for (const Diagnostic &d : found.all())
+    (d.severity == Severity::error ? diagnostics.error(typed(d.location), d.message) : diagnostics.warning(typed(d.location), d.message)).notes = d.notes;
+  for (Function &function : module.functions)
+    for (Node &node : function.nodes)
+      node.location = typed(node.location);
   return fine;
 }
 
@@ -129,8 +133,8 @@ bool Scratch::run(const Program &program, const Statement &last, bool show, std:
   PassManager(context).run(module, "dce");
   if (diagnostics.has_errors())
     return false;
-  auto fail = [&](const Error &error) {
-    diagnostics.error({Symbol("input"), 0, 0, {}}, error.message);
+  auto fail = [&](const Error &error) { // which says where
+    diagnostics.error({}, error.message);
     return false;
   };
   auto variables = initial_variables(module);

@@ -11,6 +11,9 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <iostream>
+#include <iterator>
+#include <span>
 
 namespace kiln {
 
@@ -61,6 +64,32 @@ Result<std::pair<std::string, Tensor>> parse_strings(const std::string &name, st
   return std::pair(name, std::move(*tensor));
 }
 
+Result<Tensor> read_npy_stream() {
+  std::string bytes(std::istreambuf_iterator<char>(std::cin), {});
+  auto tensor = parse_npy(std::as_bytes(std::span(bytes)));
+  if (!tensor)
+    return Error{fmt::format("standard input: {}", tensor.error().message)};
+  return tensor;
+}
+
+// An element written as text; false where it is no number of that dtype.
+bool set_element(Tensor &tensor, int64_t i, const std::string &item) {
+  auto integer = parse_int(item);
+  if (integer && !holds_floats(tensor.dtype())) {
+    tensor.set_i64(i, *integer);
+    return tensor.at_i64(i) == *integer && (*integer >= 0 || tensor.dtype() != DType::u64);
+  }
+  char *end = nullptr;
+  double number = std::strtod(item.c_str(), &end);
+  if (end == item.c_str() || *end)
+    return false;
+  if (uint64_t wide = 0; tensor.dtype() == DType::u64 && std::from_chars(item.data(), item.data() + item.size(), wide).ptr == item.data() + item.size())
+    tensor.set_i64(i, int64_t(wide));
+  else
+    tensor.set_f64(i, number);
+  return holds_floats(tensor.dtype()) || tensor.dtype() == DType::u64 || tensor.at_f64(i) == number;
+}
+
 Result<std::pair<std::string, Tensor>> parse_input(const std::string &text) {
   size_t equals = text.find('=');
   Error error{fmt::format("--input {}: write NAME=@FILE.npy, NAME=2x2xf32=1,2,3,4 or NAME=2xstr=abc,def", text)};
@@ -78,7 +107,7 @@ Result<std::pair<std::string, Tensor>> parse_input(const std::string &text) {
         return Error{fmt::format("{} has no array '{}'", path, name)};
       return std::pair(name, std::move(it->second));
     }
-    auto tensor = read_npy(path);
+    auto tensor = path == "-" ? read_npy_stream() : read_npy(path);
     if (!tensor)
       return tensor.error();
     return std::pair(name, std::move(*tensor));
@@ -108,15 +137,8 @@ Result<std::pair<std::string, Tensor>> parse_input(const std::string &text) {
   size_t at = 0;
   for (int64_t i = 0; i < count; ++i) {
     std::string item(list.substr(at, list.find(',', at) - at));
-    char *end = nullptr;
-    if (auto integer = parse_int(item); integer && !holds_floats(*dtype)) {
-      tensor.set_i64(i, *integer);
-    } else {
-      double number = std::strtod(item.c_str(), &end);
-      if (end == item.c_str() || *end)
-        return Error{fmt::format("--input {}: '{}' is no number", name, item)};
-      tensor.set_f64(i, number);
-    }
+    if (!set_element(tensor, i, item))
+      return Error{fmt::format("--input {}: '{}' is no {}", name, item, holds_floats(*dtype) ? "number" : dtype_name(*dtype))};
     if (given > 1)
       at = list.find(',', at) == std::string_view::npos ? list.size() : list.find(',', at) + 1;
   }

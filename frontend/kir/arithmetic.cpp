@@ -223,12 +223,14 @@ Datum Elaborator::binary_numbers(std::string_view op, const Datum &a, const Datu
       out = Dim(i | j);
     else if (op == "^" && known)
       out = Dim(i ^ j);
-    else if (op == "<<" && known && j >= 0 && j < 63)
+    else if (op == "<<" && known && j >= 0 && j < 63 && int64_t(uint64_t(i) << j) >> j == i)
       out = Dim(int64_t(uint64_t(i) << j));
     else if (op == ">>" && known && j >= 0 && j < 63)
       out = Dim(i >> j);
     if (out)
       return out->is_valid() ? Datum{*out} : error(where, "the integer does not fit 64 bits");
+    if (known && (op == "**" || op == "<<" || op == ">>"))
+      return error(where, fmt::format("{} {} {} is no integer of 64 bits", i, op, j));
     Dim difference = *x - *y;
     if (op == "==" || op == "!=")
       if (*x == *y || difference.is_const())

@@ -182,7 +182,7 @@ Datum Elaborator::index_tensor(ValueId x, const Expr &e) {
       return error(kid.location, fmt::format("a subscript is an integer, a slice or a tensor, not {}", describe(d)));
     Dim index = from_end(*at);
     if ((index.is_const() && index.as_const() < 0) || known_less(size - Dim(1), index))
-      return error(kid.location, fmt::format("the index {} is outside dim {} of {}", at->text(), axis, type.text()));
+      return error(kid.location, fmt::format("the index {} is outside dim {} of {}", at->text(), axis, shape_text(type.shape)));
     cut(index, index + Dim(1), Dim(1));
     reshaped = true;
     ++axis;

@@ -207,6 +207,11 @@ expect 2 'what the model is read from' "$kiln" inspect relu.kir --graph dot -o r
 expect 2 'relu.kiln. is a package: --shape' "$kiln" run relu.kiln --shape x=2 --input x=2x3xf32=1
 expect 2 'is a package: --winograd' "$kiln" inspect relu.kiln --winograd off
 expect 1 'has no size of this name' "$kiln" run relu.kiln --dim nosuch=4 --input x=2x3xf32=1
+expect 1 "'300' is no i8" "$kiln" run relu.kiln --input x=1x3xi8=1,300,2
+expect 1 "'1.5' is no i64" "$kiln" run relu.kiln --input x=1x3xi64=1.5
+[ "$("$kiln" run relu.kiln --input x=2x3xf32=-3 --output y=@- | "$kiln" run relu.kiln --input x=@- | tail -n 1)" = ' [1, 1, 1]]' ] ||
+  { echo "FAIL: an array through standard streams"; failures=$((failures + 1)); }
+expect 1 'standard input: ' "$kiln" run relu.kiln --input x=@-
 expect 1 "'x' is given twice" "$kiln" run relu.kir --input x=2x3xf32=1 --input x=2x3xf32=2
 expect 1 'is for .kir programs' "$kiln" compile words.onnx --weights nosuch.npz
 cp words.onnx WORDS.ONNX
@@ -243,6 +248,10 @@ expect 1 'size of tensor a (2) must match the size of tensor b (3)' "$kiln" eval
 expect 1 'did you mean' "$kiln" eval 'ramd(2)'
 expect 1 'error' "$kiln" eval 'x ='
 expect 1 'input:1:14: error: unknown name .nothing' "$kiln" eval 'x = ones(2); nothing + x'
+expect 1 '^error: input:1:25: div: integer division by zero' "$kiln" eval 'x = 4;        arange(3) / 0'
+expect 1 '2 \*\* 100 is no integer of 64 bits' "$kiln" eval '2 ** 100'
+expect 1 '5 << 62 is no integer of 64 bits' "$kiln" eval '5 << 62'
+expect 1 'the index 5 is outside dim 0 of \[2\]' "$kiln" eval 'x = rand(2); x[5] = 1.0; x'
 expect 1 'input:2:3: error: unknown name .nothing' "$kiln" eval 'x = 1
   nothing'
 cat >lines <<'END'
