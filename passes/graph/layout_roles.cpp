@@ -456,10 +456,10 @@ KernelWants kernel_wants(const Function &function, NodeId id, int64_t block, boo
   case FusionForm::lower:
     if (function.node(info.root).op == Op::winograd_conv) {
       winograd_wants(function, node, root_of(function, node, info), out);
-    } else if (node.op == Op::winograd_weights) {
+    } else if (node.op == Op::winograd_weights) { // from what the convolution itself would read
       out.makes = Makes::blocked;
       out.operands[0] = Want::weights;
-      out.packed[0].blocks = {{0, block}};
+      out.packed[0] = conv_weights(ConvStyle::blocked, function.type(node.operands[0]), block, false);
     } else {
       lower_wants(function, node, function.node(info.root), out);
     }

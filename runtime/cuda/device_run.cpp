@@ -1,6 +1,9 @@
 // Runs an entry on a device: arguments through pinned memory, steps by the section's tree, and the whole of it
 // as one CUDA graph, recorded once for each set of dims.
 //
+// A run of a graph that is recorded asks the driver for one launch and one wait. What it copies is one piece each way:
+// inputs and the words for traps, which are zeros; those words and the outputs.
+//
 // There are two sets of memory for arguments, so that inputs can be sent for the next run, on a stream of their
 // own, while one computes: the first run that is sent ahead makes the second set.
 //
@@ -18,12 +21,13 @@ namespace kiln::rt {
 
 using namespace package;
 
-// Arguments on the device.
+// Arguments on the device: inputs, then a word for each position of the plan in which a kernel leaves its trap, then outputs.
 struct ArgumentSet {
   DeviceAddress arguments;
   uint64_t size;      // of `arguments` and of `staging`
-  uint8_t *staging;   // pinned, laid out as the arguments
+  uint8_t *staging;   // pinned, laid out as the arguments; behind them 8 bytes for values read back
   uint64_t *offsets;  // of each argument
+  uint64_t traps, end; // where the words for traps begin, and the outputs end
   void *graphs[2];    // ready to launch, for graph_dims; null. The second one does not send the inputs
   int64_t *graph_dims[2];
 };
@@ -40,14 +44,13 @@ struct DeviceContext {
   const BorderPlace *places;         // of a part: where its arguments are; null
   DeviceAddress borders;             // of all parts, where this is the first of them
   uint8_t *pinned_borders;
-  DeviceAddress arena, scratch, traps;
+  DeviceAddress arena, scratch;
   ArgumentSet sets[2];
   ArgumentSet *set;   // of the run that is under way, or was last
   ArgumentSet *sent;  // what send_to_device() has filled; null
   void *sending;      // the stream for that
   void *is_there;     // the event after it
   RunningOutput *outputs; // of the run that is under way
-  int32_t *trap_values;    // pinned, one for each position of the plan; behind it 8 bytes for values read back
   uint32_t trap_count;
   VariablesMirror *mirror; // null where the model has no variables
   int64_t *slots;
@@ -76,10 +79,17 @@ BorderPlace place_of(const KilnContext &context, const ArgumentSet &set, uint32_
   return {false, true, set.arguments + set.offsets[argument], set.staging + set.offsets[argument]};
 }
 
+uint64_t trap_bytes(const KilnContext &context) { return context.device->trap_count * sizeof(int32_t); }
+int32_t *trap_words(const ArgumentSet &set) { return reinterpret_cast<int32_t *>(set.staging + set.traps); }
+
 int32_t send_arguments(const KilnContext &context, const ArgumentSet &set, void *stream, KilnError *error) {
   const Driver &driver = *context.module->device->driver;
+  if (int answer = driver.cuMemcpyHtoDAsync_v2(set.arguments, set.staging, set.traps + trap_bytes(context), stream))
+    return fail_driver(driver, "cuMemcpyHtoDAsync", answer, error);
   for (uint32_t i = 0; i < context.entry->inputs.count; ++i) {
-    BorderPlace place = place_of(context, set, i);
+    if (!is_border(context, i))
+      continue;
+    const BorderPlace &place = context.device->places[i];
     if (uint64_t size = place.is_copied ? context.bindings[i].needed : 0)
       if (int answer = driver.cuMemcpyHtoDAsync_v2(place.device, place.pinned, size, stream))
         return fail_driver(driver, "cuMemcpyHtoDAsync", answer, error);
@@ -97,23 +107,20 @@ public:
   int32_t trap() const { return trap_; }
 
   int32_t send_inputs(bool are_sent) {
-    if (!are_sent)
-      if (int32_t code = send_arguments(context_, *on_.set, on_.stream, error_))
-        return code;
-    if (int answer = driver_.cuMemsetD32Async(on_.traps, 0, on_.trap_count, on_.stream))
-      return fail_driver(driver_, "cuMemsetD32Async", answer, error_);
-    return KILN_OK;
+    return are_sent ? int32_t{KILN_OK} : send_arguments(context_, *on_.set, on_.stream, error_);
   }
 
   int32_t fetch_outputs() {
     for (uint32_t i = 0; i < context_.entry->outputs.count; ++i) {
       uint32_t at = context_.entry->inputs.count + i;
-      BorderPlace place = place_of(context_, *on_.set, at);
+      if (!is_border(context_, at))
+        continue;
+      const BorderPlace &place = on_.places[at];
       if (uint64_t size = place.is_copied ? context_.bindings[at].needed : 0)
         if (int answer = driver_.cuMemcpyDtoHAsync_v2(place.pinned, place.device, size, on_.stream))
           return fail_driver(driver_, "cuMemcpyDtoHAsync", answer, error_);
     }
-    return fetch_traps();
+    return fetch(on_.set->end - on_.set->traps);
   }
 
   int32_t walk(uint32_t begin, uint32_t end) {
@@ -124,8 +131,10 @@ public:
   }
 
 private:
-  int32_t fetch_traps() {
-    if (int answer = driver_.cuMemcpyDtoHAsync_v2(on_.trap_values, on_.traps, on_.trap_count * sizeof(int32_t), on_.stream))
+  // The words for traps, and what comes behind them.
+  int32_t fetch(uint64_t size) {
+    const ArgumentSet &set = *on_.set;
+    if (int answer = driver_.cuMemcpyDtoHAsync_v2(set.staging + set.traps, set.arguments + set.traps, size, on_.stream))
       return fail_driver(driver_, "cuMemcpyDtoHAsync", answer, error_);
     return KILN_OK;
   }
@@ -141,18 +150,18 @@ private:
 
   // Waits for a value that a step depends on, and for the traps before it.
   int32_t read_back(const DeviceBufferRecord &buffer, uint32_t size, int64_t *value) {
-    auto *place = reinterpret_cast<uint8_t *>(on_.trap_values) + align_up(on_.trap_count * sizeof(int32_t));
+    uint8_t *place = on_.set->staging + on_.set->end;
     if (int answer = driver_.cuMemcpyDtoHAsync_v2(place, address(buffer), size, on_.stream))
       return fail_driver(driver_, "cuMemcpyDtoHAsync", answer, error_);
-    if (int32_t code = fetch_traps())
+    if (int32_t code = fetch(trap_bytes(context_)))
       return code;
     if (int answer = driver_.cuStreamSynchronize(on_.stream))
       return fail_driver(driver_, "cuStreamSynchronize", answer, error_);
     *value = 0;
     std::memcpy(value, place, size);
     for (uint32_t i = 0; i < on_.trap_count; ++i)
-      if (on_.trap_values[i] != 0)
-        stop(on_.trap_values[i], static_cast<int32_t>(i));
+      if (int32_t trap = trap_words(*on_.set)[i]; trap != 0)
+        stop(trap, static_cast<int32_t>(i));
     return KILN_OK;
   }
 
@@ -238,7 +247,7 @@ private:
       add(section_.evaluate(section_.lists()[step.dims.first + i], on_.slots));
     if (f.scratch_bytes != 0)
       add(static_cast<int64_t>(on_.scratch));
-    add(static_cast<int64_t>(on_.traps + static_cast<uint64_t>(step.position) * sizeof(int32_t)));
+    add(static_cast<int64_t>(on_.set->arguments + on_.set->traps + static_cast<uint64_t>(step.position) * sizeof(int32_t)));
     int64_t most = f.scratch_bytes != 0 ? int64_t{f.scratch_blocks} : int64_t{0x7fffffff};
     if (blocks > 0) {
       int answer = driver_.cuLaunchKernel(device_.functions[step.function], static_cast<unsigned>(blocks < most ? blocks : most), 1, 1,
@@ -317,9 +326,19 @@ int32_t place_arguments(KilnContext *context, ArgumentSet &set, KilnError *error
   const Driver &driver = *context->module->device->driver;
   uint64_t size = 0;
   for (uint32_t i = 0; i < context->entry->inputs.count + context->entry->outputs.count; ++i) {
+    if (i == context->entry->inputs.count) {
+      set.traps = size;
+      size += align_up(trap_bytes(*context));
+    }
     set.offsets[i] = size;
     size += is_border(*context, i) ? 0 : align_up(context->bindings[i].needed + KILN_ALIGNMENT);
   }
+  if (context->entry->outputs.count == 0) {
+    set.traps = size;
+    size += align_up(trap_bytes(*context));
+  }
+  set.end = size;
+  size += kArgumentAlignment;
   if (size <= set.size)
     return KILN_OK;
   free_arguments(driver, set);
@@ -335,6 +354,7 @@ void stage_inputs(const KilnContext &context, const ArgumentSet &set) {
   for (uint32_t i = 0; i < context.entry->inputs.count; ++i)
     if (context.bindings[i].needed != 0 && !is_border(context, i))
       std::memcpy(set.staging + set.offsets[i], context.bindings[i].data, context.bindings[i].needed);
+  std::memset(trap_words(set), 0, trap_bytes(context));
 }
 
 // The copies of an earlier send() are no longer under way.
@@ -428,12 +448,6 @@ int32_t make_device_context(KilnContext *context, KilnError *error) {
     if (int answer = driver.cuMemAlloc_v2(&on->scratch, entry.scratch_bytes))
       return fail_driver(driver, "cuMemAlloc_v2", answer, error);
   on->trap_count = context->entry->kernels.count + 1;
-  uint64_t trap_bytes = align_up(on->trap_count * sizeof(int32_t));
-  if (int answer = driver.cuMemAlloc_v2(&on->traps, trap_bytes))
-    return fail_driver(driver, "cuMemAlloc_v2", answer, error);
-  void *pinned = nullptr;
-  KILN_DRIVER_TRY(driver, cuMemAllocHost_v2, &pinned, trap_bytes + 64);
-  on->trap_values = static_cast<int32_t *>(pinned);
   if (context->module->variables_size() != 0)
     return mirror_of(context->module, context->frame.variables, &on->mirror, error);
   return KILN_OK;
@@ -468,12 +482,11 @@ void free_device_context(Device *device, DeviceContext *context) {
       driver.cuStreamSynchronize(stream);
   for (ArgumentSet &set : context->sets)
     free_arguments(driver, set);
-  for (DeviceAddress memory : {context->arena, context->scratch, context->traps, context->borders})
+  for (DeviceAddress memory : {context->arena, context->scratch, context->borders})
     if (memory != 0)
       driver.cuMemFree_v2(memory);
-  for (void *memory : {static_cast<void *>(context->trap_values), static_cast<void *>(context->pinned_borders)})
-    if (memory != nullptr)
-      driver.cuMemFreeHost(memory);
+  if (context->pinned_borders != nullptr)
+    driver.cuMemFreeHost(context->pinned_borders);
   if (context->is_there != nullptr)
     driver.cuEventDestroy_v2(context->is_there);
   for (void *stream : {context->has_other_stream ? nullptr : context->stream, context->sending})
@@ -580,8 +593,8 @@ int32_t finish_on_device(KilnContext *context, int32_t *trap, KilnError *error) 
     return KILN_ERROR_DEVICE;
   }
   for (uint32_t i = 0; i < on->trap_count && *trap == 0; ++i)
-    if (on->trap_values[i] != 0) {
-      *trap = context->frame.trap = on->trap_values[i];
+    if (int32_t word = trap_words(*on->set)[i]; word != 0) {
+      *trap = context->frame.trap = word;
       context->frame.trap_kernel = static_cast<int32_t>(i);
     }
   for (uint32_t i = 0; *trap == 0 && i < context->entry->outputs.count; ++i)

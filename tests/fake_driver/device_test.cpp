@@ -5,6 +5,8 @@
 
 #include "tests/fake_driver/driver.h"
 
+#include <algorithm>
+
 using namespace kiln;
 
 namespace {
@@ -85,6 +87,50 @@ TEST_CASE("a run that was recorded is one launch, other sizes are recorded anew,
     at[1] = 1;
     CHECK(run(8) == KILN_OK);
     CHECK(left() > 0);
+  }
+  CHECK(left() == 0);
+}
+
+TEST_CASE("a run of a hundred kernels asks the driver for one launch and one wait, and copies one piece each way") {
+  Package package = compile(R"(
+param w: f32[8, 8] = 0.125
+export func f(x: f32[8], y: f32[8]) -> (a: f32[8], b: f32[8]) {
+  h = reshape(x, [1, 8])
+  for i in range(100) { h = h @ w + y }
+  return reshape(h, [8]), x + y
+}
+)", "", 0, true);
+  {
+    EightFloats eight(package);
+    auto &[error, module, context, x, y, dims, in, out] = eight;
+    const KilnApi &api = runtime::api();
+    KilnContext *c = context->handle();
+    std::vector<float> second(8, 0.0f), b(8);
+    KilnTensor more{second.data(), 32, KILN_F32, 1, dims}, other{b.data(), 32, KILN_F32, 1, dims};
+    auto all_calls = [] {
+      int sum = 0;
+#define KILN_DRIVER(name, parameters) sum += calls(#name);
+#include "runtime/cuda/driver_functions.def"
+#undef KILN_DRIVER
+      return sum;
+    };
+    REQUIRE(api.bind_input(c, 0, &in, &error) == KILN_OK);
+    REQUIRE(api.bind_input(c, 1, &more, &error) == KILN_OK);
+    REQUIRE(api.bind_output(c, 0, &out, &error) == KILN_OK);
+    REQUIRE(api.bind_output(c, 1, &other, &error) == KILN_OK);
+    int launched = calls("cuLaunchKernel"), sent = calls("cuMemcpyHtoDAsync_v2"), fetched = calls("cuMemcpyDtoHAsync_v2");
+    REQUIRE(api.run(c, &error) == KILN_OK);
+    CHECK(calls("cuLaunchKernel") >= launched + 100);
+    CHECK(calls("cuMemcpyHtoDAsync_v2") == sent + 1);
+    CHECK(calls("cuMemcpyDtoHAsync_v2") == fetched + 1);
+    int before = all_calls(), graphs = calls("cuGraphLaunch"), waits = calls("cuStreamSynchronize");
+    std::fill(y.begin(), y.end(), 0.0f);
+    REQUIRE(api.run(c, &error) == KILN_OK);
+    CHECK(y[3] == 1.0f);
+    CHECK(b[3] == 1.0f);
+    CHECK(calls("cuGraphLaunch") == graphs + 1);
+    CHECK(calls("cuStreamSynchronize") == waits + 1);
+    CHECK(all_calls() == before + 6); // and the context made current and given back, for the start and for the end
   }
   CHECK(left() == 0);
 }
@@ -264,6 +310,22 @@ export func f(x: f32[4, 256]) { return m(x) }
   Module plain_layers_module, layers_module;
   Compiled plain_layers = compile_for(layers, false, plain_layers_module), layers_of_both = compile_for(layers, true, layers_module);
   CHECK(layers_of_both.program.weights_size == plain_layers.program.weights_size);
+}
+
+TEST_CASE("weights that a package without code for GPUs transforms and stores are there once in one with it, as they are") {
+  const std::string text = R"(
+param c: f32[32, 32, 3, 3] = 0.01
+param l: f32[32, 8192] = 0.02
+export func f(x: f32[1, 32, 56, 56]) { return mean(relu(conv2d(x, c, padding=1)), dim=[2, 3]) @ l }
+)";
+  constexpr int64_t kConvolution = 32 * 32 * 9 * 4, kProduct = 32 * 8192 * 4;
+  Module plain_module, module;
+  Compiled plain = compile_for(text, false, plain_module), both = compile_for(text, true, module);
+  // The params' initial values, and what the code reads: with tiles of 4x4, 36 points for 9.
+  constexpr int64_t kInitial = kProduct + kConvolution;
+  CHECK(plain.program.weights_size > kInitial + kProduct + 3 * kConvolution);
+  CHECK(both.program.weights_size >= kInitial + kProduct + kConvolution);
+  CHECK(both.program.weights_size < kInitial + kProduct + kConvolution + 1024);
 }
 
 TEST_CASE("two devices, each with a context, weights and variables of its own") {

@@ -110,8 +110,8 @@ TEST_CASE("what computes on both sides runs in parts, one graph launch each on t
     CHECK(calls("cuMemcpyDtoHAsync_v2") == fetched);
     REQUIRE(rows.run(16) == KILN_OK); // other sizes are recorded anew
     CHECK(calls("cuGraphInstantiateWithFlags") == records + 2);
-    CHECK(calls("cuMemcpyHtoDAsync_v2") == sent + 2);
-    CHECK(calls("cuMemcpyDtoHAsync_v2") == fetched + 5); // a, y twice (for the caller and the last part), and traps of both
+    CHECK(calls("cuMemcpyHtoDAsync_v2") == sent + 4);    // h, b, and zeros for the traps of both
+    CHECK(calls("cuMemcpyDtoHAsync_v2") == fetched + 4); // a, y for the last part, traps, and traps with y for the caller
     CHECK(rows.out[2][63] == rows.out[0][63] - 31.5f);
     REQUIRE(rows.run(5) == KILN_OK);
     CHECK(rows.out == on_processor);
@@ -254,6 +254,38 @@ export func f(x: f32[N, 4]) -> (y: f32[N, 4]) {
       CHECK(one[0] == Approx(two[0]).epsilon(1e-5));
       CHECK(one[0] != (i == 0 ? 0.5f : i == 1 ? 0.25f : 0.0f));
     }
+  }
+  CHECK(left() == 0);
+}
+
+TEST_CASE("a module says of each entry where it computes") {
+  Package package = compile(R"(
+export func f(x: f32[8]) -> f32[8] device cuda { return x * 2.0 }
+export func g(x: f32[8]) -> f32[8] device cpu { return x * 2.0 }
+export func h(x: f32[8]) -> f32[8] { return x * 2.0 }
+export func k(x: f32[8]) -> f32[8] { return relu(x.to(cuda)).to(cpu) * 2.0 }
+)");
+  const KilnApi &api = runtime::api();
+  const std::string host = cpu_machines()[0].name, device = "cuda:0 sm_80";
+  const KilnOpenOptions on_device{KILN_OPEN_DEVICE, 0, nullptr, "cuda:0"};
+  struct Expected {
+    const KilnOpenOptions *options;
+    std::string module, f, g, h, k;
+  };
+  for (const Expected &e : {Expected{nullptr, host + " and " + device, device, host, host, host + " and " + device},
+                            Expected{&on_device, host + " and " + device, device, host, device, host + " and " + device},
+                            Expected{&kOnProcessor, host, host, host, host, host}}) {
+    KilnError error{};
+    auto module = runtime::Module::try_open(package.bytes, error, e.options);
+    REQUIRE(module);
+    auto target = [&](const char *entry) { return std::string(api.entry_target(module->handle(), uint32_t(api.find_entry(module->handle(), entry)))); };
+    CHECK(std::string(module->info().target) == e.module);
+    CHECK(target("f") == e.f);
+    CHECK(target("g") == e.g);
+    CHECK(target("h") == e.h);
+    CHECK(target("k") == e.k);
+    CHECK(std::string(api.kernel_target(module->handle(), 1, 0)) == host);
+    CHECK(api.entry_target(module->handle(), 4) == nullptr);
   }
   CHECK(left() == 0);
 }

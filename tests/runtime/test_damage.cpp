@@ -94,7 +94,7 @@ TEST_CASE("other versions and machines are named") {
   std::vector<uint8_t> bytes = whole_package();
   bytes[8] = 7;
   CHECK(Attempt(bytes).message == "the package in memory: package format version 7, this runtime "
-                                  "reads version 3; compile the model again");
+                                  "reads version 4; compile the model again");
   CHECK(open_image(read_file(image_path("_abi9"))) ==
         std::string("4: the package in memory: the code for ") + base_target() +
             " has the interface version 9, this runtime runs version 3; compile the model again");
