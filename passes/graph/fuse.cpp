@@ -12,6 +12,7 @@
 #include "passes/graph/rewrite.h"
 
 #include <algorithm>
+#include <set>
 
 namespace kiln {
 namespace {
@@ -85,6 +86,45 @@ NodeId attention_root(const Function &function, const std::vector<NodeId> &insid
   return dots == 2 ? last : NodeId();
 }
 
+// The last value through which everything that the results and reductions take of `from` goes, before any reduction.
+ValueId held_value(const Function &function, const std::vector<NodeId> &inside, const std::vector<ValueId> &results, ValueId from) {
+  std::vector<ValueId> ends = results, candidates;
+  std::set<ValueId> before = {from}; // made of it without a reduction
+  const Shape *space = nullptr;
+  for (NodeId id : inside) {
+    const Node &n = function.node(id);
+    bool follows = std::any_of(n.operands.begin(), n.operands.end(), [&](ValueId v) { return before.contains(v); });
+    if (op_def(n.op).has(kReduction) && op_def(n.op).reduce) {
+      ends.insert(ends.end(), n.operands.begin(), n.operands.end());
+      space = &function.type(n.operands[0]).shape;
+    } else if (follows && n.results.size() == 1) {
+      before.insert(n.results[0]);
+    }
+    for (ValueId v : n.results)
+      if (before.contains(v))
+        candidates.push_back(v);
+  }
+  auto passes_by = [&](ValueId held) {
+    std::vector<ValueId> work = ends;
+    std::set<ValueId> seen = {held};
+    for (size_t i = 0; i < work.size(); ++i) {
+      if (!seen.insert(work[i]).second)
+        continue;
+      if (work[i] == from)
+        return true;
+      const Node *def = function.def(work[i]);
+      if (def && std::any_of(inside.begin(), inside.end(), [&](NodeId id) { return &function.node(id) == def; }))
+        work.insert(work.end(), def->operands.begin(), def->operands.end());
+    }
+    return false;
+  };
+  KILN_CHECK(space, "rows are reduced");
+  for (size_t i = candidates.size(); i-- > 0;)
+    if (function.type(candidates[i]) == TensorType{DType::f32, *space} && !passes_by(candidates[i]))
+      return candidates[i];
+  KILN_CHECK(false, "a contraction's rows are held as one value");
+}
+
 } // namespace
 
 int trailing_axes(const Function &function, const Node &reduction) {
@@ -151,6 +191,13 @@ FusionInfo describe_fusion(const Function &function, NodeId id) {
   info.space = function.type(root.results[0]).shape;
   if (!reductions)
     return info;
+  if (!op_def(root.op).has(kReduction)) {
+    info.form = FusionForm::row_block;
+    info.held = held_value(function, inside, results, root.results[0]);
+    info.space = function.type(info.held).shape;
+    info.reduced_dims = 1;
+    return info;
+  }
   const Shape &full = function.type(root.operands[0]).shape;
   bool back = std::any_of(results.begin(), results.end(), [&](ValueId r) {
     return squeezed(function.type(r).shape) != squeezed(info.space);

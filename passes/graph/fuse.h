@@ -34,6 +34,10 @@
 //                 wherever a reduction's result goes back into shape S, or there are two
 //                 reductions.
 //
+//   row_block     A contraction, as in `reduce`, with one value v of its result's shape, S, which is `rows` for the others:
+//                 reductions over the last dim. What of the inside depends on the contraction depends on it
+//                 through v (held_value()). Results as in `rows`, or v.
+//
 //   attention     Two dots with a softmax between them, as match_attention() (attention.h) finds them
 //                 from the second, the root. Besides: scalar nodes of the scores' size before the
 //                 softmax, views of the dots' operands and of what the scalar nodes read, linear in the
@@ -61,12 +65,13 @@ namespace kiln {
 
 inline constexpr size_t kMaxResults = 8;
 
-enum class FusionForm : uint8_t { elementwise, reduce, rows, attention, lower, chain };
+enum class FusionForm : uint8_t { elementwise, reduce, rows, row_block, attention, lower, chain };
 
 struct FusionInfo {
   FusionForm form = FusionForm::elementwise;
-  NodeId root;          // reduce, attention, lower: the root; rows: the first reduction
-  Shape space;          // elementwise: the results' shape; reduce: the root's result; rows: S
+  NodeId root;          // reduce, row_block, attention, lower: the root; rows: the first reduction
+  Shape space;          // elementwise: the results' shape; reduce: the root's result; rows, row_block: S
+  ValueId held;         // row_block: v
   int reduced_dims = 0; // rows: how many trailing dims of S are R
 };
 

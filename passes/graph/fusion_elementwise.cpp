@@ -9,7 +9,6 @@
 namespace kiln {
 namespace {
 
-constexpr size_t kMaxMembers = 96;
 constexpr int64_t kLeastRow = 8; // elements that are worth a vector
 
 // The index of the last dim that has more than one element.

@@ -10,7 +10,6 @@
 namespace kiln {
 namespace {
 
-constexpr size_t kMaxMembers = 96;  // of a group: bounds the size of a kernel
 constexpr size_t kMaxVisited = 512; // units searched for a cycle before a group is given up
 
 // Rows of a product that follow each other at a step of so many bytes, or a multiple, share a few sets of the
@@ -65,6 +64,7 @@ bool BlockFuser::run() {
     if (op_def(node(p).op).has(kReduction) && op_def(node(p).op).reduce && is_free(p) &&
         trailing_axes(function_, node(p)) > 0)
       fuse_rows(p);
+  join_rows();
   for (int p = 0; p < count; ++p)
     if (op_def(node(p).op).has(kReduction) && op_def(node(p).op).reduce && is_free(p))
       fuse_reduction(p);

@@ -14,6 +14,8 @@
 
 namespace kiln {
 
+constexpr size_t kMaxMembers = 96; // of a group: bounds the size of a kernel
+
 class BlockFuser {
 public:
   // With `merge_heads`, the layout pass runs later and puts the heads of an attention side by side. With `gpu`, an attention
@@ -66,6 +68,11 @@ private:
 
   // fusion_attention.cpp
   void fuse_attention(int root);
+
+  // fusion_rows.cpp
+  void join_rows();
+  void join_contraction(int g);
+  bool feeds_rows(int root, const TensorType &space) const;
 
   // fusion_elementwise.cpp
   void fuse_elementwise();

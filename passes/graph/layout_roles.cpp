@@ -467,6 +467,9 @@ KernelWants kernel_wants(const Function &function, NodeId id, int64_t block, boo
   case FusionForm::chain: // made after layouts are chosen
     set_all(out, Want::any);
     return out;
+  case FusionForm::row_block:
+    dot_wants(function, node, root_of(function, node, info), block, pairs, out);
+    return out;
   case FusionForm::reduce:
     break;
   }

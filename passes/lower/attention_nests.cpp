@@ -44,12 +44,6 @@ constexpr int64_t kMinShareRows = 32, kShareRows = 256; // a share copies all ke
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-// Rows that lie in the cache at different places: an odd number of panels.
-int64_t padded_row(int64_t n) {
-  int64_t panels = (n + kPanel - 1) / kPanel;
-  return (panels | 1) * kPanel;
-}
-
 } // namespace
 
 class AttentionNests {

@@ -126,6 +126,7 @@ KernelLowering::KernelLowering(const Module &module, const Function &function, c
 LoweredNode KernelLowering::run() {
   attention_ = find_attention();
   if (!attention_) {
+    find_held_rows();
     find_row_axes();
     choose_materialised();
   }
@@ -183,10 +184,9 @@ const Scratch *KernelLowering::scratch_of(ValueId value) const {
 }
 
 const IndexRange *KernelLowering::range_of(int dim) const {
-  if (stage_)
-    for (const IndexRange &range : stage_->block)
-      if (range.dim == dim)
-        return &range;
+  for (const IndexRange &range : stage_ ? stage_->block : held_block_)
+    if (range.dim == dim)
+      return &range;
   return nullptr;
 }
 
@@ -340,6 +340,8 @@ Expr KernelLowering::pull(ValueId value, std::span<const Dim> raw_index) {
     index[i] = type(value).shape[i].is_const(1) && !raw_index[i].is_const() ? Dim(0) : simplified(index[i]);
   if (!is_inner(value))
     return pull_external(value, raw_index);
+  if (held_ && value == held_->value && !held_->buffer.empty())
+    return load_held(index);
   if (materialised_[size_t(value)])
     return pull_row(value, index);
   return compute(value, index);

@@ -9,6 +9,7 @@
 
 #include "ir/ops/op.h"
 #include "passes/graph/attention.h"
+#include "passes/graph/row_blocks.h"
 #include "passes/lower/lower.h"
 
 #include <functional>
@@ -20,8 +21,7 @@ namespace kiln {
 // Indices [begin, begin + count) of a value along a dim; they may stick out of it on both sides.
 struct IndexRange {
   int dim;
-  Dim begin;
-  int64_t count;
+  Dim begin, count;
 };
 
 // A value of a chain (fuse.h) that is computed into memory of the worker's own, a block at a time.
@@ -98,11 +98,13 @@ private:
   };
 
   std::optional<AttentionParts> find_attention() const;
+  void find_held_rows();
   void find_row_axes();
   void choose_materialised();
   bool is_inner(ValueId value) const { return inner_[size_t(value)]; }
   ValueId resolve(ValueId value) const; // a region argument to the operand it stands for
   void lower_results();
+  void lower_elements();
   void lower_root(const Node &root);
   bool lower_concat_blocks(const Node &concat);
   void lower_nest(const std::vector<ValueId> &results);
@@ -110,6 +112,10 @@ private:
   void lower_phase(const std::vector<ValueId> &results, const std::vector<int64_t> &steps,
                    const std::vector<int64_t> &phase);
   void lower_attention();
+  void lower_row_blocks();
+  Expr load_held(std::span<const Dim> index) const;
+  void lower_blocks(const Dim &rows);
+  void lower_block(const Dim &first, const Dim &count);
   friend class AttentionNests;
   void zero_halo(ValueId result);
   const Scratch *scratch_of(ValueId value) const;
@@ -146,6 +152,17 @@ private:
   std::vector<bool> materialised_; // by value: kept in a row buffer
   std::vector<LocalOperand> local_operands_;
   std::optional<AttentionParts> attention_;
+  // A contraction with reductions over its columns (fuse.h, row_block): its elements lie in scratch memory.
+  struct HeldRows {
+    ValueId value;
+    RowBlocks blocks;
+    std::optional<ValueId> result; // the kernel's that it is: then it lies there, row by row, and not in scratch memory
+    int64_t row = 0; // elements between rows of the scratch memory
+    Symbol buffer;   // empty while it is written
+    Dim first;       // row in it
+  };
+  std::optional<HeldRows> held_;
+  std::vector<IndexRange> held_block_;
   std::vector<int> row_axes_;
   Dim row_size_ = 1;
 

@@ -175,15 +175,23 @@ void KernelLowering::lower_results() {
     return lower_root(root);
   if (attention_)
     return lower_attention();
+  if (held_)
+    return lower_row_blocks();
+  lower_elements();
+}
+
+void KernelLowering::lower_elements() {
   // Results of one shape and layout share their loops.
   std::vector<bool> done(results_.size());
+  for (size_t i = 0; i < results_.size(); ++i)
+    done[i] = held_ && held_->result == results_[i];
   for (size_t i = 0; i < results_.size(); ++i) {
     if (done[i])
       continue;
     std::vector<ValueId> group;
     for (size_t k = i; k < results_.size(); ++k) {
       const Value &a = function_.value(results_[i]), &b = function_.value(results_[k]);
-      if (a.type.shape == b.type.shape && a.layout == b.layout) {
+      if (!done[k] && a.type.shape == b.type.shape && a.layout == b.layout) {
         group.push_back(results_[k]);
         done[k] = true;
       }
@@ -259,8 +267,9 @@ void KernelLowering::lower_phase(const std::vector<ValueId> &results,
     switch (part) {
     case Nest::Part::whole:
       if (const IndexRange *range = range_of(dim))
-        return loop("i", max(0, -range->begin), min(range->count, size - range->begin),
-                    LoopKind::parallel, [&](const Dim &var) {
+        return loop("i", held_ ? Dim(0) : max(0, -range->begin),
+                    held_ ? range->count : min(range->count, size - range->begin), LoopKind::parallel,
+                    [&](const Dim &var) {
                       index[size_t(dim)] = range->begin + var;
                       nest(i + 1);
                     });
