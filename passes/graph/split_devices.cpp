@@ -38,6 +38,7 @@ public:
     for (NodeId id : f_.body.nodes)
       if (!is_skipped(id) && f_.node(id).op != Op::assign)
         find_depth(id);
+    find_readers();
     for (NodeId id : f_.body.nodes)
       if (!is_skipped(id) && f_.node(id).op == Op::assign)
         place_assign(id);
@@ -94,39 +95,39 @@ private:
 
   void index_nodes() {
     key_.assign(f_.nodes.size(), -1);
-    for (size_t i = 0; i < f_.body.nodes.size(); ++i)
-      order_[f_.body.nodes[i]] = i;
+    for (size_t i = 0; i < f_.body.nodes.size(); ++i) {
+      NodeId id = f_.body.nodes[i];
+      const Node &node = f_.node(id);
+      order_[id] = i;
+      if (is_skipped(id) || device_of(id) != Device::free || node.op == Op::assign)
+        continue;
+      std::set<VariableId> variables;
+      if (node.op == Op::read_variable) {
+        variables.insert(node.attrs.get_variable("variable"));
+        last_read_[*variables.begin()] = id;
+      }
+      for (ValueId v : used(id))
+        if (auto it = made_of_.find(v); it != made_of_.end())
+          variables.insert(it->second.begin(), it->second.end());
+      for (ValueId v : node.results)
+        if (!variables.empty())
+          made_of_[v] = variables;
+    }
+  }
+
+  void find_readers() {
+    for (NodeId id : f_.body.nodes)
+      if (key_[size_t(id)] >= 0)
+        for (ValueId v : used(id))
+          if (auto it = made_of_.find(v); it != made_of_.end())
+            for (VariableId variable : it->second)
+              readers_[variable].insert(key_[size_t(id)]);
   }
 
   Device device_of(NodeId id) const {
-    const Node &node = f_.node(id);
     Device device = placement_.of_node(id);
-    if (device != Device::free)
-      return device;
-    if (node.op == Op::assign)
-      return device_of_variable(node.attrs.get_variable("variable"));
-    return node.results.empty() ? Device::cpu : Device::free; // sizes that depend on no argument
-  }
-
-  // Where nodes use a variable; on the processor where none does.
-  Device device_of_variable(VariableId variable) const {
-    for (NodeId id : f_.body.nodes)
-      if (!is_skipped(id) && placement_.of_node(id) == Device::cuda)
-        for (ValueId v : used(id))
-          if (reads(v, variable))
-            return Device::cuda;
-    return Device::cpu;
-  }
-
-  // Whether a value that is on both sides is made of a variable.
-  bool reads(ValueId v, VariableId variable) const {
-    const Node *def = f_.def(v);
-    if (!def || key_of(v) >= 0)
-      return false;
-    if (def->op == Op::read_variable)
-      return def->attrs.get_variable("variable") == variable;
-    auto operands = used(f_.value(v).def);
-    return std::any_of(operands.begin(), operands.end(), [&](ValueId o) { return reads(o, variable); });
+    bool is_size = f_.node(id).op == Op::bind_size; // one that depends on no argument
+    return device == Device::free && is_size ? Device::cpu : device;
   }
 
   int key_of(ValueId v) const {
@@ -156,29 +157,24 @@ private:
       made_sizes_[Symbol(f_.node(id).attrs.get_string("symbol"))] = {key, id};
   }
 
+  // Behind whoever reads the variable, on the side of its new value; a value that is on both sides is written where the
+  // variable is read last.
   void place_assign(NodeId id) {
     const Node &node = f_.node(id);
     Device device = device_of(id);
     VariableId variable = node.attrs.get_variable("variable");
-    int key = least_key(id, device);
-    for (NodeId other : f_.body.nodes) {
-      if (is_skipped(other))
-        continue;
-      const Node &n = f_.node(other);
-      bool is_later = order_.at(other) > order_.at(id);
-      if (is_later && n.op == Op::read_variable && n.attrs.get_variable("variable") == variable)
-        diagnostics_.error(n.location, fmt::format("'{}' is read after it is written, in a function that computes on cpu and on cuda",
-                                                   module_.variables[size_t(variable)].name))
-            .notes.push_back("use the value that is assigned");
-      if (n.op == Op::assign && n.attrs.get_variable("variable") == variable && !is_later)
-        key = std::max(key, key_[size_t(other)]);
-      if (key_[size_t(other)] < 0 || n.op == Op::assign)
-        continue;
-      for (ValueId v : used(other))
-        if (reads(v, variable))
-          key = std::max(key, key_[size_t(other)] / 2 * 2 + (device == Device::cpu));
-    }
-    key_[size_t(id)] = key;
+    int key = device == Device::free ? -1 : least_key(id, device);
+    auto follow = [&](int other) {
+      key = std::max(key, device == Device::free ? other : other / 2 * 2 + (device == Device::cpu));
+    };
+    if (auto read = last_read_.find(variable); read != last_read_.end() && order_.at(read->second) > order_.at(id))
+      diagnostics_.error(f_.node(read->second).location, fmt::format("'{}' is read after it is written, in a function that computes on cpu and on cuda",
+                                                                     module_.variables[size_t(variable)].name))
+          .notes.push_back("use the value that is assigned");
+    for (int reader : readers_[variable]) // and earlier assignments
+      follow(reader);
+    key_[size_t(id)] = key >= 0 ? key : *std::max_element(key_.begin(), key_.end());
+    readers_[variable].insert(key_[size_t(id)]);
   }
 
   std::set<Symbol> sizes_in(NodeId id) const {
@@ -310,6 +306,9 @@ private:
   std::vector<int> key_;            // of top-level nodes: twice the depth, and 1 on the processor; -1 of what is on both sides
   std::map<NodeId, size_t> order_;
   std::map<Symbol, MadeSize> made_sizes_;
+  std::map<ValueId, std::set<VariableId>> made_of_;  // of values on both sides
+  std::map<VariableId, NodeId> last_read_;
+  std::map<VariableId, std::set<int>> readers_; // keys of the nodes that use a variable, or write it
   std::vector<int> keys_;           // of the parts
   std::vector<std::set<NodeId>> nodes_;
   std::map<ValueId, size_t> borders_; // values that other parts use

@@ -209,4 +209,22 @@ cmp trained.txt trained_gpu.txt || { cat trained.txt trained_gpu.txt; fail "what
 sed 's/^\(export func train_step.*\) {/\1 device cuda {/' "$tests/tools/spirals.kir" > placed_spirals.kir
 launched=$(launches "$kiln" train placed_spirals.kir --data x=@x.npy --data y=@y.npy --batch 64 --epochs 1 --seed 3 --log placed.jsonl -o placed_trained.kiln)
 [ "$launched" -gt 0 ] || fail "a step that is placed on cuda trains there"
-echo "fine: accuracy $accuracy"
+# One that computes on both sides: the first layer here, the others there, its optimizer on both.
+sed 's/c(drop(tanh(b(tanh(a(x))))))/c(drop(tanh(b(tanh(a(x)).to(cuda))))).to(cpu)/' "$tests/tools/spirals.kir" > split_spirals.kir
+cmp -s split_spirals.kir "$tests/tools/spirals.kir" && fail "nothing is split"
+launched=$(launches "$kiln" train split_spirals.kir --data x=@x.npy --data y=@y.npy --validate x=@x.npy --validate y=@y.npy --batch 64 --epochs 12 --seed 3 \
+  --log split.jsonl -o split.kiln)
+[ "$launched" -gt 0 ] || fail "a step in parts trains on the device"
+accuracy_of_parts=$(grep validation split.jsonl | tail -1 | sed 's/.*"accuracy": \([0-9.]*\).*/\1/')
+awk "BEGIN { exit !($accuracy_of_parts > 0.95) }" || fail "in parts the accuracy is $accuracy_of_parts after 12 epochs"
+# Weights are there once, whatever processors would make of them: inspect tells their bytes.
+cat > once.kir <<'KIR'
+param c: f32[32, 32, 3, 3] = 0.01
+param l: f32[32, 4096] = 0.02
+export func f(x: f32[1, 32, 56, 56]) { return mean(relu(conv2d(x, c, padding=1)), dim=[2, 3]) @ l }
+KIR
+"$kiln" compile once.kir --cuda sm_80,sm_90 -o once.kiln >/dev/null
+bytes=$("$kiln" inspect once.kiln --size | awk '$2 == "weights" {print $1}')
+[ "$("$kiln" inspect once.kiln --size | grep -c device)" = 2 ] || fail "two device sections"
+[ "$bytes" -lt $((2 * (32 * 32 * 9 + 32 * 4096) * 4 + 1024)) ] || fail "$bytes bytes of weights: more than the params, and what is made of them once"
+echo "fine: accuracy $accuracy, in parts $accuracy_of_parts"
