@@ -298,7 +298,9 @@ std::string parse_npy(const std::vector<uint8_t> &bytes, Tensor &tensor) {
   tensor.dims = header.shape;
   uint64_t wanted = 0;
   uint64_t got = bytes.size() - preamble - size;
-  if (!dense_size(tensor.dtype, tensor.dims, wanted) || wanted != got)
+  if (!dense_size(tensor.dtype, tensor.dims, wanted))
+    return "its shape is too large";
+  if (wanted != got)
     return "it holds " + std::to_string(got) + " bytes of elements, and its header says " +
            std::to_string(wanted);
   tensor.data.assign(bytes.begin() + static_cast<std::ptrdiff_t>(preamble + size), bytes.end());

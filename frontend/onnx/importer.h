@@ -45,6 +45,10 @@ private:
   std::optional<Symbol> text_width_;
 };
 
+inline constexpr int kMaxGraphDepth = 16; // of graphs within each other
+// "Conv", "com.microsoft.FusedConv"
+std::string operator_name(std::string_view domain, std::string_view type);
+
 // A name as the language spells dims: letters, digits and underscores.
 std::string identifier(std::string_view name);
 

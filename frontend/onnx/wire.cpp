@@ -1,42 +1,9 @@
 #include "frontend/onnx/wire.h"
 
-#include <fmt/format.h>
-#include <protozero/pbf_message.hpp>
-#include <protozero/pbf_reader.hpp>
-
-#include <charconv>
-#include <cstring>
+#include "frontend/onnx/wire_reader.h"
 
 namespace kiln::onnx {
 namespace {
-
-using protozero::pbf_reader;
-using protozero::pbf_wire_type;
-
-// Thrown inside this file only; every entry point turns it and protozero's own into an Error.
-struct WireError {
-  std::string message;
-};
-
-constexpr uint32_t bytes_field(uint32_t tag) {
-  return protozero::tag_and_type(tag, pbf_wire_type::length_delimited);
-}
-constexpr uint32_t varint_field(uint32_t tag) {
-  return protozero::tag_and_type(tag, pbf_wire_type::varint);
-}
-constexpr uint32_t fixed32_field(uint32_t tag) {
-  return protozero::tag_and_type(tag, pbf_wire_type::fixed32);
-}
-constexpr uint32_t fixed64_field(uint32_t tag) {
-  return protozero::tag_and_type(tag, pbf_wire_type::fixed64);
-}
-
-std::string_view view(pbf_reader &r) {
-  protozero::data_view v = r.get_view();
-  return {v.data(), v.size()};
-}
-
-pbf_reader reader(std::string_view bytes) { return pbf_reader(bytes.data(), bytes.size()); }
 
 class Parser {
 public:
@@ -154,19 +121,6 @@ public:
       default:
         r.skip();
       }
-    }
-    return out;
-  }
-
-  static std::pair<std::string_view, std::string_view> string_pair(std::string_view bytes) {
-    std::pair<std::string_view, std::string_view> out;
-    for (pbf_reader r = reader(bytes); r.next();) {
-      if (r.tag_and_type() == bytes_field(1))
-        out.first = view(r);
-      else if (r.tag_and_type() == bytes_field(2))
-        out.second = view(r);
-      else
-        r.skip();
     }
     return out;
   }
@@ -452,111 +406,6 @@ private:
   WireBudget &budget_;
 };
 
-template <typename T>
-void append(std::vector<T> &list, T value, int64_t limit) {
-  if (int64_t(list.size()) >= limit)
-    throw WireError{fmt::format("it holds more than the {} elements of its shape", limit)};
-  list.push_back(value);
-}
-
-int64_t parse_number(std::string_view text, std::string_view what) {
-  int64_t out = 0;
-  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
-  if (error != std::errc() || end != text.data() + text.size() || out < 0)
-    throw WireError{fmt::format("the {} of its external data is '{}', not a size in bytes", what, text)};
-  return out;
-}
-
-void read_external(std::string_view entry, TensorData &out) {
-  auto [key, value] = Parser::string_pair(entry);
-  if (key == "location")
-    out.location = value;
-  else if (key == "offset")
-    out.offset = parse_number(value, "offset");
-  else if (key == "length")
-    out.length = parse_number(value, "length");
-}
-
-void read_packed_floats(pbf_reader &r, TensorData &out, int64_t limit, bool is_double) {
-  std::string_view run = view(r);
-  size_t size = is_double ? 8 : 4;
-  if (run.size() % size != 0)
-    throw WireError{"a packed list of floats ends inside an element"};
-  std::string_view &whole = is_double ? out.packed_f64 : out.packed_f32;
-  if (whole.empty() && out.floats.empty()) {
-    whole = run;
-    return;
-  }
-  auto unpack = [&](std::string_view from) {
-    for (size_t i = 0; i < from.size(); i += size) {
-      float f;
-      double d;
-      std::memcpy(is_double ? static_cast<void *>(&d) : &f, from.data() + i, size);
-      append(out.floats, is_double ? d : double(f), limit);
-    }
-  };
-  unpack(std::exchange(whole, {}));
-  unpack(run);
-}
-
-TensorData tensor_data(const TensorView &tensor, int64_t limit) {
-  TensorData out;
-  auto unpacked = [&](double value) {
-    if (!out.packed_f32.empty() || !out.packed_f64.empty())
-      throw WireError{"a list of floats is packed in part"};
-    append(out.floats, value, limit);
-  };
-  for (pbf_reader r = reader(tensor.message); r.next();) {
-    switch (r.tag_and_type()) {
-    case bytes_field(4):
-      read_packed_floats(r, out, limit, false);
-      break;
-    case fixed32_field(4):
-      unpacked(double(r.get_float()));
-      break;
-    case bytes_field(5):
-    case bytes_field(7):
-      for (int64_t i : r.get_packed_int64())
-        append(out.ints, i, limit);
-      break;
-    case varint_field(5):
-    case varint_field(7):
-      append(out.ints, r.get_int64(), limit);
-      break;
-    case bytes_field(6):
-      ++out.strings;
-      r.skip();
-      break;
-    case bytes_field(9):
-      out.has_raw = true;
-      out.raw = view(r);
-      break;
-    case bytes_field(10):
-      read_packed_floats(r, out, limit, true);
-      break;
-    case fixed64_field(10):
-      unpacked(r.get_double());
-      break;
-    case bytes_field(11):
-      for (uint64_t i : r.get_packed_uint64())
-        append(out.ints, int64_t(i), limit);
-      break;
-    case varint_field(11):
-      append(out.ints, int64_t(r.get_uint64()), limit);
-      break;
-    case bytes_field(13):
-      read_external(view(r), out);
-      break;
-    case varint_field(14):
-      out.external = r.get_int32() == 1;
-      break;
-    default:
-      r.skip();
-    }
-  }
-  return out;
-}
-
 // A field of a SequenceProto or OptionalProto: tensors are what Kiln has in them.
 StoredView stored(std::string_view message, bool is_sequence, bool is_optional, Parser &parser) {
   StoredView out;
@@ -585,17 +434,6 @@ StoredView stored(std::string_view message, bool is_sequence, bool is_optional, 
   return out;
 }
 
-template <typename F>
-auto guarded(F body) -> Result<decltype(body())> {
-  try {
-    return body();
-  } catch (const WireError &e) {
-    return Error{e.message};
-  } catch (const protozero::exception &e) {
-    return Error{fmt::format("it is damaged or no ONNX file ({})", e.what())};
-  }
-}
-
 } // namespace
 
 Result<ModelView> read_model(std::string_view bytes, WireBudget &budget) {
@@ -614,28 +452,11 @@ Result<SparseView> read_sparse(std::string_view message, WireBudget &budget) {
   return guarded([&] { return Parser(budget).sparse(message); });
 }
 
-Result<std::vector<std::string_view>> read_strings(const TensorView &tensor, int64_t limit) {
-  return guarded([&] {
-    std::vector<std::string_view> out;
-    for (pbf_reader r = reader(tensor.message); r.next();) {
-      if (r.tag_and_type() == bytes_field(6))
-        append(out, view(r), limit);
-      else
-        r.skip();
-    }
-    return out;
-  });
-}
-
 Result<StoredView> read_stored(std::string_view message, bool is_sequence, bool is_optional, WireBudget &budget) {
   return guarded([&] {
     Parser parser(budget);
     return stored(message, is_sequence, is_optional, parser);
   });
-}
-
-Result<TensorData> read_tensor_data(const TensorView &tensor, int64_t limit) {
-  return guarded([&] { return tensor_data(tensor, limit); });
 }
 
 } // namespace kiln::onnx
