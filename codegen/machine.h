@@ -17,7 +17,7 @@ enum class ByteDots : uint8_t {
   none,     // the four one by one
   pairs,    // twice two products of i16
   vnni,     // vpdpbusd
-  signed_,  // sdot: of i8 and i8, so the codes in three parts
+  signed_,  // sdot: of i8 and i8, so of the codes - 128
   mixed,    // usdot
 };
 

@@ -65,14 +65,15 @@ llvm::Value *KernelEmitter::emit_dot(const Expr &e) {
   case ByteDots::mixed:
     return b_.CreateIntrinsic(ID::aarch64_neon_usdot, {groups, bytes},
                               {sum, b_.CreateBitCast(a, bytes), b_.CreateBitCast(b, bytes)});
-  case ByteDots::signed_: { // a = (a & 127) + 64 * top + 64 * top
+  case ByteDots::signed_: { // a = (a - 128) + 128; the sums of b are the same in all rows of a tile
     a = b_.CreateBitCast(a, bytes);
     b = b_.CreateBitCast(b, bytes);
-    llvm::Value *low = b_.CreateAnd(a, splat_int(bytes, 0x7f));
-    llvm::Value *half_top = b_.CreateAnd(b_.CreateLShr(a, splat_int(bytes, 1)), splat_int(bytes, 0x40));
-    for (llvm::Value *part : {low, half_top, half_top})
-      sum = b_.CreateIntrinsic(ID::aarch64_neon_sdot, {groups, bytes}, {sum, part, b});
-    return sum;
+    auto dot = [&](llvm::Value *to, llvm::Value *x) {
+      return b_.CreateIntrinsic(ID::aarch64_neon_sdot, {groups, bytes}, {to, x, b});
+    };
+    llvm::Constant *top = splat_int(bytes, 0x80); // -128 as an operand
+    llvm::Value *of_b = dot(llvm::Constant::getNullValue(groups), top);
+    return b_.CreateSub(dot(sum, b_.CreateXor(a, top)), of_b);
   }
   default:
     return dot_by_pairs(a, b, sum, lanes);

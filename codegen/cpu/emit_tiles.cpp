@@ -9,7 +9,7 @@
 // have the same one, that is done once, around the function. LLVM's intrinsics with numbers of registers
 // are used: its allocation of tiles would configure them otherwise.
 #include "codegen/cpu/kernel_emitter.h"
-#include "ir/kernel/tile_product.h"
+#include "passes/kernel/product_cost.h"
 
 #include <llvm/IR/Instructions.h>
 #include <llvm/IR/IntrinsicInst.h>
@@ -58,6 +58,10 @@ bool zeroes(const Stmt &s, Symbol sums, int64_t size) {
 bool KernelEmitter::collect_products(const Stmt &s, TileRegion &region) const {
   if (auto p = tile_product(s)) {
     if (p->dtype == DType::f32 ? !machine_.has_bf16_tiles : !machine_.has_byte_tiles)
+      return false;
+    // Unrolled steps of a tile for vectors have the same form.
+    bool for_vectors = p->rows * p->columns <= machine_.vector_registers * 3 / 4;
+    if (for_vectors && !product_costs(*p, machine_).pays())
       return false;
     int64_t most = machine_.tile_rows;
     int64_t tiles = p->rows > most ? 2 : 1;

@@ -1,5 +1,7 @@
 #include "codegen/cpu/target.h"
 
+#include "codegen/cpu/defer_offsets.h"
+
 #include <llvm/Analysis/CGSCCPassManager.h>
 #include <llvm/Analysis/LoopAnalysisManager.h>
 #include <llvm/IR/LegacyPassManager.h>
@@ -73,6 +75,7 @@ llvm::FunctionPassManager make_passes(int opt_level) {
   if (opt_level == 0)
     return passes;
   passes.addPass(llvm::EarlyCSEPass());
+  passes.addPass(DeferOffsets());
   passes.addPass(llvm::InstCombinePass());
   passes.addPass(llvm::SimplifyCFGPass());
   passes.addPass(llvm::createFunctionToLoopPassAdaptor(llvm::LICMPass(llvm::LICMOptions()),

@@ -1,7 +1,7 @@
 // Finds the nests that accumulate (matrix products, convolutions, windows, sums over outer axes)
 // and puts register tiles in their place. What has no tile form is left to vectorise.
 #include "ir/kernel/dot.h"
-#include "ir/kernel/tile_product.h"
+#include "passes/kernel/product_cost.h"
 #include "passes/kernel/schedule.h"
 #include "passes/kernel/tile_nest.h"
 #include "passes/kernel/tile_operands.h"
@@ -12,7 +12,6 @@ namespace kiln {
 namespace {
 
 constexpr int64_t kMostOtherSums = 4; // of the rows that are too few for a product
-
 
 class Tiler {
 public:
@@ -108,20 +107,25 @@ private:
     TileShape shape = choose_tile_shape(nest, machine_, choice_);
     auto tiled = emit_tile_nest(nest, shape, kernel_, ranges_, names_);
     std::unordered_map<Symbol, int64_t> sizes;
-    if (!tiled || !all_products(*tiled, sizes))
+    ProductCosts costs;
+    if (!tiled || !all_products(*tiled, sizes, costs) || !costs.pays())
       return std::nullopt;
     return tiled;
   }
 
   // Whether every tile of several rows is made of products: as anything else it would not fit in registers.
-  static bool all_products(const Stmt &s, std::unordered_map<Symbol, int64_t> &sizes) {
+  bool all_products(const Stmt &s, std::unordered_map<Symbol, int64_t> &sizes, ProductCosts &costs) const {
     if (s.is(Stmt::Kind::alloc))
       sizes[s.name] = s.size;
     if (s.is(Stmt::Kind::store) && dot_width(s.value) > 0 && sizes[s.name] > kMostOtherSums)
       return false;
-    if (tile_product(s))
+    if (auto p = tile_product(s)) {
+      ProductCosts here = product_costs(*p, machine_);
+      costs.products += here.products;
+      costs.vectors += here.vectors;
       return true;
-    auto holds = [&](const Stmt &inner) { return all_products(inner, sizes); };
+    }
+    auto holds = [&](const Stmt &inner) { return all_products(inner, sizes, costs); };
     return std::all_of(s.body.begin(), s.body.end(), holds) &&
            std::all_of(s.other.begin(), s.other.end(), holds);
   }

@@ -73,6 +73,14 @@ bool has_short_steps(const TileNest &nest) {
   return trips && *trips <= kUnrollWhole;
 }
 
+// Registers of operands on their way, where arithmetic takes none from memory: groups of bytes in every lane, and what
+// corrects their dots (emit_dot.cpp).
+int64_t passing_operands(int64_t vectors, const TileNest &nest, const MachineDesc &m) {
+  if (nest.dot_width != 4 || m.vector_registers < 32 || m.has_broadcast_operand)
+    return 0;
+  return m.byte_dots == ByteDots::signed_ ? vectors + 5 : 2;
+}
+
 bool fits(int64_t rows, int64_t vectors, const TileNest &nest, const MachineDesc &m) {
   int64_t tile = rows * vectors * nest.accumulators;
   if (rows == 1) // few streams; split_chains() hides the latency
@@ -81,7 +89,7 @@ bool fits(int64_t rows, int64_t vectors, const TileNest &nest, const MachineDesc
     return tile + vectors + rows + 2 <= m.vector_registers * 3 / 4 || tile <= 4;
   if (nest.splits_operands)
     return tile + 2 * (vectors + 1) + 1 <= m.vector_registers;
-  int64_t used = tile + vectors + 1 + (m.has_fma ? 0 : 1);
+  int64_t used = tile + vectors + 1 + (m.has_fma ? 0 : 1) + passing_operands(vectors, nest, m);
   return used <= m.vector_registers - (vectors >= 3 || has_short_steps(nest) ? 2 : 1);
 }
 

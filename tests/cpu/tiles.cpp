@@ -125,7 +125,7 @@ void check_bf16(const Kernel &kernel, int64_t depth, const std::vector<int64_t> 
 TEST_CASE("matrix products of bytes") {
   if (!can_run())
     return;
-  for (auto [m, n, k] : {std::tuple(16, 16, 64), {32, 32, 64}, {64, 64, 128}, {4, 16, 16}, {5, 64, 20},
+  for (auto [m, n, k] : {std::tuple(16, 16, 64), {32, 32, 64}, {64, 64, 128}, {4, 16, 64}, {16, 64, 20},
                          {17, 48, 64}, {37, 70, 100}, {49, 33, 132}, {64, 16, 68}, {33, 100, 1028}}) {
     INFO(m << " x " << n << " x " << k);
     check(naive::quantised_matmul(m, n, k));
@@ -155,7 +155,7 @@ TEST_CASE("convolutions of bytes") {
 TEST_CASE("matrix products of bf16") {
   if (!can_run())
     return;
-  for (auto [m, n, k] : {std::tuple(16, 16, 32), {32, 32, 32}, {64, 64, 64}, {4, 16, 8}, {5, 64, 10}, {17, 48, 32},
+  for (auto [m, n, k] : {std::tuple(16, 16, 32), {32, 32, 32}, {64, 64, 64}, {4, 16, 32}, {16, 64, 10}, {17, 48, 32},
                          {37, 70, 50}, {49, 33, 66}, {33, 100, 514}}) {
     INFO(m << " x " << n << " x " << k);
     check_bf16(naive::paired_matmul(m, n, k), k);
@@ -177,6 +177,22 @@ TEST_CASE("products that the target lacks are left to vectors") {
   REQUIRE(assembly.ok());
   CHECK(assembly->find("tdpbf16ps") == std::string::npos);
   CHECK(assembly->find("vdpbf16ps") != std::string::npos);
+}
+
+TEST_CASE("products that are hardly filled are left to vectors") {
+  MachineDesc machine = *find_machine(kTiles);
+  auto takes_tiles = [&](Kernel kernel) {
+    schedule(kernel, machine);
+    Program program = make_program({kernel});
+    auto assembly = cpu::emit_assembly(program, program.kernels, machine);
+    REQUIRE(assembly.ok());
+    return assembly->find("tdpb") != std::string::npos;
+  };
+  CHECK(!takes_tiles(naive::quantised_matmul(4, 16, 16)));
+  CHECK(!takes_tiles(naive::quantised_matmul(6, 32, 20)));
+  CHECK(!takes_tiles(naive::paired_matmul(4, 16, 8)));
+  CHECK(takes_tiles(naive::quantised_matmul(8, 32, 64)));
+  CHECK(takes_tiles(naive::paired_matmul(16, 32, 20)));
 }
 
 // Sums that do not begin with zeros, and codes that are the columns.

@@ -1,0 +1,23 @@
+// What a product of tiles (ir/kernel/tile_product.h) costs beside the same dots by vectors: matrix registers take as long
+// for a product however much of it is filled, and its loads go on beside the products before it.
+#pragma once
+
+#include "codegen/machine.h"
+#include "ir/kernel/tile_product.h"
+
+#include <algorithm>
+
+namespace kiln {
+
+struct ProductCosts { // cycles
+  double products = 0, vectors = 0;
+  bool pays() const { return products < vectors; }
+};
+
+inline ProductCosts product_costs(const TileProduct &p, const MachineDesc &machine) {
+  double tiles = p.rows > machine.tile_rows ? 2 : 1, columns = double(p.columns);
+  return {std::max(tiles * columns * machine.tile_product_cycles, (tiles + columns) * machine.tile_load_cycles),
+          double(p.rows * p.depth) * columns / machine.fma_per_cycle};
+}
+
+} // namespace kiln
