@@ -3,6 +3,10 @@
 #include "tests/cpu/harness.h"
 
 #include "ir/kernel/dot.h"
+#include "ir/kernel/interpret.h"
+#include "passes/kernel/schedule.h"
+#include "tests/kernel_passes/naive.h"
+#include "tests/kernel_passes/run.h"
 
 #include <catch2/catch.hpp>
 
@@ -59,6 +63,35 @@ TEST_CASE("sums of four products of bytes") {
           INFO(machine.name << ", " << lanes << " lanes, round " << round);
           CHECK(values_of<int32_t>(execute(compile(program, machine), run).args[2]) == want);
         }
+}
+
+// Tiles of them, whose steps share what corrects signed codes.
+TEST_CASE("matrix products of bytes") {
+  std::mt19937 random(3);
+  for (auto [m, n, k] : {std::tuple(5, 64, 72), {9, 40, 20}, {1, 16, 132}}) {
+    Kernel kernel = naive::quantised_matmul(m, n, k);
+    std::vector<std::vector<std::byte>> buffers = naive::random_buffers(kernel, {});
+    for (auto &bytes : buffers)
+      for (std::byte &b : bytes)
+        b = std::byte(random());
+    Run run;
+    for (const auto &bytes : buffers) {
+      const auto *at = reinterpret_cast<const uint8_t *>(bytes.data());
+      run.args.emplace_back(at, at + bytes.size());
+    }
+    std::vector<std::span<std::byte>> views(buffers.begin(), buffers.end());
+    REQUIRE(interpret_kernel(kernel, views, {}, {}).ok());
+    const auto *want = reinterpret_cast<const uint8_t *>(buffers.back().data());
+    for (const MachineDesc &machine : runnable_machines()) {
+      Kernel scheduled = kernel;
+      ScheduleOptions options;
+      options.parallelise = false;
+      schedule(scheduled, machine, options);
+      INFO(machine.name << ": " << m << " x " << n << " x " << k);
+      CHECK(execute(compile(make_program({scheduled}), machine), run).args.back() ==
+            Bytes(want, want + buffers.back().size()));
+    }
+  }
 }
 
 TEST_CASE("sums of two products of bf16 round after each, the odd one first") {
