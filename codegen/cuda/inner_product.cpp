@@ -63,7 +63,27 @@ public:
     text += "\n#pragma unroll\n      for (int j = 0; j < 2; ++j)\n        " + right.fragment(false, "kiln_bs[j]", "kiln_column0 + j * 16", right_at);
     text += fmt::format("\n#pragma unroll\n      for (int j = 0; j < 4; ++j)\n        kiln_mma_{}(kiln_acc[j], kiln_as, kiln_bs[j / 2][j % 2 * 2], kiln_bs[j / 2][j % 2 * 2 + 1]);\n    }}\n", half);
     text += "#pragma unroll\n    for (int e = 0; e < 16; e += 2)\n      kiln_finish_pair(kiln_row0 + kiln_lane / 4 + e / 2 % 2 * 8, kiln_column0 + e / 4 * 8 + kiln_lane % 4 * 2, kiln_acc[e / 4][e % 4], kiln_acc[e / 4][e % 4 + 1]);\n  }\n";
-    return text_of((left ? "" : left_pairs()) + finisher(true), text);
+    return text_of((left ? "" : left_packs(2)) + finisher(true), text);
+  }
+
+  // Of f32, where `b` lies along the sum: threads with neighbouring columns would read a line of memory each, so it goes to
+  // shared memory in whole lines, and is read there four steps at a time.
+  std::optional<std::string> emit_staged_scalars(InnerPlace &place) {
+    TileShape shape{16, 64, 16, 16, 64, threads_};
+    shape.unit = TileUnit::tensor;
+    while (shape.columns < product_of(p_.columns).as_const())
+      shape.columns *= 2;
+    while (shape.depth < product_of(p_.sum).as_const())
+      shape.depth *= 2;
+    TileOperand right("b", p_.b, p_.dtype, p_.columns, p_.sum, "0", shape.columns, shape, context_, helpers_);
+    if (right.bytes() > place.stage_bytes)
+      return std::nullopt;
+    place.stage_bytes = right.bytes();
+    std::string text = "  const int kiln_thread = (int)threadIdx.x;\n";
+    text += fmt::format("  unsigned char *const kiln_stage = kiln_shared + {};\n  __syncthreads();\n", place.stage_at);
+    text += right.places() + (right.is_async() ? right.send("0", "kiln_stage") : right.fetch("0") + right.keep("kiln_stage"));
+    text += "  kiln_copy_commit();\n  kiln_copy_wait<0>();\n  __syncthreads();\n";
+    return text_of(left_packs(4) + finisher(), text + scalars(shape.depth * 4));
   }
 
 private:
@@ -86,22 +106,23 @@ private:
                        "        kiln_as[e] = kiln_pair_{}(kiln_two[0], kiln_two[1]);\n      }}",
                        half);
   }
-  // A function of a row and an even step, of two values.
-  std::string left_pairs() {
+  // A function of a row and a step, of as many values from there on; the step is a multiple of them, and so are the steps.
+  std::string left_packs(int width) {
     const Dim steps = product_of(p_.sum);
     Symbol step = p_.sum.back()->name;
-    bool together = p_.a.is(Expr::Kind::load) && p_.sum.size() == 1 && is_multiple(steps, 2) && moves_by_one(p_.a, step) && is_multiple(p_.a.index - Dim::symbol(step), 2) &&
+    bool together = p_.a.is(Expr::Kind::load) && p_.sum.size() == 1 && is_multiple(steps, width) && moves_by_one(p_.a, step) && is_multiple(p_.a.index - Dim::symbol(step), width) &&
                     !context_.unaligned.contains(p_.a.name);
     const std::string &index = context_.index_type;
+    std::string head = fmt::format("{0}  auto kiln_a = [&](const {1} kiln_row, const {1} kiln_sum) {{\n", pad_, index), pack = fmt::format("kiln_pack<{}, {}>", type_, width);
     if (!together) {
-      std::string one = operand("one", "kiln_row", p_.rows, p_.a, rows_);
-      return one + fmt::format("{0}  auto kiln_a = [&](const {1} kiln_row, const {1} kiln_sum) {{\n{0}    return kiln_pack<float, 2>{{{{kiln_one(kiln_row, kiln_sum), kiln_one(kiln_row, kiln_sum + 1)}}}};\n{0}  }};\n",
-                               pad_, index);
+      std::string values;
+      for (int e = 0; e < width; ++e)
+        values += fmt::format("{}kiln_one(kiln_row, kiln_sum + {})", e == 0 ? "" : ", ", e);
+      return operand("one", "kiln_row", p_.rows, p_.a, rows_) + head + fmt::format("{0}    return {1}{{{{{2}}}}};\n{0}  }};\n", pad_, pack, values);
     }
-    std::string text = fmt::format("{0}  auto kiln_a = [&](const {1} kiln_row, const {1} kiln_sum) {{\n{0}    if (kiln_row >= {2} || kiln_sum >= kiln_steps)\n{0}      return kiln_pack<float, 2>{{{{0, 0}}}};\n", pad_, index,
-                                   rows_);
+    std::string text = head + fmt::format("{0}    if (kiln_row >= {1} || kiln_sum >= kiln_steps)\n{0}      return {2}{{}};\n", pad_, rows_, pack);
     text += coordinates(p_.rows, "kiln_row", context_, helpers_, pad_ + "    ") + coordinates(p_.sum, "kiln_sum", context_, helpers_, pad_ + "    ");
-    return text + fmt::format("{0}    return kiln_load<2>({1} + ({2}));\n{0}  }};\n", pad_, c::c_name(p_.a.name), c::c_dim(p_.a.index, helpers_));
+    return text + fmt::format("{0}    return kiln_load<{3}>({1} + ({2}));\n{0}  }};\n", pad_, c::c_name(p_.a.name), c::c_dim(p_.a.index, helpers_), width);
   }
 
   // A function of a row or column and a step; 0 outside.
@@ -171,10 +192,44 @@ private:
     return c::c_expr(p_.init->value, none);
   }
 
-  // Neighbouring threads have neighbouring columns.
-  std::string scalars() const {
+  // Neighbouring threads have neighbouring columns. `row_bytes`: of columns in shared memory, where they are there.
+  std::string scalars(int row_bytes = 0) const {
     constexpr int kAcross = 16, kDown = 2, kEach = 4;
-    helpers_.insert(p_.dtype == DType::f64 ? "kiln_fma" : "kiln_fmaf");
+    std::string fma = p_.dtype == DType::f64 ? "kiln_fma" : "kiln_fmaf";
+    helpers_.insert(fma);
+    std::string steps = fmt::format(R"(#pragma unroll 4
+{0}      for (int k = 0; k < kiln_steps; ++k) {{
+{0}        {1} kiln_as[{2}], kiln_bs[{3}];
+#pragma unroll
+{0}        for (int i = 0; i < {2}; ++i)
+{0}          kiln_as[i] = kiln_a(kiln_row + i * {4}, k);
+#pragma unroll
+{0}        for (int j = 0; j < {3}; ++j)
+{0}          kiln_bs[j] = kiln_b(kiln_column + j * {5}, k);
+#pragma unroll
+{0}        for (int e = 0; e < {2} * {3}; ++e)
+{0}          kiln_acc[e / {3}][e % {3}] = {6}(kiln_as[e / {3}], kiln_bs[e % {3}], kiln_acc[e / {3}][e % {3}]);
+{0}      }}
+)",
+                                    pad_, type_, kDown, kEach, threads_ / kAcross, kAcross, fma);
+    if (row_bytes > 0)
+      steps = fmt::format(R"(#pragma unroll 2
+{0}      for (int k = 0; k < kiln_steps; k += 4) {{
+{0}        kiln_pack<float, 4> kiln_as[{1}], kiln_bs[{2}];
+#pragma unroll
+{0}        for (int i = 0; i < {1}; ++i)
+{0}          kiln_as[i] = kiln_a(kiln_row + i * {3}, k);
+#pragma unroll
+{0}        for (int j = 0; j < {2}; ++j)
+{0}          kiln_bs[j] = kiln_load<4>((const float *)(kiln_stage + kiln_swizzle<{5}>((int)kiln_column + j * {4}, k * 4)));
+#pragma unroll
+{0}        for (int s = 0; s < 4; ++s)
+#pragma unroll
+{0}          for (int e = 0; e < {1} * {2}; ++e)
+{0}            kiln_acc[e / {2}][e % {2}] = kiln_fmaf(kiln_as[e / {2}][s], kiln_bs[e % {2}][s], kiln_acc[e / {2}][e % {2}]);
+{0}      }}
+)",
+                          pad_, kDown, kEach, threads_ / kAcross, kAcross, row_bytes);
     return fmt::format(R"({0}  const int kiln_x = (int)threadIdx.x % {5}, kiln_y = (int)threadIdx.x / {5};
 {0}  for ({1} kiln_row = kiln_y; kiln_row - kiln_y < {2}; kiln_row += {4} * {6})
 {0}    for ({1} kiln_column = kiln_x; kiln_column - kiln_x < {3}; kiln_column += {5} * {7}) {{
@@ -182,26 +237,12 @@ private:
 #pragma unroll
 {0}      for (int e = 0; e < {6} * {7}; ++e)
 {0}        kiln_acc[e / {7}][e % {7}] = {9};
-#pragma unroll 4
-{0}      for (int k = 0; k < kiln_steps; ++k) {{
-{0}        {8} kiln_as[{6}], kiln_bs[{7}];
-#pragma unroll
-{0}        for (int i = 0; i < {6}; ++i)
-{0}          kiln_as[i] = kiln_a(kiln_row + i * {4}, k);
-#pragma unroll
-{0}        for (int j = 0; j < {7}; ++j)
-{0}          kiln_bs[j] = kiln_b(kiln_column + j * {5}, k);
-#pragma unroll
-{0}        for (int e = 0; e < {6} * {7}; ++e)
-{0}          kiln_acc[e / {7}][e % {7}] = {10}(kiln_as[e / {7}], kiln_bs[e % {7}], kiln_acc[e / {7}][e % {7}]);
-{0}      }}
-#pragma unroll
+{10}#pragma unroll
 {0}      for (int e = 0; e < {6} * {7}; ++e)
 {0}        kiln_finish(kiln_row + e / {7} * {4}, kiln_column + e % {7} * {5}, kiln_acc[e / {7}][e % {7}]);
 {0}    }}
 )",
-                       pad_, context_.index_type, rows_, columns_, threads_ / kAcross, kAcross, kDown, kEach, type_, first(),
-                       p_.dtype == DType::f64 ? "kiln_fma" : "kiln_fmaf");
+                       pad_, context_.index_type, rows_, columns_, threads_ / kAcross, kAcross, kDown, kEach, type_, first(), steps);
   }
 
   const Product &p_;
@@ -241,6 +282,13 @@ std::optional<std::string> try_inner_product(const Stmt &s, InnerPlace &place, c
   if (on_tensors && is_known && is_half_valued(product->b, {}) && product->b.args[0].is(Expr::Kind::load)) {
     place.stage_bytes = room;
     if (auto text = inner.emit_staged(place))
+      return text;
+    place.stage_bytes = 0;
+  }
+  bool along_sum = product->b.is(Expr::Kind::load) && !product->b.count && moves_by_one(product->b, product->sum.back()->name);
+  if (!on_tensors && is_known && product->dtype == DType::f32 && product->b.dtype == DType::f32 && along_sum && is_multiple(product_of(product->sum), 4)) {
+    place.stage_bytes = room;
+    if (auto text = inner.emit_staged_scalars(place))
       return text;
     place.stage_bytes = 0;
   }

@@ -251,10 +251,31 @@ private:
   // --- copies of keys and values -----------------------------------------------------------------
 
   void copy_span(const Dim &begin, const Dim &size) {
+    keys_stay_ = false;
     if (!copies_ || on_tensors_)
       return;
-    copy_keys(begin, size);
+    keys_stay_ = l_.options_.gpu && size.is_const() && keys_lie_in_rows(begin);
+    if (!keys_stay_)
+      copy_keys(begin, size);
     copy_values(begin, size);
+  }
+
+  // Whether a key's elements lie side by side, as they are multiplied: a GPU's product takes them from there in whole lines.
+  bool keys_lie_in_rows(const Dim &begin) {
+    bool out = false, transposed = keys_dot_.attrs.get_bool("transpose_b");
+    std::vector<Dim> at = along(parts_.to_dot, scores_at(0, 0));
+    std::vector<Dim> batch(at.begin(), at.end() - 2);
+    l_.in_scope(Symbol(), [&] {
+      l_.loop("j", 0, span_, LoopKind::parallel, [&](const Dim &j) {
+        l_.loop("e", 0, key_size_, LoopKind::parallel, [&](const Dim &e) {
+          Expr value = l_.pull(keys_dot_.operands[1], operand_at(keys_dot_, 1, batch, transposed ? begin + j : e, transposed ? e : begin + j));
+          auto element = e.try_symbol();
+          auto step = element && value.is(Expr::Kind::load) && value.dtype == dtype_ ? value.index.coefficient_of(*element) : std::nullopt;
+          out = step && step->is_const(1);
+        });
+      });
+    });
+    return out;
   }
 
   // kt[j / 16][e][j % 16]
@@ -329,7 +350,7 @@ private:
   // Rows `at` to at + rows of the share that begins at `first`, for the keys of one span.
   void block(const Dim &first, const Dim &at, const Dim &rows, const Dim &begin, const Dim &size) {
     Dim row = named(first + at, 0, queries_), seen = size;
-    if (reach_ && !on_tensors_) // a tile is whole; hidden keys weigh nothing
+    if (reach_ && !on_tensors_ && !keys_stay_) // a tile is whole; hidden keys weigh nothing
       seen = in_spans_ ? named(max(Dim(0), min(size, seen_by(row + rows) - begin)), 0, Dim(span_) + Dim(1))
                        : seen_by(row + rows);
     scores_ = l_.fresh("s");
@@ -353,7 +374,7 @@ private:
         Expr score = l_.pull(parts_.scores, scores_at(row + i, begin + j));
         l_.emit(kb::store(scores_, score_offset(i, j), kb::convert(dtype_, std::move(score))));
       };
-      if (on_tensors_)
+      if (on_tensors_ || keys_stay_)
         return l_.loop("j", 0, seen, LoopKind::parallel, score_of);
       l_.loop("p", 0, ceildiv(seen, kPanel), LoopKind::parallel, [&](const Dim &p) {
         Dim width = min(Dim(kPanel), seen - p * Dim(kPanel));
@@ -532,6 +553,7 @@ private:
   std::optional<int64_t> reach_; // queries before `end` see keys before end + reach
   bool in_spans_ = false, copies_ = true;
   bool on_tensors_ = false; // of a GPU: operands are f16 or bf16
+  bool keys_stay_ = false;  // of a GPU: those of the span at hand are multiplied where they lie
   int64_t span_ = 0;       // keys at once
   int64_t row_ = 0;        // elements between rows of scores
   int64_t values_row_ = 0; // and of weighted values, over several spans

@@ -324,6 +324,8 @@ TEST_CASE("elementwise chains and rows touch no more of memory than they need") 
            "export func f(x: f32[600, 1024]) -> f32[] { return sum(x * x) }",
            "export func f(q: bf16[1, 2, 128, 64], k: bf16[1, 2, 128, 64], v: bf16[1, 2, 128, 64]) -> bf16[1, 2, 128, 64] { return "
            "scaled_dot_product_attention(q, k, v) }",
+           "export func f(q: f32[1, 2, 128, 64], k: f32[1, 2, 128, 64], v: f32[1, 2, 128, 64]) -> f32[1, 2, 128, 64] { return "
+           "scaled_dot_product_attention(q, k, v) }",
            "export func f(x: f32[20000, 24]) -> f32[24] { return sum(x, dim=0) }",
            "export func f(a: f32[1, 1024], b: f32[1024, 128]) -> f32[1, 128] { return a @ b }",
        }) {
