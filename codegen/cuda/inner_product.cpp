@@ -67,8 +67,8 @@ public:
   }
 
   // Of f32, where `b` lies along the sum: threads with neighbouring columns would read a line of memory each, so it goes to
-  // shared memory in whole lines, and is read there four steps at a time.
-  std::optional<std::string> emit_staged_scalars(InnerPlace &place) {
+  // shared memory in whole lines, and is read there four steps at a time, or as the fragments of tensor cores want it.
+  std::optional<std::string> emit_staged_floats(InnerPlace &place, bool on_tensors) {
     TileShape shape{16, 64, 16, 16, 64, threads_};
     shape.unit = TileUnit::tensor;
     while (shape.columns < product_of(p_.columns).as_const())
@@ -83,7 +83,11 @@ public:
     text += fmt::format("  unsigned char *const kiln_stage = kiln_shared + {};\n  __syncthreads();\n", place.stage_at);
     text += right.places() + (right.is_async() ? right.send("0", "kiln_stage") : right.fetch("0") + right.keep("kiln_stage"));
     text += "  kiln_copy_commit();\n  kiln_copy_wait<0>();\n  __syncthreads();\n";
-    return text_of(left_packs(4) + finisher(), text + scalars(shape.depth * 4));
+    if (!on_tensors)
+      return text_of(left_packs(4) + finisher(), text + scalars(shape.depth * 4));
+    text += fmt::format("{0}  auto kiln_b = [&](const {1} kiln_column, const {1} kiln_sum) -> float {{\n{0}    return *(const float *)(kiln_stage + kiln_swizzle<{2}>((int)kiln_column, (int)kiln_sum * 4));\n{0}  }};\n",
+                        pad_, context_.index_type, shape.depth * 4);
+    return text_of(operand("a", "kiln_row", p_.rows, p_.a, rows_) + finisher(), text + tensors());
   }
 
 private:
@@ -286,9 +290,9 @@ std::optional<std::string> try_inner_product(const Stmt &s, InnerPlace &place, c
     place.stage_bytes = 0;
   }
   bool along_sum = product->b.is(Expr::Kind::load) && !product->b.count && moves_by_one(product->b, product->sum.back()->name);
-  if (!on_tensors && is_known && product->dtype == DType::f32 && product->b.dtype == DType::f32 && along_sum && is_multiple(product_of(product->sum), 4)) {
+  if (is_known && product->dtype == DType::f32 && product->b.dtype == DType::f32 && along_sum && is_multiple(product_of(product->sum), 4)) {
     place.stage_bytes = room;
-    if (auto text = inner.emit_staged_scalars(place))
+    if (auto text = inner.emit_staged_floats(place, on_tensors))
       return text;
     place.stage_bytes = 0;
   }

@@ -49,7 +49,8 @@ TileOperand::TileOperand(std::string name, const Expr &value, DType dtype, const
             : element_ == 2                     ? (for_warpgroups ? TileLayout::step_lines : TileLayout::step_halves)
             : for_warpgroups                    ? TileLayout::own_bytes
                                                 : TileLayout::step_words;
-  bool is_load = value.is(Expr::Kind::load) && value.dtype == dtype && !value.count;
+  // Asynchronous copies come from global memory alone, not from what a group keeps in shared memory.
+  bool is_load = value.is(Expr::Kind::load) && value.dtype == dtype && !value.count && context.kernel.find_buffer(value.name);
   if (is_load && context.machine.has_async_copies && split_index(value.index, sum, own_part_, sum_part_)) {
     Dim rest, run = length_of_run(value.index, sum_is_fast_ ? sum : own, rest);
     bool plain = !run.is_const(1) && !context.unaligned.contains(value.name);

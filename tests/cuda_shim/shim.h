@@ -429,6 +429,9 @@ inline unsigned g_copy_group[kMaxThreads];
 
 inline bool copies_under_way(unsigned thread) { return !g_copies[thread].empty(); }
 inline void copy_async(void *to, const void *from, unsigned bytes, bool inside) {
+  auto begin = reinterpret_cast<uintptr_t>(g_dynamic), source = reinterpret_cast<uintptr_t>(from);
+  if (inside && source >= begin && source < begin + kSharedBytes)
+    stop("an asynchronous copy that does not come from global memory");
   note(to, bytes, true);
   if (inside)
     note(from, bytes);
