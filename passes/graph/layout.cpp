@@ -63,8 +63,8 @@ private:
     for (NodeId id : block_.nodes)
       wants_.emplace(id, kernel_wants(function_, id, channels_, pairs_));
     if (!flags_.gpu)
-      for (NodeId id : planar_convolutions(module_, function_, block_, wants_, flags_))
-        wants_.at(id) = kernel_wants(function_, id, channels_, pairs_, true);
+      for (auto [id, form] : conv_forms(module_, function_, block_, wants_, flags_))
+        wants_.at(id) = kernel_wants(function_, id, channels_, pairs_, form);
     for (NodeId id : block_.nodes) {
       const Node &node = function_.node(id);
       const OpDef &def = op_def(node.op);

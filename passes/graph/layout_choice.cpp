@@ -1,5 +1,6 @@
 #include "passes/graph/layout_choice.h"
 
+#include "codegen/layout_costs.h"
 #include "ir/ops/op.h"
 #include "passes/graph/typical.h"
 
@@ -10,13 +11,6 @@
 
 namespace kiln {
 namespace {
-
-// Parts of the peak that register tiles reach over blocks and over rows, and over rows of every other pixel.
-constexpr double kOfBlocks = 0.93, kOfRows = 0.8, kOfStridedRows = 0.3;
-constexpr double kCopied = 1.5; // elements a cycle, of any dtype
-constexpr double kLaunch = 2000; // cycles
-// With more channels than these, tiles over rows read more planes than the first cache has sets for.
-constexpr int64_t kMostOutputs = 32, kMostInputs = 64;
 
 // A minimum cut between kBlocked and kPlanar, by shortest augmenting paths.
 class Cut {
@@ -90,47 +84,67 @@ private:
   std::vector<std::vector<Arc>> arcs_{2};
 };
 
-struct Costs {
-  double blocked, planar; // cycles
+struct Costs { // cycles
+  double blocked, planar;
+  std::optional<double> mixed; // reads planar and writes blocked
 };
 
 class Choice {
 public:
   Choice(const Module &module, const Function &function, const Block &block,
          const std::map<NodeId, KernelWants> &wants, const PassFlags &flags)
-      : function_(function), block_(block), wants_(wants), flags_(flags), sizes_(module) {}
+      : function_(function), block_(block), wants_(wants), flags_(flags), costs_(layout_costs(flags.vector_bytes)),
+        sizes_(module) {}
 
-  std::set<NodeId> run() {
-    std::map<NodeId, size_t> convs;
+  std::map<NodeId, ConvForm> run() {
+    struct Conv {
+      size_t reads, makes;
+    };
+    std::map<NodeId, Conv> convs;
     for (NodeId id : block_.nodes) {
       auto costs = costs_of(id);
-      if (!costs && wants(id).makes == Makes::inherits)
-        costs = costs_of_pool(id);
-      size_t vertex = costs || is_free(id) ? cut_.add() : fixed(id);
-      if (costs) {
-        if (wants(id).makes == Makes::blocked)
-          convs.emplace(id, vertex);
-        cut_.connect(Cut::kBlocked, vertex, costs->planar, 0);
-        cut_.connect(vertex, Cut::kPlanar, costs->blocked, 0);
+      const bool is_pool = !costs && wants(id).makes == Makes::inherits && (costs = costs_of_pool(id));
+      size_t vertex = costs || is_free(id) ? cut_.add() : fixed(id), reads = vertex;
+      if (costs && costs->mixed) {
+        reads = cut_.add();
+        prefer(reads, *costs->mixed - costs->blocked);
+        prefer(vertex, costs->planar - *costs->mixed);
+        cut_.connect(reads, vertex, kNever, 0);
+      } else if (costs) {
+        prefer(vertex, costs->planar - costs->blocked);
       }
+      if (costs && wants(id).makes == Makes::blocked)
+        convs.emplace(id, Conv{reads, vertex});
       for (ValueId v : function_.node(id).results)
         if (can_block(function_.type(v)))
           maker_[v] = vertex;
-      read_operands(id, vertex);
+      read_operands(id, vertex, reads);
+      if (is_free(id))
+        read_through(id, vertex, is_pool);
     }
-    std::set<NodeId> out;
+    std::map<NodeId, ConvForm> out;
     if (convs.empty())
       return out;
     for (ValueId v : block_.results)
       read(v, Cut::kPlanar);
     std::vector<bool> planar = cut_.planar();
-    for (auto [id, vertex] : convs)
-      if (planar[vertex])
-        out.insert(id);
+    for (auto [id, conv] : convs)
+      if (planar[conv.reads])
+        out.emplace(id, planar[conv.makes] ? ConvForm::rows : ConvForm::rows_to_blocks);
     return out;
   }
 
 private:
+  static constexpr double kNever = 1e15;
+
+  // `dearer`: what being planar costs more than being blocked.
+  void prefer(size_t vertex, double dearer) {
+    if (dearer >= 0)
+      cut_.connect(Cut::kBlocked, vertex, dearer, 0);
+    else
+      cut_.connect(vertex, Cut::kPlanar, -dearer, 0);
+  }
+
   const KernelWants &wants(NodeId id) const { return wants_.at(id); }
 
   // Follows its neighbours.
@@ -148,11 +162,19 @@ private:
       return;
     if (const Node *def = function_.def(v); def && def->op == Op::constant)
       return;
-    double cycles = kLaunch + elements(function_.type(v).shape) / kCopied;
-    cut_.connect(it == maker_.end() ? Cut::kPlanar : it->second, reader, cycles, cycles);
+    size_t made = it == maker_.end() ? Cut::kPlanar : it->second;
+    auto [copies, fresh] = copies_.try_emplace(v);
+    if (fresh) { // one of each kind at most, for all readers
+      copies->second = {cut_.add(), cut_.add()};
+      double cycles = costs_.launch + elements(function_.type(v).shape) / costs_.copied;
+      cut_.connect(made, copies->second.planar, cycles, 0);
+      cut_.connect(copies->second.blocked, made, cycles, 0);
+    }
+    cut_.connect(copies->second.planar, reader, kNever, 0);
+    cut_.connect(reader, copies->second.blocked, kNever, 0);
   }
 
-  void read_operands(NodeId id, size_t vertex) {
+  void read_operands(NodeId id, size_t vertex, size_t reads) {
     const Node &node = function_.node(id);
     for (size_t i = 0; i < node.operands.size(); ++i)
       switch (wants(id).operands[i]) {
@@ -168,13 +190,29 @@ private:
         read(node.operands[i], Cut::kPlanar);
         break;
       case Want::blocked:
-        read(node.operands[i], vertex);
+        // What comes from outside is copied for its halo whatever the layout.
+        if (maker_.contains(node.operands[i]) || int(i) != wants(id).padded)
+          read(node.operands[i], reads);
         break;
       case Want::match:
         if (wants(id).makes != Makes::planar && !node.results.empty() &&
             function_.type(node.operands[i]).shape == function_.type(node.results[0]).shape)
           read(node.operands[i], vertex);
       }
+  }
+
+  // Operands of other shapes than the result (of pools, concats) are read in whatever layout they have: element by
+  // element where that is not the kernel's own.
+  void read_through(NodeId id, size_t vertex, bool is_pool) {
+    const Node &node = function_.node(id);
+    for (size_t i = 0; i < node.operands.size(); ++i) {
+      const Shape &shape = function_.type(node.operands[i]).shape, &made = function_.type(node.results[0]).shape;
+      auto it = maker_.find(node.operands[i]);
+      if (it == maker_.end() || wants(id).operands[i] != Want::match || shape.size() != made.size() || shape == made)
+        continue;
+      double cycles = is_pool ? costs_of_pool(id)->planar : elements(shape) / costs_.copied;
+      cut_.connect(it->second, vertex, cycles, cycles);
+    }
   }
 
   double elements(const Shape &shape) const {
@@ -202,7 +240,7 @@ private:
       window *= double(sizes_.of(d));
     const TensorType &y = function_.type(pool.results[0]);
     double picked = elements(y.shape) * window;
-    return Costs{picked * 4 / double(flags_.vector_bytes), picked / double(dtype_bytes(y.dtype))};
+    return Costs{picked * 4 / double(flags_.vector_bytes), picked * costs_.picked, {}};
   }
 
   // Of a convolution that can be of either kind.
@@ -219,10 +257,8 @@ private:
         !is_static(w))
       return std::nullopt;
     int64_t outputs = w[0].as_const(), inputs = w[1].as_const();
-    if (outputs > kMostOutputs || inputs > kMostInputs)
-      return std::nullopt;
     double taps = 1, lanes = double(flags_.vector_bytes) / 4;
-    bool pointwise = true, strided = false;
+    bool pointwise = true, strided = false, depthwise = inputs == 1 && conv.attrs.get_dim("groups").is_const(outputs);
     for (size_t d = 2; d < w.size(); ++d) {
       taps *= double(w[d].as_const());
       pointwise = pointwise && w[d].is_const(1);
@@ -233,24 +269,47 @@ private:
     double row = double(sizes_.of(y.shape.back()));
     if (pointwise && !strided)
       row = elements(Shape(y.shape.begin() + 2, y.shape.end()));
-    auto filled = [&](double n) { return n / (std::ceil(n / lanes) * lanes); };
-    return Costs{sums / kOfBlocks / filled(double(outputs)),
-                     sums / (strided ? kOfStridedRows : kOfRows) / filled(row)};
+    double read = elements(function_.type(conv.operands[0]).shape) * 4;
+    auto filled = [](double n, double by) { return n / (std::ceil(n / by) * by); };
+    double of_rows = depthwise   ? (strided ? costs_.strided_depthwise_rows : costs_.depthwise_rows)
+                     : pointwise ? (strided                                  ? costs_.strided_pointwise_rows
+                                    : read > double(flags_.cache_bytes) * costs_.near_planes
+                                        ? costs_.far_pointwise_rows
+                                        : costs_.pointwise_rows)
+                                 : (strided ? costs_.strided_rows : costs_.rows);
+    double of_blocks = depthwise ? costs_.depthwise_blocks : costs_.blocks;
+    double of_mixed = pointwise ? costs_.pointwise_blocks_of_rows : costs_.blocks_of_rows;
+    // Empty lanes of blocks are written, and where they are read they are computed too.
+    double lanes_used = filled(double(outputs), double(flags_.block)), outputs_used = filled(double(outputs), lanes);
+    bool reads_rows = std::find(wants(id).operands.begin(), wants(id).operands.end(), Want::planar) != wants(id).operands.end();
+    double pixels = elements(y.shape) * 4 + read;
+    auto at_least = [&](double cycles, double used) { return std::max(cycles, pixels / used / costs_.streamed); };
+    Costs out;
+    out.blocked = at_least(sums / of_blocks / (reads_rows ? outputs_used : lanes_used), lanes_used);
+    out.planar = at_least(sums / of_rows / filled(row, lanes), 1);
+    if (!reads_rows && !depthwise && conv.attrs.get_dim("groups").is_const(1))
+      out.mixed = at_least(sums / of_mixed / outputs_used, lanes_used);
+    return out;
   }
 
   const Function &function_;
   const Block &block_;
   const std::map<NodeId, KernelWants> &wants_;
   const PassFlags &flags_;
+  const LayoutCosts costs_;
   TypicalSizes sizes_;
   Cut cut_;
   std::map<ValueId, size_t> maker_;
+  struct Copies {
+    size_t planar = 0, blocked = 0;
+  };
+  std::map<ValueId, Copies> copies_; // vertices
 };
 
 } // namespace
 
-std::set<NodeId> planar_convolutions(const Module &module, const Function &function, const Block &block,
-                                     const std::map<NodeId, KernelWants> &wants, const PassFlags &flags) {
+std::map<NodeId, ConvForm> conv_forms(const Module &module, const Function &function, const Block &block,
+                                      const std::map<NodeId, KernelWants> &wants, const PassFlags &flags) {
   return Choice(module, function, block, wants, flags).run();
 }
 

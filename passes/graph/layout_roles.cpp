@@ -106,12 +106,14 @@ Layout conv_weights(ConvStyle style, const TensorType &type, int64_t block, bool
   return out;
 }
 
-void conv_wants(const Function &function, const Inside &root, int64_t block, bool pairs, bool planar,
+void conv_wants(const Function &function, const Inside &root, int64_t block, bool pairs, ConvForm form,
                 KernelWants &out) {
   const TensorType &x = function.type(root.node->operands[0]);
   const Shape &w = function.type(root.node->operands[1]).shape;
   const Attrs &attrs = root.node->attrs;
-  ConvStyle style = planar ? ConvStyle::plain : conv_style(x, w, attrs, block);
+  ConvStyle style = form == ConvForm::rows ? ConvStyle::plain : conv_style(x, w, attrs, block);
+  if (form == ConvForm::rows_to_blocks && style == ConvStyle::blocked)
+    style = ConvStyle::few_inputs;
   int input = root.outer[0], weights = root.outer[1];
   bool to_blocks = style == ConvStyle::blocked || style == ConvStyle::depthwise;
   if (style != ConvStyle::plain) {
@@ -416,7 +418,7 @@ Layout blocked_layout(const TensorType &type, const PassFlags &flags) {
   return out;
 }
 
-KernelWants kernel_wants(const Function &function, NodeId id, int64_t block, bool pairs, bool planar) {
+KernelWants kernel_wants(const Function &function, NodeId id, int64_t block, bool pairs, ConvForm form) {
   const Node &node = function.node(id);
   KernelWants out;
   out.operands.assign(node.operands.size(), Want::exact);
@@ -480,7 +482,7 @@ KernelWants kernel_wants(const Function &function, NodeId id, int64_t block, boo
   });
   if (root.node->op == Op::conv && keeps_shape) {
     set_all(out, Want::match);
-    conv_wants(function, root, block, pairs, planar, out);
+    conv_wants(function, root, block, pairs, form, out);
   } else if (root.node->op == Op::conv_transpose && keeps_shape) {
     set_all(out, Want::match);
     transposed_conv_wants(function, root, block, out);

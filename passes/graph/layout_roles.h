@@ -40,9 +40,17 @@ struct KernelWants {
   int spaced = -1;
 };
 
+// What a convolution's kernel reads and writes, where there is a choice (layout_choice.h).
+enum class ConvForm : uint8_t {
+  blocks,         // of channels, which are a vector's lanes
+  rows,           // of pixels, which are the lanes
+  rows_to_blocks, // reads rows, each pixel for all lanes, and writes blocks
+};
+
 // For a node of a block; `block` is the number of channels in a block, and with `pairs` products of
-// bf16 are added two by two. With `planar` a convolution reads and writes rows of pixels.
-KernelWants kernel_wants(const Function &function, NodeId node, int64_t block, bool pairs, bool planar = false);
+// bf16 are added two by two.
+KernelWants kernel_wants(const Function &function, NodeId node, int64_t block, bool pairs,
+                         ConvForm form = ConvForm::blocks);
 
 // Whether channels (dim 1) of values of this type may be blocked at all.
 bool can_block(const TensorType &type);

@@ -226,7 +226,8 @@ private:
     const TilePiece &piece = shape_.columns[at];
     column_ = piece;
     column_.first = piece.first;
-    if (!piece.count.is_const(1) || !nest_.packed.empty())
+    // The lanes of an end are a number then.
+    if (!piece.masked || !piece.count.is_const(1) || !nest_.packed.empty())
       column_.first += (Dim::symbol(group) - before) * Dim(piece.size);
     std::vector<Stmt> here;
     if (!rows_from(0, tile, 0, here))
@@ -249,9 +250,8 @@ private:
       return tile_body(TilePiece{}, out);
     TilePiece piece = shape_.rows[at];
     Dim end = before + piece.count;
-    piece.first = nest_.loops[*nest_.row].begin + piece.first;
-    if (!piece.count.is_const(1))
-      piece.first += (Dim::symbol(tile) - before) * Dim(piece.size);
+    piece.first = nest_.loops[*nest_.row].begin + piece.first +
+                  (Dim::symbol(tile) - before) * Dim(piece.size);
     std::vector<Stmt> here;
     if (!tile_body(piece, here))
       return false;
