@@ -12,6 +12,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -36,7 +37,9 @@ struct Package {
   std::span<const std::byte> bytes;
 };
 
-inline Package compile(const std::string &text, const std::string &dim = "", int64_t most = 0, bool keeps_params = false) {
+// `change` may spoil what the writer is told.
+inline Package compile(const std::string &text, const std::string &dim = "", int64_t most = 0, bool keeps_params = false,
+                       const std::function<void(PackageSpec &)> &change = {}) {
   Module module;
   Diagnostics diagnostics;
   Compiled compiled;
@@ -51,7 +54,10 @@ inline Package compile(const std::string &text, const std::string &dim = "", int
   INFO(diagnostics.render());
   REQUIRE(fine);
   std::vector<uint8_t> bytes;
-  REQUIRE(build_package(package_spec(module, compiled), bytes) == "");
+  PackageSpec spec = package_spec(module, compiled);
+  if (change)
+    change(spec);
+  REQUIRE(build_package(spec, bytes) == "");
   Package out;
   out.memory.reset(static_cast<std::byte *>(std::aligned_alloc(4096, (bytes.size() + 4095) / 4096 * 4096)));
   std::memcpy(out.memory.get(), bytes.data(), bytes.size());

@@ -289,3 +289,39 @@ export func k(x: f32[8]) -> f32[8] { return relu(x.to(cuda)).to(cpu) * 2.0 }
   }
   CHECK(left() == 0);
 }
+
+TEST_CASE("parts that do not fit together are refused") {
+  using Kind = package::PartArgumentKind;
+  using Change = std::function<void(PackageSpec &)>;
+  auto parts = [](PackageSpec &spec) -> std::vector<PackagePart> & { return spec.entries[0].parts; };
+  const std::pair<const char *, Change> changes[] = {
+      {"a border that nobody makes", [&](PackageSpec &spec) { parts(spec)[1].arguments[0].index = 99; }},
+      {"a border that is made twice", [&](PackageSpec &spec) { parts(spec)[1].arguments.back().index = 0; }},
+      {"a border that is made later", [&](PackageSpec &spec) { std::swap(parts(spec)[1], parts(spec)[2]); }},
+      {"an input among the outputs", [&](PackageSpec &spec) { parts(spec)[0].arguments.back().kind = Kind::Input; }},
+      {"an output among the inputs", [&](PackageSpec &spec) { parts(spec)[0].arguments[0].kind = Kind::Output; }},
+      {"an input that the entry has not", [&](PackageSpec &spec) { parts(spec)[0].arguments[0].index = 1; }},
+      {"a kind that there is not", [&](PackageSpec &spec) { parts(spec)[0].arguments[0].kind = Kind(7); }},
+      {"too few arguments", [&](PackageSpec &spec) { parts(spec)[0].arguments.pop_back(); }},
+      {"an entry that is called by name", [&](PackageSpec &spec) { parts(spec)[0].entry = 0; }},
+      {"nothing on the device", [&](PackageSpec &spec) { for (PackagePart &part : parts(spec)) part.is_on_device = false; }},
+      {"another dtype", [&](PackageSpec &spec) { spec.entries[parts(spec)[0].entry].inputs[0].dtype = KILN_I32; }},
+      {"another symbol", [&](PackageSpec &spec) { spec.entries[parts(spec)[0].entry].symbols[0].name = "M"; }},
+  };
+  for (const auto &[what, change] : changes) {
+    INFO(what);
+    Package package = compile(kSplit, "N", 16, false, change);
+    KilnError error{};
+    auto module = runtime::Module::try_open(package.bytes, error);
+    CHECK(!module);
+    CHECK(error.code == KILN_ERROR_FORMAT);
+    CHECK(std::string(error.message).find("an entry with parts that are wrong") != std::string::npos);
+  }
+  // A border that is smaller than a part that reads it thinks.
+  Package package = compile(kSplit, "N", 16, false, [&](PackageSpec &spec) { spec.entries[parts(spec)[1].entry].inputs[0].dims[1] = dim_const(400); });
+  {
+    Rows rows(package, 3);
+    CHECK(rows.run(5) == KILN_ERROR_SHAPE);
+  }
+  CHECK(left() == 0);
+}
