@@ -228,8 +228,10 @@ void add_parts(const Program &program, PackageSpec &spec) {
       whole.parts.push_back(std::move(part));
     }
     std::string text;
-    for (const PackagePart &part : whole.parts)
-      text += fmt::format("{}{}: {} kernels", text.empty() ? "" : ", ", part.is_on_device ? "cuda" : "cpu", spec.entries[part.entry].kernels.size());
+    for (const PackagePart &part : whole.parts) {
+      size_t kernels = spec.entries[part.entry].kernels.size();
+      text += fmt::format("{}{}: {} kernel{}", text.empty() ? "" : ", ", part.is_on_device ? "cuda" : "cpu", kernels, kernels == 1 ? "" : "s");
+    }
     if (!text.empty())
       spec.metadata.emplace_back("parts of " + whole.name, text);
   }

@@ -103,8 +103,10 @@ int print_io(const KilnApi &api, const KilnModule *module, bool json) {
   for (uint32_t e = 0; e < info.entry_count; ++e) {
     KilnEntryInfo entry{};
     api.entry_info(module, e, &entry);
-    text += fmt::format("{}: {} kernels, arena {}\n", entry.name, entry.kernel_count,
-                        entry.arena_size >= 0 ? fmt::format("{} bytes", entry.arena_size) : "depends on the sizes");
+    std::string target = api.entry_target(module, e);
+    text += fmt::format("{}: {} kernels, arena {}{}\n", entry.name, entry.kernel_count,
+                        entry.arena_size >= 0 ? fmt::format("{} bytes", entry.arena_size) : "depends on the sizes",
+                        target == info.target ? "" : ", on " + target);
     std::string lists[2];
     for (int side = 0; side < 2; ++side)
       for (uint32_t i = 0; i < (side ? entry.output_count : entry.input_count); ++i) {
@@ -120,8 +122,8 @@ int print_io(const KilnApi &api, const KilnModule *module, bool json) {
       text += fmt::format("  size   {}: {} or more{}\n", symbol.name, symbol.min,
                           symbol.max == INT64_MAX ? "" : fmt::format(", at most {}", symbol.max));
     }
-    entries += fmt::format("{}{{\"name\": {}, \"kernels\": {}, \"arena_bytes\": {}, \"inputs\": [{}], \"outputs\": [{}]}}",
-                           e ? ", " : "", json_quote(entry.name), entry.kernel_count, entry.arena_size, lists[0], lists[1]);
+    entries += fmt::format("{}{{\"name\": {}, \"target\": {}, \"kernels\": {}, \"arena_bytes\": {}, \"inputs\": [{}], \"outputs\": [{}]}}",
+                           e ? ", " : "", json_quote(entry.name), json_quote(target), entry.kernel_count, entry.arena_size, lists[0], lists[1]);
   }
   for (uint32_t i = 0; i < info.variable_count; ++i) {
     KilnVariableInfo v{};

@@ -99,6 +99,7 @@ public:
       SessionOptions options;
       options.entry = plan.name;
       options.target = target;
+      options.device = "cpu";
       options.threads = how.threads;
       KILN_TRY(session, Session::open(package, options));
       std::vector<std::pair<std::string, Tensor>> inputs;

@@ -200,6 +200,8 @@ int check_model(const CheckVerb &verb) {
   layers.session = &*opened.session;
   layers.plan = &opened.compiled.program.entries[opened.session->code_entry()];
   layers.tolerance.relative = verb.tolerance;
+  if (verb.layers && std::string_view(opened.session->target()).find(" and ") != std::string_view::npos)
+    return fail(Error{fmt::format("'{}' computes on the processor and on a GPU, and --layers compares the kernels of one: say --device cpu", layers.plan->name)});
   if (verb.layers) {
     find_written(opened.compiled.program, *layers.plan, layers);
     if (auto values = interpret_entry(opened.module, layers.plan->name, *inputs, verb.session.seed, &layers); !values)

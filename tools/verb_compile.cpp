@@ -110,6 +110,7 @@ Result<std::string> emit_text(const CompileVerb &verb, Module &module, const Com
     return Error{""};
   if (verb.emit == "graph")
     return print_module(module);
+  std::erase_if(module.functions, [](const Function &f) { return is_part(f.name); }); // the wholes are on the processor
   Program program;
   if (!lower_module(module, program, diagnostics, {!options.gpus.empty()}))
     return Error{""};

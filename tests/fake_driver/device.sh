@@ -174,6 +174,12 @@ says out.txt "'f' computes on cuda, as its program says: no CUDA driver"
 says out.txt "the device cpu computes all of it on the processor"
 refuses out.txt "$kiln" compile both.kir --dim N=1..8 -o no.kiln
 says out.txt "'f' computes on cuda, and there is to be no code for a GPU"
+"$kiln" check both.kir --dim N=3 --device cuda:0 >/dev/null 2>&1 || fail "check of parts"
+"$kiln" check both.kir --dim N=3 --device cpu --layers >/dev/null 2>&1 || fail "check --layers of a whole"
+refuses out.txt "$kiln" check both.kir --dim N=3 --layers
+says out.txt "--layers compares the kernels of one: say --device cpu"
+"$kiln" compile both.kir --dim N=4 --emit c -o both.c
+grep -q part both.c && fail "C has no parts"
 cat > late.kir <<'KIR'
 export func f(x: f32[N, 8]) { return (masked_select(x, x > 3.0).to(cuda) * 2.0).to(cpu) }
 KIR
