@@ -23,7 +23,7 @@ typedef struct KilnFrame {
   int64_t scratch_stride;
   int64_t *sizes;
   int64_t trap_value;
-  int32_t trap_index, reserved;
+  int32_t trap_index, hand_over;
 } KilnFrame;
 )";
 

@@ -30,7 +30,7 @@ struct PlanStep {
   enum class Kind : uint8_t {
     launch, // kernel(buffers..., dims...)
     if_,    // if buffer `condition` (bool) then body else other
-    while_, // condition_body, then while buffer `condition`: body, condition_body
+    while_, // condition_body, then while buffer `condition`: body, condition_body; `var`, if any, counts the turns
     loop,   // for `var` in 0..count: body
     bind,   // the i64 in buffers[0] becomes the size sizes[index], in what follows in this list of steps
     require, // dims[0] == dims[1], or the run ends: constraint `index` of constraints + run_constraints

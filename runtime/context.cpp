@@ -6,6 +6,7 @@
 
 #include "runtime/cuda/device.h"
 #include "runtime/parts.h"
+#include "runtime/thread_pool.h"
 #include "runtime/variables.h"
 
 namespace kiln::rt {
@@ -495,6 +496,7 @@ void begin_run(KilnContext *context) {
   context->has_run = false;
   context->needed = -1;
   context->trap = 0;
+  context->frame.hand_over = hand_over(context->executor);
   context->services.after_kernel = context->hook != nullptr ? serve_after_kernel : nullptr;
 }
 

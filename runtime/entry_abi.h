@@ -67,7 +67,9 @@ typedef struct KilnFrame {
   // manifest.
   int64_t trap_value;
   int32_t trap_index;
-  int32_t reserved;
+  // Nanoseconds from handing a loop to the threads until the last of them has answered, as measured; 0: not known.
+  // Loops that are not worth it stay on the calling thread.
+  int32_t hand_over;
 } KilnFrame;
 
 typedef int32_t (*KilnRunFn)(KilnFrame *frame);

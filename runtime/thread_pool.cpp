@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <csignal>
+#include <cstdint>
 #include <cstdlib>
 #include <ctime>
 #include <linux/futex.h>
@@ -17,6 +18,13 @@ namespace {
 
 constexpr uint32_t kMaxThreads = 1024;
 constexpr int64_t kSpinNanoseconds = 100000;
+// Of measuring what a hand-over costs: how long to wait for answers, for all rounds, and what to take it for where
+// threads never answer in time, since they have no core of their own.
+constexpr int64_t kLongestAnswer = 20000, kLongestMeasure = 20000;
+constexpr uint32_t kMeasureRounds = 16, kLeastAnswers = 4, kMeasureAttempts = 4;
+// Loops and runs from one time to the next; where it was dear, loops may stay with the caller, and it may become cheap.
+constexpr uint32_t kMeasureEvery = 1 << 16, kMeasureDearEvery = 1 << 12;
+constexpr int64_t kCheap = 200;
 
 void pause_briefly() {
 #if defined(__x86_64__)
@@ -94,6 +102,9 @@ struct alignas(64) KilnPool {
   std::atomic<bool> is_busy{false};
   std::atomic<bool> is_closing{false};
   std::atomic<uint32_t> caller_sleeps{0};
+  std::atomic<int32_t> hand_over{0}; // nanoseconds; 0: not measured yet
+  uint32_t until_measure = 0;         // loops
+  uint32_t attempts = 0;              // to measure, that failed
   uint32_t round = 0;
   uint32_t threads = 1; // with the caller
   uint32_t started = 0;
@@ -166,6 +177,72 @@ void wait_until_done(KilnPool *pool, KilnPoolSlot &slot, uint32_t taken) {
   pool->caller_sleeps.store(0);
 }
 
+// One part for each worker, and none for the caller.
+uint32_t open_slots(KilnPool *pool, Body body, void *closure) {
+  uint32_t round = ++pool->round << 2;
+  for (uint32_t i = 0; i + 1 < pool->threads; ++i) {
+    KilnPoolSlot &slot = pool->slots()[i];
+    slot.body.store(body, kRelaxed);
+    slot.closure.store(closure, kRelaxed);
+    announce(slot, round | kOpen);
+  }
+  return round;
+}
+
+void answer(void *closure, int64_t, int64_t) {
+  static_cast<std::atomic<uint32_t> *>(closure)->fetch_add(1, std::memory_order_acq_rel);
+}
+
+// Nanoseconds until all workers have answered; -1 if that takes too long.
+int64_t answer_time(KilnPool *pool) {
+  std::atomic<uint32_t> answers{0};
+  int64_t begin = now(), end = begin;
+  uint32_t round = open_slots(pool, answer, &answers);
+  bool is_late = false;
+  while (answers.load(std::memory_order_acquire) + 1 < pool->threads && !is_late) {
+    for (uint32_t i = 0; i < 16 && answers.load(std::memory_order_acquire) + 1 < pool->threads; ++i)
+      pause_briefly();
+    end = now();
+    is_late = end - begin > kLongestAnswer;
+  }
+  end = now();
+  for (uint32_t i = 0; i + 1 < pool->threads; ++i)
+    try_part(pool->slots()[i]);
+  for (uint32_t i = 0; i + 1 < pool->threads; ++i)
+    wait_until_done(pool, pool->slots()[i], round | kTaken);
+  return is_late ? -1 : end - begin;
+}
+
+// The median, since single answers may be quick on any host; without the first, for which workers may have to wake.
+void measure_hand_over(KilnPool *pool) {
+  int64_t times[kMeasureRounds];
+  uint32_t count = 0;
+  bool is_awake = answer_time(pool) >= 0;
+  for (int64_t end = now() + kLongestMeasure; is_awake && count < kMeasureRounds && now() < end;) {
+    int64_t time = answer_time(pool);
+    if (time < 0)
+      break;
+    uint32_t at = count++;
+    for (; at > 0 && times[at - 1] > time; --at)
+      times[at] = times[at - 1];
+    times[at] = time;
+  }
+  if (count < kLeastAnswers && ++pool->attempts < kMeasureAttempts)
+    return; // they may be on their way up: once more before the next loop
+  pool->attempts = 0;
+  int64_t median = count == 0 ? kLongestAnswer : times[(count - 1) / 2];
+  pool->hand_over.store(int32_t(median > 0 ? median : 1), kRelaxed);
+  pool->until_measure = median < kCheap ? kMeasureEvery : kMeasureDearEvery;
+}
+
+// Before a loop or a run.
+void count_down(KilnPool *pool) {
+  if (pool->until_measure == 0)
+    measure_hand_over(pool);
+  else
+    --pool->until_measure;
+}
+
 void parallel_for(void *self, int64_t n, Body body, void *closure) {
   auto *pool = static_cast<KilnPool *>(self);
   auto parts = static_cast<uint32_t>(n < pool->threads ? (n < 0 ? 0 : n) : pool->threads);
@@ -174,6 +251,7 @@ void parallel_for(void *self, int64_t n, Body body, void *closure) {
       body(closure, 0, n);
     return;
   }
+  count_down(pool);
   uint32_t round = ++pool->round << 2;
   KilnPoolSlot *slots = pool->slots();
   for (uint32_t i = 0; i + 1 < parts; ++i) {
@@ -236,6 +314,19 @@ int32_t pool_create(uint32_t threads, KilnPool **pool, KilnError *error) {
 
 const KilnExecutor *pool_executor(KilnPool *pool) {
   return pool != nullptr ? &pool->executor : nullptr;
+}
+
+int32_t hand_over(const KilnExecutor &executor) {
+  if (executor.parallel_for != parallel_for)
+    return int32_t(executor.hand_over < INT32_MAX ? executor.hand_over : INT32_MAX);
+  auto *pool = static_cast<KilnPool *>(executor.self);
+  int32_t known = pool->hand_over.load(kRelaxed);
+  // A pool that has no loops to do is left alone.
+  if (known == 0 || pool->is_busy.exchange(true, std::memory_order_acquire))
+    return known;
+  count_down(pool);
+  pool->is_busy.store(false, std::memory_order_release);
+  return pool->hand_over.load(kRelaxed);
 }
 
 void pool_destroy(KilnPool *pool) {

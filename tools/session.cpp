@@ -372,7 +372,7 @@ Status Session::make_context(const std::vector<int64_t> &dims) {
   options.dims = dims.empty() ? nullptr : dims.data();
   options.executor = s.pool ? api().pool_executor(s.pool) : nullptr;
   if (s.pool && s.part_hook) {
-    s.timed = {options.executor->threads, 0, &s, State::timed_parallel_for};
+    s.timed = {options.executor->threads, options.executor->hand_over, &s, State::timed_parallel_for};
     options.executor = &s.timed;
   }
   if (api().context_size(s.module, s.entry, &options, &s.memory_bytes, &error) != KILN_OK)

@@ -163,8 +163,9 @@ private:
         break;
       case PlanStep::Kind::while_: {
         std::string test = emit_steps(plan, step.condition_body, model, depth + 1);
-        out += fmt::format("{0}for (;;) {{\n{1}{0}  if (!{2}) break;\n{3}{0}}}\n", pad, test, condition(step),
-                           emit_steps(plan, step.body, model, depth + 1));
+        std::string head = step.var.empty() ? ";;" : fmt::format("int64_t {0} = 0;; ++{0}", c_name(step.var));
+        out += fmt::format("{0}for ({4}) {{\n{1}{0}  if (!{2}) break;\n{3}{0}}}\n", pad, test, condition(step),
+                           emit_steps(plan, step.body, model, depth + 1), head);
         break;
       }
       case PlanStep::Kind::form: {

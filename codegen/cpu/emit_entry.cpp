@@ -229,12 +229,20 @@ private:
 
   void while_step(const PlanStep &step) {
     llvm::BasicBlock *head = new_block(), *body = new_block(), *after = new_block();
+    llvm::BasicBlock *before = b_.GetInsertBlock();
     b_.CreateBr(head);
     b_.SetInsertPoint(head);
+    llvm::PHINode *turn = b_.CreatePHI(b_.getInt64Ty(), 2);
+    size_t outside = dims_.count();
+    if (!step.var.empty())
+      dims_.push(step.var, turn);
     steps(step.condition_body);
     b_.CreateCondBr(condition(step), body, after);
     b_.SetInsertPoint(body);
     steps(step.body);
+    dims_.truncate(outside);
+    turn->addIncoming(b_.getInt64(0), before);
+    turn->addIncoming(b_.CreateAdd(turn, b_.getInt64(1)), b_.GetInsertBlock());
     b_.CreateBr(head);
     b_.SetInsertPoint(after);
   }

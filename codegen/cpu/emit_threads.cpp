@@ -161,9 +161,7 @@ void KernelEmitter::emit_threads(const Stmt &s) {
     const Binding *binding = find(name);
     return binding && !binding->is_buffer;
   };
-  llvm::Value *is_small = nullptr; // little work at the sizes of this run: no threads
-  if (auto cycles = thread_cycles(s, machine_, known))
-    is_small = b_.CreateICmpSLT(emit_dim(*cycles), b_.getInt64(uint64_t(kLeastThreadCycles)));
+  llvm::Value *is_small = emit_is_small(thread_cycles(s, machine_, known));
   llvm::BasicBlock *call = new_block(), *after = new_block();
   b_.CreateCondBr(b_.CreateICmpSGT(trips, b_.getInt64(0)), call, after);
   b_.SetInsertPoint(call);
@@ -197,6 +195,20 @@ void KernelEmitter::emit_threads(const Stmt &s) {
     b_.CreateBr(after);
   }
   b_.SetInsertPoint(after);
+}
+
+// Whether so much work is too little for threads, at the sizes of this run and on this host; null where it never is.
+llvm::Value *KernelEmitter::emit_is_small(const std::optional<ThreadCycles> &cycles) {
+  constexpr int64_t kMost = (kLongestHandOver - kSharedCacheHandOver) * kCyclesPerHandOver;
+  if (!cycles || (cycles->least.is_const() && cycles->least.as_const() >= kMost))
+    return nullptr;
+  llvm::Value *hand_over = b_.CreateLoad(b_.getInt32Ty(), frame_field(offsetof(KilnFrame, hand_over)));
+  llvm::Value *more = b_.CreateNSWSub(b_.CreateZExt(hand_over, b_.getInt64Ty()), b_.getInt64(kSharedCacheHandOver));
+  llvm::Value *least = b_.CreateNSWMul(more, b_.getInt64(kCyclesPerHandOver));
+  llvm::Value *is_small = b_.CreateICmpSLT(emit_dim(cycles->least), least);
+  if (cycles->estimated.is_const()) // the passes have decided
+    return is_small;
+  return b_.CreateOr(is_small, b_.CreateICmpSLT(emit_dim(cycles->estimated), b_.getInt64(kLeastThreadCycles)));
 }
 
 llvm::Function *KernelEmitter::emit_work(const Stmt &s, const std::vector<Binding> &captured,

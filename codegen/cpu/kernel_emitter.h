@@ -11,6 +11,7 @@
 #pragma once
 
 #include "codegen/cpu/facts.h"
+#include "codegen/cpu/thread_cost.h"
 #include "codegen/machine.h"
 #include "ir/kernel/scratch.h"
 #include "ir/kernel/tile_product.h"
@@ -150,6 +151,7 @@ private:
   void emit_loop(const Stmt &s);
   void emit_expanded(const Stmt &s, int64_t begin, int64_t end);
   void emit_rolled(const Stmt &s);
+  llvm::Value *emit_is_small(const std::optional<ThreadCycles> &cycles);
   llvm::Value *in_turn(const Stmt &s, llvm::Value *i, llvm::Value *begin, llvm::Value *end, int64_t step);
   void emit_rolled(const Stmt &s, const std::function<void()> &body);
   void emit_if(const Stmt &s);

@@ -4,6 +4,8 @@
 
 #include "passes/kernel/work.h"
 
+#include <unordered_set>
+
 namespace kiln::cpu {
 namespace {
 
@@ -11,8 +13,8 @@ Dim half_cycles(double cycles) { return Dim(int64_t(2 * cycles)); }
 
 class Estimate {
 public:
-  Estimate(const MachineDesc &machine, const std::function<bool(Symbol)> &known)
-      : machine_(machine), known_(known) {}
+  Estimate(const MachineDesc &machine, const std::function<bool(Symbol)> &known, bool registers_are_free)
+      : machine_(machine), known_(known), registers_are_free_(registers_are_free) {}
 
   Dim loop(const Stmt &s) {
     Dim trips = ceildiv(s.end - s.begin, s.step).substitute([&](Symbol name) {
@@ -25,24 +27,40 @@ private:
   Dim body(const std::vector<Stmt> &stmts) {
     Dim sum = 0;
     for (const Stmt &s : stmts) {
-      sum += half_cycles(cycles_of(s.value, machine_));
-      if (s.is(Stmt::Kind::store))
+      if (s.is(Stmt::Kind::alloc) && s.space == MemorySpace::reg && registers_are_free_)
+        registers_.insert(s.name);
+      sum += half_cycles(cycles_of(s.value, machine_) - cycles_of_registers(s.value));
+      if (s.is(Stmt::Kind::store) && !registers_.contains(s.name))
         sum += half_cycles(store_cycles(s.value, machine_));
       sum += s.is(Stmt::Kind::loop) ? loop(s) : max(body(s.body), body(s.other)); // one of the branches
     }
     return sum;
   }
 
+  double cycles_of_registers(const Expr &e) const {
+    if (registers_.empty())
+      return 0;
+    double sum = e.is(Expr::Kind::load) && registers_.contains(e.name) ? cycles_of(e, machine_) : 0;
+    for (const Expr &a : e.args)
+      sum += cycles_of_registers(a);
+    return sum;
+  }
+
   const MachineDesc &machine_;
   const std::function<bool(Symbol)> &known_;
+  const bool registers_are_free_;
+  std::unordered_set<Symbol> registers_;
 };
 
 } // namespace
 
-std::optional<Dim> thread_cycles(const Stmt &loop, const MachineDesc &machine,
-                                 const std::function<bool(Symbol)> &known) {
-  Dim cycles = floordiv(Estimate(machine, known).loop(loop), 2);
-  return cycles.is_valid() && !cycles.is_const() ? std::optional(cycles) : std::nullopt;
+std::optional<ThreadCycles> thread_cycles(const Stmt &loop, const MachineDesc &machine,
+                                          const std::function<bool(Symbol)> &known) {
+  auto cycles = [&](bool registers_are_free) {
+    return floordiv(Estimate(machine, known, registers_are_free).loop(loop), 2);
+  };
+  ThreadCycles out{cycles(false), cycles(true)};
+  return out.estimated.is_valid() && out.least.is_valid() ? std::optional(out) : std::nullopt;
 }
 
 } // namespace kiln::cpu

@@ -1,6 +1,7 @@
 // Whether nests that lowering marked (passes/lower/turns.cpp) go through their operands from the back in every other
 // turn: only where these are about as large as the second cache. Smaller ones stay there in any order, and memory that
-// is always read forwards is a little faster. Threads have a cache each and a part of the operand each.
+// is always read forwards is a little faster; tiles of several rows, which ask for the next group while they compute
+// this one, always go forwards (tile_emit.cpp). Threads have a cache each and a part of the operand each.
 #include "passes/kernel/rewrite.h"
 #include "passes/kernel/schedule.h"
 

@@ -49,7 +49,7 @@ public:
     if (shape_.depth > 0 ? !group_in_pieces(group, out) : !whole_group(group, out))
       return std::nullopt;
     out = wrap(kb::loop(group, 0, total(shape_.columns), LoopKind::parallel, std::move(out)));
-    if (const Stmt *l = turning())
+    if (const Stmt *l = turning(); l && !asks_for_next_) // else what is asked for is the next group
       keep_turn(out[0], *l);
     wrap_loops(0, group_at(), out);
     return std::move(out[0]);
@@ -516,7 +516,9 @@ private:
     Symbol kr = names_.fresh(loop.name.text());
     std::vector<Stmt> unrolled = wrap(kb::loop(ku, 0, shape_.unroll, LoopKind::unroll,
                                                shifted(Dim::symbol(loop.name) + Dim::symbol(ku))));
-    append(unrolled, next_group_prefetches(body));
+    std::vector<Stmt> next_group = next_group_prefetches(body);
+    asks_for_next_ |= !next_group.empty();
+    append(unrolled, std::move(next_group));
     out.push_back(kb::loop(loop.name, loop.begin, split, LoopKind::serial, std::move(unrolled),
                            shape_.unroll));
     if (!(split == loop.end))
@@ -662,9 +664,7 @@ private:
         place.row_tiles += *n;
       else
         return out;
-    const Stmt *turns = turning();
-    Dim step = turns ? Dim(1) - Dim(2) * mod(turns->index, 2) : Dim(1);
-    place.next_panel = column_.first + Dim(column_.size) * step;
+    place.next_panel = column_.first + Dim(column_.size);
     place.panels = panel_count_;
     place.reductions = reductions_;
     visit_exprs(body, [&](const Expr &e) {
@@ -689,6 +689,7 @@ private:
   std::vector<Stmt> reductions_;
   std::optional<DepthCut> cut_;
   bool adding_ = false; // the tiles that add a piece
+  bool asks_for_next_ = false; // the groups for the panels of the next one
 };
 
 } // namespace

@@ -88,6 +88,8 @@ bool PlanBuilder::walk_while(const Node &node, std::vector<PlanStep> &steps) {
   step.kind = PlanStep::Kind::while_;
   step.location = node.location;
   step.name = "while";
+  step.var = Symbol("step." + std::to_string(next_loop_++));
+  Turns outside = std::exchange(turns_, {step.var, int(plan_->buffers.size()), carried});
   const Block &condition = node.regions.at(0), &body = node.regions.at(1);
   for (size_t i = 0; i < carried.size(); ++i) {
     buffers_[condition.args[i]] = carried[i];
@@ -101,6 +103,7 @@ bool PlanBuilder::walk_while(const Node &node, std::vector<PlanStep> &steps) {
   if (!walk(body, step.body))
     return false;
   update_carried(body, carried, step.body, node.location);
+  turns_ = std::move(outside);
   touch(step.condition);
   extend_over_loop(begin);
   steps.push_back(std::move(step));

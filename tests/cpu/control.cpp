@@ -193,6 +193,32 @@ TEST_CASE("independent iterations come from the last on in odd turns of at most 
         }
 }
 
+// Iterations of 1000 rounds each: of some 100,000 cycles, where the sizes are those of the run as well.
+TEST_CASE("a loop stays on the caller where handing it to threads takes long") {
+  for (bool is_known : {true, false})
+    for (int32_t hand_over : {0, 100, 15000}) {
+      Dim rounds = is_known ? Dim(1000) : sym("N");
+      Expr next = kb::add(kb::load(name("count"), DType::i32, 0), kb::integer(DType::i32, 1));
+      std::vector<Stmt> body{kb::store(name("o"), sym("i"), kb::load(name("count"), DType::i32, 0)),
+                             kb::loop(name("k"), 0, rounds, LoopKind::serial, {kb::store(name("count"), 0, next)})};
+      Program program = make_program({make_kernel(
+          "order", {out("count", DType::i32, 1), out("o", DType::i32, 24)}, {"N"},
+          {kb::store(name("count"), 0, kb::integer(DType::i32, 0)), kb::loop(name("i"), 0, 24, LoopKind::threads, body)})});
+      Run run;
+      run.dims = {1000};
+      run.args = {Bytes(4), Bytes(24 * 4)};
+      run.hand_over = hand_over;
+      // Threads begin with the last part (image_loader.h).
+      std::vector<int32_t> want;
+      for (int i = 0; i < 24; ++i)
+        want.push_back(1000 * (hand_over > 10000 ? i : i < 8 ? i + 16 : i < 12 ? i + 4 : i - 12));
+      INFO("known: " << is_known << ", " << hand_over << " ns");
+      on_every_machine(program, run, [&](const MachineDesc &, const Run &done) {
+        CHECK(values_of<int32_t>(done.args[1]) == want);
+      });
+    }
+}
+
 TEST_CASE("an assert that fails names the kernel and stops the run") {
   Kernel after = make_kernel("after", {out("done", DType::i32, 1)}, {},
                              {kb::store(name("done"), 0, kb::integer(DType::i32, 1))});

@@ -103,7 +103,7 @@ Run execute_here(const cpu::CodeImage &image, Run run) {
   Aligned arena{size_t(run.planned[0])};
   Aligned scratch{size_t(services.threads * IMAGE_SCRATCH)};
   KilnFrame frame{&services,       args.data(), run.dims.data(), arena.get(),   weights.get(),
-                  variables.get(), -1,          0,               scratch.get(), IMAGE_SCRATCH, nullptr, 0, 0, 0};
+                  variables.get(), -1,          0,               scratch.get(), IMAGE_SCRATCH, nullptr, 0, 0, run.hand_over};
   run.code = image_run_fn(header, uint32_t(run.entry))(&frame);
   run.trap_kernel = frame.trap_kernel;
   run.kernel_log.assign(log.kernels, log.kernels + log.count);
@@ -129,6 +129,7 @@ Bytes exchange(const cpu::CodeImage &image, const Run &run) {
     file.write(reinterpret_cast<const char *>(image.elf.data()), std::streamsize(image.elf.size()));
     std::ofstream request(base + "/request", std::ios::binary);
     put(request, run.entry);
+    put(request, run.hand_over);
     put(request, int64_t(run.dims.size()));
     for (int64_t dim : run.dims)
       put(request, dim);

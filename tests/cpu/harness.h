@@ -34,6 +34,7 @@ struct Run {
   std::vector<int64_t> dims;
   std::vector<Bytes> args; // inputs, then outputs; outputs are filled in
   Bytes weights, variables;
+  int32_t hand_over = 0; // nanoseconds
   // Results
   int plan_status = 0;
   int code = 0;

@@ -53,6 +53,7 @@ int main(int argc, char **argv) {
   int64_t dims[16], plan_out[64] = {0}, arg_sizes[64], weights_size, variables_size;
   void *args[64];
   uint32_t entry = (uint32_t)take(&at);
+  int32_t hand_over = (int32_t)take(&at);
   int64_t dim_count = take(&at);
   for (int64_t i = 0; i < dim_count; ++i)
     dims[i] = take(&at);
@@ -66,6 +67,7 @@ int main(int argc, char **argv) {
   KilnServices services = image_services(&log);
   int64_t status = image_plan_fn(image, entry)(dims, plan_out);
   KilnFrame frame = {&services, args, dims, NULL, weights, variables, -1, 0, NULL, IMAGE_SCRATCH};
+  frame.hand_over = hand_over;
   frame.scratch = aligned_alloc(64, services.threads * IMAGE_SCRATCH);
   int64_t code = 0;
   if (status == 0 && plan_out[0] < (1 << 28)) {

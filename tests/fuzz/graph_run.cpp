@@ -324,6 +324,19 @@ private:
 
   bool holds(const PlanStep &step) { return bytes_of(plan_->buffers[size_t(step.condition)])[0] != std::byte(0); }
 
+  Status turns(const PlanStep &step) {
+    for (int64_t i = 0;; ++i) {
+      bound_.dims.emplace_back(step.var, i);
+      Status status = steps(step.condition_body);
+      bool more = status.ok() && holds(step);
+      if (more)
+        status = steps(step.body);
+      bound_.dims.pop_back();
+      if (!more || !status.ok())
+        return status;
+    }
+  }
+
   Status steps(const std::vector<PlanStep> &list) {
     for (const PlanStep &step : list)
       switch (step.kind) {
@@ -334,11 +347,7 @@ private:
         KILN_RETURN_IF_ERROR(steps(holds(step) ? step.body : step.other));
         break;
       case PlanStep::Kind::while_:
-        KILN_RETURN_IF_ERROR(steps(step.condition_body));
-        while (holds(step)) {
-          KILN_RETURN_IF_ERROR(steps(step.body));
-          KILN_RETURN_IF_ERROR(steps(step.condition_body));
-        }
+        KILN_RETURN_IF_ERROR(turns(step));
         break;
       case PlanStep::Kind::loop:
         for (int64_t i = 0, n = bound_.size(step.count).value(); i < n; ++i) {

@@ -57,7 +57,10 @@ LOCAL int32_t scale_run(KilnFrame *frame) {
   int64_t n = frame->dims[0];
   ScaleRows rows = {frame->args[0], (const float *)frame->weights, frame->args[1],
                     (float *)frame->arena};
-  services->parallel_for(services->self, n, scale_rows, &rows);
+  if (frame->hand_over > 10000)
+    scale_rows(&rows, 0, n);
+  else
+    services->parallel_for(services->self, n, scale_rows, &rows);
   if (services->after_kernel)
     services->after_kernel(services->self, 0);
   float total = 0;

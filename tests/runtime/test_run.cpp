@@ -5,6 +5,7 @@
 #include <numeric>
 #include <thread>
 
+#include "runtime/thread_pool.h"
 #include "tests/runtime/test_model.h"
 
 using namespace kiln;
@@ -343,6 +344,35 @@ TEST_CASE("one module runs in many threads that share a pool") {
   for (std::thread &thread : threads)
     thread.join();
   CHECK(wrong == 0);
+  api().pool_destroy(pool);
+}
+
+TEST_CASE("code knows what its executor says of a hand-over") {
+  Opened module(package_path());
+  for (uint32_t hand_over : {0u, 9000u, 11000u, 0xffffffffu}) {
+    int calls = 0;
+    KilnExecutor executor{2, hand_over, &calls, [](void *self, int64_t n, void (*body)(void *, int64_t, int64_t), void *closure) {
+                            ++*static_cast<int *>(self);
+                            body(closure, 0, n);
+                          }};
+    int64_t most = 4;
+    KilnContextOptions options{&most, nullptr, &executor};
+    Context context(module, "scale", &options);
+    REQUIRE(ScaleRun(4).run(context).empty());
+    CHECK(calls == (hand_over < 10000 ? 1 : 0));
+  }
+}
+
+TEST_CASE("a pool measures its hand-over before its first loop") {
+  KilnPool *pool = nullptr;
+  REQUIRE(api().pool_create(2, &pool, nullptr) == KILN_OK);
+  const KilnExecutor *executor = api().pool_executor(pool);
+  CHECK(rt::hand_over(*executor) == 0);
+  auto nothing = [](void *, int64_t, int64_t) {};
+  for (int i = 0; i < 8; ++i) // the first ones may meet a worker on its way up
+    executor->parallel_for(executor->self, 2, nothing, nullptr);
+  CHECK(rt::hand_over(*executor) > 0);
+  CHECK(rt::hand_over(*executor) <= 20000);
   api().pool_destroy(pool);
 }
 

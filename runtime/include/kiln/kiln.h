@@ -211,10 +211,11 @@ typedef struct KilnVariableInfo {
 /* Who does the parallel work. parallel_for calls body(closure, begin, end) over disjoint ranges that
  * cover [0, n), on any threads, and returns when all are done. Results do not depend on the split.
  * `threads` is how many calls of body may run at once, 1 at least: contexts hold scratch memory for as
- * many. */
+ * many. `hand_over` is how many nanoseconds pass from calling parallel_for until every thread could have
+ * answered, 0 where that is not known: loops that are not worth it stay on the calling thread. */
 typedef struct KilnExecutor {
   uint32_t threads;
-  uint32_t reserved;
+  uint32_t hand_over;
   void *self;
   void (*parallel_for)(void *self, int64_t n,
                        void (*body)(void *closure, int64_t begin, int64_t end), void *closure);
