@@ -54,6 +54,17 @@ private:
   }
 };
 
+// Weights come from the second cache or beyond, whoever reads them; of two threads each has two caches for half of them.
+constexpr int64_t kWeightBytesPerCycle = 8;
+
+int64_t weight_bytes(const Kernel &kernel) {
+  int64_t sum = 0;
+  for (const KernelBuffer &b : kernel.buffers)
+    if (b.constant)
+      sum += b.size.try_const().value_or(0) * int64_t(dtype_bytes(b.dtype));
+  return sum;
+}
+
 // min(trips, threads), and 1 at least.
 llvm::Value *part_count(llvm::IRBuilder<> &b, llvm::Value *services, llvm::Value *trips) {
   llvm::Value *threads = b.CreateZExt(
@@ -200,12 +211,15 @@ void KernelEmitter::emit_threads(const Stmt &s) {
 // Whether so much work is too little for threads, at the sizes of this run and on this host; null where it never is.
 llvm::Value *KernelEmitter::emit_is_small(const std::optional<ThreadCycles> &cycles) {
   constexpr int64_t kMost = (kLongestHandOver - kSharedCacheHandOver) * kCyclesPerHandOver;
-  if (!cycles || (cycles->least.is_const() && cycles->least.as_const() >= kMost))
+  if (!cycles)
+    return nullptr;
+  Dim work = cycles->least + Dim(weight_bytes(kernel_) / kWeightBytesPerCycle);
+  if (work.is_const() && work.as_const() >= kMost)
     return nullptr;
   llvm::Value *hand_over = b_.CreateLoad(b_.getInt32Ty(), frame_field(offsetof(KilnFrame, hand_over)));
   llvm::Value *more = b_.CreateNSWSub(b_.CreateZExt(hand_over, b_.getInt64Ty()), b_.getInt64(kSharedCacheHandOver));
   llvm::Value *least = b_.CreateNSWMul(more, b_.getInt64(kCyclesPerHandOver));
-  llvm::Value *is_small = b_.CreateICmpSLT(emit_dim(cycles->least), least);
+  llvm::Value *is_small = b_.CreateICmpSLT(emit_dim(work), least);
   if (cycles->estimated.is_const()) // the passes have decided
     return is_small;
   return b_.CreateOr(is_small, b_.CreateICmpSLT(emit_dim(cycles->estimated), b_.getInt64(kLeastThreadCycles)));
