@@ -233,13 +233,19 @@ bool GraphMaker::try_variable() {
 bool GraphMaker::control_op(Op op) {
   if (style_.no_control || depth_ >= 2)
     return false;
+  size_t functions = module_.functions.size();
+  auto whole = [&](bool done) {
+    if (!done) // nobody calls what blocks that are not there called
+      module_.functions.resize(functions);
+    return done;
+  };
   switch (op) {
   case Op::if_:
-    return try_if();
+    return whole(try_if());
   case Op::while_:
-    return try_while();
+    return whole(try_while());
   case Op::scan:
-    return try_scan();
+    return whole(try_scan());
   case Op::call:
     return try_call();
   case Op::read_variable:
