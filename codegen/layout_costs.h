@@ -17,6 +17,7 @@ struct LayoutCosts {
   double pointwise_rows = 0.85, strided_pointwise_rows = 0.3;
   // 1x1 convolutions over planes that take more of the second level together: they share its sets, and pages.
   double far_pointwise_rows = 0.55, near_planes = 1.0 / 3;
+  double unknown_rows = 0.4; // of any of these, where only a run knows how many pixels there are
   double copied = 1.5;      // elements a cycle, of any dtype, from one layout to another
   double streamed = 12;     // bytes a cycle that a kernel reads and writes at most
   double launch = 2000;     // cycles for a kernel more

@@ -18,13 +18,15 @@ namespace {
 
 constexpr uint32_t kMaxThreads = 1024;
 constexpr int64_t kSpinNanoseconds = 100000;
-// Of measuring what a hand-over costs: how long to wait for answers, for all rounds, and what to take it for where
-// threads never answer in time, since they have no core of their own.
+// Of measuring what a hand-over costs: how long to wait for answers, and for all rounds. Where threads do not answer in time,
+// something else has their cores for the moment, which says nothing of the host.
 constexpr int64_t kLongestAnswer = 20000, kLongestMeasure = 20000;
 constexpr uint32_t kMeasureRounds = 16, kLeastAnswers = 4, kMeasureAttempts = 4;
-// Loops and runs from one time to the next; where it was dear, loops may stay with the caller, and it may become cheap.
-constexpr uint32_t kMeasureEvery = 1 << 16, kMeasureDearEvery = 1 << 12;
-constexpr int64_t kCheap = 200;
+// Loops and runs from one time to the next; where it seems dear, whether it still is matters more.
+constexpr uint32_t kMeasureEvery = 1 << 16, kMeasureDearEvery = 1 << 7;
+// What is below is cheap; what is not has to be so for a while, in every measurement, before it counts, and counts as no
+// more than what cores without a common cache take.
+constexpr int64_t kCheap = 200, kDearFor = 50000000, kDearest = 1000;
 
 void pause_briefly() {
 #if defined(__x86_64__)
@@ -105,6 +107,7 @@ struct alignas(64) KilnPool {
   std::atomic<int32_t> hand_over{0}; // nanoseconds; 0: not measured yet
   uint32_t until_measure = 0;         // loops
   uint32_t attempts = 0;              // to measure, that failed
+  int64_t dear_since = 0;             // by the clock; 0: it is cheap
   uint32_t round = 0;
   uint32_t threads = 1; // with the caller
   uint32_t started = 0;
@@ -229,10 +232,18 @@ void measure_hand_over(KilnPool *pool) {
   }
   if (count < kLeastAnswers && ++pool->attempts < kMeasureAttempts)
     return; // they may be on their way up: once more before the next loop
+  bool has_answers = count >= kLeastAnswers;
   pool->attempts = 0;
-  int64_t median = count == 0 ? kLongestAnswer : times[(count - 1) / 2];
-  pool->hand_over.store(int32_t(median > 0 ? median : 1), kRelaxed);
-  pool->until_measure = median < kCheap ? kMeasureEvery : kMeasureDearEvery;
+  int64_t median = has_answers ? times[(count - 1) / 2] : 1;
+  bool is_dear = median >= kCheap;
+  if (!is_dear)
+    pool->dear_since = 0;
+  else if (pool->dear_since == 0)
+    pool->dear_since = now();
+  bool counts = is_dear && now() - pool->dear_since >= kDearFor;
+  int64_t known = !counts ? 1 : median < kDearest ? median : kDearest;
+  pool->hand_over.store(int32_t(known), kRelaxed);
+  pool->until_measure = is_dear || !has_answers ? kMeasureDearEvery : kMeasureEvery;
 }
 
 // Before a loop or a run.

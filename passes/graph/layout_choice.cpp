@@ -277,6 +277,8 @@ private:
                                         ? costs_.far_pointwise_rows
                                         : costs_.pointwise_rows)
                                  : (strided ? costs_.strided_rows : costs_.rows);
+    if (!is_static(Shape(y.shape.begin() + 2, y.shape.end())))
+      of_rows *= costs_.unknown_rows;
     double of_blocks = depthwise ? costs_.depthwise_blocks : costs_.blocks;
     double of_mixed = pointwise ? costs_.pointwise_blocks_of_rows : costs_.blocks_of_rows;
     // Empty lanes of blocks are written, and where they are read they are computed too.
