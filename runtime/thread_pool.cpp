@@ -26,7 +26,7 @@ constexpr uint32_t kMeasureRounds = 16, kLeastAnswers = 4, kMeasureAttempts = 4;
 constexpr uint32_t kMeasureEvery = 1 << 16, kMeasureDearEvery = 1 << 7;
 // What is below is cheap; what is not has to be so for a while, in every measurement, before it counts, and counts as no
 // more than what cores without a common cache take.
-constexpr int64_t kCheap = 200, kDearFor = 50000000, kDearest = 1000;
+constexpr int64_t kCheap = 200, kDearFor = 10000000, kDearest = 1000;
 
 void pause_briefly() {
 #if defined(__x86_64__)
