@@ -49,7 +49,7 @@ public:
     if (shape_.depth > 0 ? !group_in_pieces(group, out) : !whole_group(group, out))
       return std::nullopt;
     out = wrap(kb::loop(group, 0, total(shape_.columns), LoopKind::parallel, std::move(out)));
-    if (const Stmt *l = turning(); l && !asks_for_next_) // else what is asked for is the next group
+    if (const Stmt *l = nest_.turning(); l && !asks_for_next_) // else what is asked for is the next group
       keep_turn(out[0], *l);
     wrap_loops(0, group_at(), out);
     return std::move(out[0]);
@@ -60,14 +60,6 @@ private:
     std::vector<Stmt> out;
     out.push_back(std::move(s));
     return out;
-  }
-
-  // The loop that says when the groups come from the last on; null if there is none.
-  const Stmt *turning() const {
-    for (const Stmt &l : nest_.loops)
-      if (!l.index.is_const(0))
-        return &l;
-    return nullptr;
   }
 
   size_t group_at() const { return nest_.panel ? *nest_.panel : nest_.vector; }

@@ -37,6 +37,13 @@ struct TileNest {
   int64_t border_lo = 0, border_hi = 0;
 
   const Stmt &vector_loop() const { return loops[vector]; }
+  // The loop that says in which turns the groups come from the last on; null if there is none.
+  const Stmt *turning() const {
+    for (const Stmt &l : loops)
+      if (!l.index.is_const(0))
+        return &l;
+    return nullptr;
+  }
 };
 
 // Nothing if the body is no accumulation or no loop suits as vector.

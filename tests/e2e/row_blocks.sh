@@ -4,15 +4,9 @@
 #   row_blocks.sh KILN
 set -u
 kiln=$1
-model=$(cd "$(dirname "$0")" && pwd)/row_blocks.kir
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-failed=0
-passes() { # NAME COMMAND...
-  local name=$1; shift
-  "$@" >out.txt 2>&1 || { echo "FAILED: $name"; cat out.txt; failed=1; }
-}
+here=$(cd "$(dirname "$0")" && pwd)
+model=$here/row_blocks.kir
+. "$here/entries.sh"
 for entry in one several fewer row normalise scaled greatest batches; do
   passes $entry $kiln check "$model" --entry $entry --threads 2 --tolerance 1e-5
 done
@@ -22,11 +16,7 @@ done
 for size in 1 48 205; do
   passes inputs $kiln run "$model" --entry inputs_$size --output x=@x.npy --output w=@w.npy --output b=@b.npy
   inputs="--input x=@x.npy --input w=@w.npy --input b=@b.npy"
-  passes $size $kiln check "$model" --entry unknown $inputs --threads 2 --tolerance 1e-5
-  for threads in 1 2; do
-    passes "run of $size" $kiln run "$model" --entry unknown $inputs --threads $threads --output output=@$threads.npy
-  done
-  passes "the same bits, $size" cmp 1.npy 2.npy
+  entry_passes $size unknown output $inputs
 done
 # Each entry is one kernel; a product and a reduction apart would be two with loops that reduce.
 $kiln compile "$model" --stop-after lower -o kernels.txt >/dev/null 2>&1

@@ -185,16 +185,17 @@ export func odd(a: u8[67, 35], b: i8[35, 71], c: i32[71]) -> i32[67, 71] { retur
         0, {gpu_of(1), gpu_of(84)});
 }
 
-TEST_CASE("products of f32 that may be rounded") {
-  GpuMachine few = gpu_of(1), many = gpu_of(84);
-  few.rounds_products = many.rounds_products = true;
-  check(R"(
+constexpr const char *kRoundedProducts = R"(
 export func plain(a: f32[256, 96], b: f32[96, 256]) -> f32[256, 256] { return a @ b }
 export func right(a: f32[130, 72], b: f32[88, 72]) -> f32[130, 88] { return a @ transpose(b, 0, 1) }
 export func left(a: f32[80, 136], b: f32[80, 72]) -> f32[136, 72] { return transpose(a, 0, 1) @ b }
 export func odd(a: f32[67, 35], b: f32[35, 71]) -> f32[67, 71] { return a @ b }
-)",
-        2e-3, {few, many});
+)";
+
+TEST_CASE("products of f32 that may be rounded") {
+  GpuMachine few = gpu_of(1), many = gpu_of(84);
+  few.rounds_products = many.rounds_products = true;
+  check(kRoundedProducts, 2e-3, {few, many});
 }
 
 TEST_CASE("products by warpgroups, from descriptors") {
@@ -217,13 +218,7 @@ export func plain(a: u8[256, 256], b: i8[256, 256], c: i32[256]) -> i32[256, 256
 export func odd(a: u8[67, 235], b: i8[235, 71], c: i32[71]) -> i32[67, 71] { return dot(a, b, c) }
 )",
         0, machines);
-  check(R"(
-export func plain(a: f32[256, 96], b: f32[96, 256]) -> f32[256, 256] { return a @ b }
-export func right(a: f32[130, 72], b: f32[88, 72]) -> f32[130, 88] { return a @ transpose(b, 0, 1) }
-export func left(a: f32[80, 136], b: f32[80, 72]) -> f32[136, 72] { return transpose(a, 0, 1) @ b }
-export func odd(a: f32[67, 35], b: f32[35, 71]) -> f32[67, 71] { return a @ b }
-)",
-        2e-3, {warpgroups_of(1, true), warpgroups_of(132, true)});
+  check(kRoundedProducts, 2e-3, {warpgroups_of(1, true), warpgroups_of(132, true)});
 }
 
 TEST_CASE("nothing that threads still decide by is written before a barrier") {
