@@ -127,10 +127,8 @@ __device__ __forceinline__ void kiln_hold(T (&sums)[N]) {
   for (int i = 0; i < N; ++i)
     kiln_hold(sums[i]);
 }
-// A matrix in shared memory with the swizzle of 128 bytes: address, leading and stride offset in units of 16 bytes.
-__device__ __forceinline__ uint64_t kiln_descriptor(const void *at, int leading, int stride) {
-  return (uint64_t)(((uint32_t)__cvta_generic_to_shared(at) & 0x3ffff) >> 4) | (uint64_t)(leading >> 4) << 16 | (uint64_t)(stride >> 4) << 32 | (uint64_t)1 << 62;
-}
+// A matrix in shared memory: what is told of it, and its address in units of 16 bytes.
+__device__ __forceinline__ uint64_t kiln_descriptor(const void *at, uint64_t bits) { return bits | (((uint32_t)__cvta_generic_to_shared(at) & 0x3ffff) >> 4); }
 template <typename T>
 __device__ __forceinline__ void kiln_keep(T *at, T value) { *at = value; }
 #define KILN_MOVE(type, to, from, is_write) *(type *)(to) = *(const type *)(from)

@@ -1,6 +1,7 @@
 #include "codegen/cuda/tile_operand.h"
 
 #include "codegen/cuda/vector_body.h"
+#include "codegen/cuda/warpgroup.h"
 
 #include <fmt/format.h>
 
@@ -219,12 +220,8 @@ std::string TileOperand::keep(const std::string &stage) const {
   return "      {\n" + turn_head("        ") + "            " + fmt::format(fmt::runtime(store), type_, place(stage), name_) + "\n          }\n        }\n      }\n";
 }
 
-// PTX ISA 9.7.15.5.1, "Matrix Descriptor Format" and "Strides": along the sum, eight lines of 128 bytes are a piece of the
-// swizzle's pattern, the next eight rows begin 1024 bytes later (the stride), and the leading offset is not looked at. Across it, a
-// line has 64 rows and eight steps are a piece: the next steps begin 1024 bytes later, the next 64 rows behind all steps (the
-// leading offset). A stage has 128 bytes of steps, so both ways 64 rows take 8192 bytes. Pieces lie at multiples of 1024 bytes, so the base offset is 0.
 std::string TileOperand::descriptor(const std::string &base, const std::string &stage) const {
-  return fmt::format("kiln_descriptor({} + ({}) * 128, {}, 1024)", stage, base, lies_across() ? 64 * 128 : 16);
+  return fmt::format("kiln_descriptor({} + ({}) * 128, UINT64_C({:#x}))", stage, base, warpgroup_descriptor(lies_across()));
 }
 
 std::string TileOperand::fragment(bool down, const std::string &to, const std::string &base, const std::string &stage) const {

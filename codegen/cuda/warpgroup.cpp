@@ -32,6 +32,16 @@ std::string WarpgroupProduct::name() const {
   return fmt::format("{}{}_{}_{}_{}_{}", kStem, dtype_name(a), dtype_name(b), columns, int(a_across), int(b_across));
 }
 
+// PTX ISA 9.7.15.5.1, "Matrix Descriptor Format" and "Strides": along the sum, eight lines of 128 bytes are a piece of the
+// swizzle's pattern, the next eight rows begin 1024 bytes later (the stride), and the leading offset is not looked at. Across it, a
+// line has 64 rows and eight steps are a piece: the next steps begin 1024 bytes later, the next 64 rows behind all steps (the
+// leading offset). A stage has 64 such steps, so both ways 64 rows take 8192 bytes. Pieces lie at multiples of 1024 bytes, so the base offset is 0.
+uint64_t warpgroup_descriptor(bool across) {
+  constexpr uint64_t kSwizzle128 = 1; // bits 62 and 63
+  uint64_t leading = across ? 8192 : 16, stride = 1024;
+  return leading / 16 << 16 | stride / 16 << 32 | kSwizzle128 << 62;
+}
+
 bool is_warpgroup_product(const std::string &helper) { return helper.starts_with(kStem); }
 
 std::string warpgroup_text(const std::string &helper) {

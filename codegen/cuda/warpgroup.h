@@ -8,6 +8,7 @@
 
 #include "ir/dtype.h"
 
+#include <cstdint>
 #include <string>
 
 namespace kiln::cuda {
@@ -20,6 +21,10 @@ struct WarpgroupProduct {
   // The function void name(sum (&d)[columns / 8][4], uint64_t a, uint64_t b): d += a * b, for 32 bytes along the sum.
   std::string name() const;
 };
+
+// The 64 bits that describe an operand in shared memory but for its address: lines of 128 bytes with the swizzle of that size.
+// `across`: the operand lies across the sum, 128 bytes of steps deep. The address, by 16, is added to them.
+uint64_t warpgroup_descriptor(bool across);
 
 // Whether a helper of a kernel has such a name, and its definition.
 bool is_warpgroup_product(const std::string &helper);

@@ -185,9 +185,9 @@ inline void kiln_wgmma_wait() {
 }
 template <typename T>
 inline void kiln_hold(T &) {}
-inline uint64_t kiln_descriptor(const void *at, int leading, int stride) {
+inline uint64_t kiln_descriptor(const void *at, uint64_t bits) {
   uint64_t address = uint64_t(static_cast<const unsigned char *>(at) - kiln_shim::g_dynamic) + kiln_shim::kSharedBegin;
-  return (address & 0x3ffff) >> 4 | uint64_t(leading >> 4) << 16 | uint64_t(stride >> 4) << 32 | uint64_t(1) << 62;
+  return bits | (address & 0x3ffff) >> 4;
 }
 template <typename T>
 inline void kiln_keep(T *at, T value) {

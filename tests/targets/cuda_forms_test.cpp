@@ -5,6 +5,7 @@
 #include <catch2/catch.hpp>
 
 #include "codegen/cuda/cuda.h"
+#include "codegen/cuda/warpgroup.h"
 #include "frontend/kir/kir.h"
 #include "tests/random.h"
 #include "tests/targets/targets.h"
@@ -219,6 +220,35 @@ export func odd(a: u8[67, 235], b: i8[235, 71], c: i32[71]) -> i32[67, 71] { ret
 )",
         0, machines);
   check(kRoundedProducts, 2e-3, {warpgroups_of(1, true), warpgroups_of(132, true)});
+}
+
+// By hand from PTX ISA 9.7.15.5, tables "Matrix descriptor layout", "Leading dimension byte offset" and "Stride dimension byte
+// offset", in the canonical layouts of 16-byte units there: lines of eight units whose order is exchanged by the line's number.
+TEST_CASE("descriptors of operands of warpgroups") {
+  struct Row {
+    bool across;
+    unsigned address, leading, stride, base_offset, swizzle; // as the fields hold them
+  };
+  for (const Row &r : {
+           // ((8, m), (T, 2)) : ((8T, stride), (1, T)): eight rows of 128 bytes, then the next eight; leading is 1 where it is not used.
+           Row{false, 0, 1, 1024 >> 4, 0, 1},
+           // ((T, 8, m), (8, k)) : ((1, T, leading), (8T, stride)): 64 halves a line, eight steps; the next 64 behind 64 steps.
+           Row{true, 0, 64 * 128 >> 4, 1024 >> 4, 0, 1},
+       }) {
+    uint64_t bits = cuda::warpgroup_descriptor(r.across);
+    CHECK((bits & 0x3fff) == r.address);
+    CHECK((bits >> 16 & 0x3fff) == r.leading);
+    CHECK((bits >> 32 & 0x3fff) == r.stride);
+    CHECK((bits >> 49 & 7) == r.base_offset);
+    CHECK(bits >> 62 == r.swizzle);
+    CHECK((bits & 0x3ff1c000c000c000) == 0); // what no field has
+  }
+  CHECK(cuda::warpgroup_descriptor(false) == 0x4000004000010000);
+  CHECK(cuda::warpgroup_descriptor(true) == 0x4000004002000000);
+  // Behind the descriptors: the signs of both operands but for bytes, and, of 16 bits alone, whether they lie across the sum.
+  CHECK(cuda::warpgroup_text(cuda::WarpgroupProduct{DType::bf16, DType::bf16, 128, true, false}.name()).find(", p, 1, 1, 1, 0;") != std::string::npos);
+  CHECK(cuda::warpgroup_text(cuda::WarpgroupProduct{DType::f32, DType::f32, 128, false, false}.name()).find(", p, 1, 1;") != std::string::npos);
+  CHECK(cuda::warpgroup_text(cuda::WarpgroupProduct{DType::u8, DType::i8, 128, false, false}.name()).find(", p;}") != std::string::npos);
 }
 
 TEST_CASE("nothing that threads still decide by is written before a barrier") {

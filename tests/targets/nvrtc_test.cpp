@@ -85,6 +85,18 @@ uint32_t largest_frame(std::span<const uint8_t> section) {
   return most;
 }
 
+// Products by warpgroups run one after the other, each waited for, where ptxas sees their sums used too early; it says so.
+void check_order(const Program &program, const GpuMachine &machine) {
+  auto nvrtc = cuda::Nvrtc::open();
+  if (machine.warpgroup_rate == 0 || !nvrtc)
+    return;
+  auto binary = nvrtc->compile(cuda::device_source(program, machine), "order", machine.name);
+  REQUIRE(binary.ok());
+  INFO(binary->log);
+  CHECK(binary->log.find("GMMA") == std::string::npos);
+  CHECK(binary->log.find("wgmma") == std::string::npos);
+}
+
 // `most_frame`: what functions may keep outside of registers.
 void compile_graph(Module &module, const std::string &name, bool keep_params, uint32_t most_frame = UINT32_MAX) {
   CompileOptions options;
@@ -110,6 +122,8 @@ void compile_graph(Module &module, const std::string &name, bool keep_params, ui
     CHECK(section.ok());
     if (section)
       CHECK(largest_frame({section->data(), section->size()}) <= most_frame);
+    if (most_frame != UINT32_MAX)
+      check_order(program, machine);
   }
   std::cout << name << ": " << program.kernels.size() << " kernels, "
             << std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() << " s\n";
