@@ -4,7 +4,8 @@
 // Each thread of a block is a fiber. One runs until it meets a barrier, a shuffle or its end, then the next
 // one does; a warp goes on when all of its threads that are left wait, a block likewise. Threads that wait
 // for each other at different places (a barrier in a branch that others do not take) stop the program, which
-// a GPU would not do.
+// a GPU would not do. One that ends without having waited leaves its stack to the next, so kernels without barriers
+// run as a loop. Blocks are taken from a counter, which copies of the library on other processors may share.
 //
 //   #include "tests/cuda_shim/shim.h"
 //   extern "C" __global__ void k(float *x) { x[threadIdx.x] += 1; }
@@ -46,13 +47,14 @@ struct alignas(8) uint2 {
 
 namespace kiln_shim {
 
-constexpr size_t kStack = 96 << 10, kMaxThreads = 1024, kSharedBytes = 232 << 10;
+// Stacks are a few lines apart from powers of two, or all of their tops would lie in the same sets of the caches.
+constexpr size_t kStack = (96 << 10) + 9 * 64, kMaxThreads = 1024, kSharedBytes = 232 << 10;
 
-enum class State : unsigned char { ready, at_warp, at_block, done };
+enum class State : unsigned char { fresh, ready, at_warp, at_block, done };
 
 struct Fiber {
   void *sp;
-  State state;
+  unsigned stack;
 #if !defined(__x86_64__) && !defined(__aarch64__)
   ucontext_t context;
 #endif
@@ -63,7 +65,11 @@ using Body = void (*)(void **args);
 
 inline uint3 g_thread, g_block, g_block_dim, g_grid_dim;
 inline unsigned g_current;
-inline Fiber g_fibers[kMaxThreads], g_scheduler;
+inline Fiber g_fibers[kMaxThreads], g_scheduler, g_ended;
+inline State g_states[kMaxThreads];
+inline uint3 g_ids[kMaxThreads];                           // their threadIdx
+inline unsigned g_free_stacks[kMaxThreads], g_free_stack_count;
+inline unsigned long long g_own_blocks, *g_next_block = &g_own_blocks;
 inline unsigned char *g_stacks;
 inline Body g_body;
 inline void **g_args;
@@ -78,6 +84,21 @@ alignas(16) inline unsigned char g_exchange[kMaxThreads][16];
 } // namespace kiln_shim
 #ifdef KILN_SHIM_TRACED
 #include "tests/cuda_shim/trace.h"
+#define KILN_SHIM_PLACE __attribute__((noinline)) inline
+namespace kiln_shim { // blocks run one after the other
+template <typename T>
+inline T fetch_add(T *at, T value) {
+  T old = *at;
+  *at = old + value;
+  return old;
+}
+inline bool replace(int *at, int *expected, int value) {
+  int old = *at;
+  if (old == *expected)
+    *at = value;
+  return *expected = old, true;
+}
+} // namespace kiln_shim
 #else
 namespace kiln_shim {
 inline unsigned g_epoch;
@@ -85,6 +106,18 @@ struct Untraced {
   Untraced() {}
 };
 inline void trace(const void *, const void *, size_t, bool) {}
+#define KILN_SHIM_PLACE inline // of the access in the code: not asked for
+template <typename T>
+inline T fetch_add(T *at, T value) {
+  T old = *at, sum;
+  do
+    sum = old + value;
+  while (!__atomic_compare_exchange(at, &old, &sum, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
+  return old;
+}
+inline bool replace(int *at, int *expected, int value) {
+  return __atomic_compare_exchange_n(at, expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
 inline void trace_product(const void *, size_t) {}
 inline void begin_trace() {}
 inline void end_trace(const char *) {}
@@ -93,7 +126,7 @@ inline void end_trace(const char *) {}
 namespace kiln_shim {
 
 // An access of several elements at once.
-__attribute__((noinline)) inline void note(const void *at, size_t bytes, bool is_write = false) {
+KILN_SHIM_PLACE void note(const void *at, size_t bytes, bool is_write = false) {
   if (reinterpret_cast<uintptr_t>(at) % (bytes < 16 ? bytes : 16) != 0)
     stop("an access whose address is not a multiple of its size");
   for (size_t i = 0; i < bytes; i += 16)
@@ -101,7 +134,7 @@ __attribute__((noinline)) inline void note(const void *at, size_t bytes, bool is
 }
 
 // A load or store of several elements at once, of the kernel's own.
-__attribute__((noinline)) inline void move(void *to, const void *from, size_t bytes, bool is_write) {
+KILN_SHIM_PLACE void move(void *to, const void *from, size_t bytes, bool is_write) {
   const void *at = is_write ? to : from;
   if (reinterpret_cast<uintptr_t>(at) % (bytes < 16 ? bytes : 16) != 0)
     stop("an access whose address is not a multiple of its size");
@@ -136,31 +169,43 @@ KILN_SHIM_NAKED inline void switch_to(void ** /*from*/, void * /*to*/) {
 }
 #endif
 
-inline void yield_to_scheduler() {
+inline void change(Fiber &from, Fiber &to) {
 #if defined(__x86_64__) || defined(__aarch64__)
-  switch_to(&g_fibers[g_current].sp, g_scheduler.sp);
+  switch_to(&from.sp, to.sp);
 #else
-  swapcontext(&g_fibers[g_current].context, &g_scheduler.context);
+  swapcontext(&from.context, &to.context);
 #endif
+}
+
+// The threads of a warp have their turns, forwards or backwards.
+struct Turns {
+  unsigned first, end, taken;
+  bool backwards;
+};
+inline Turns g_turns;
+// The next thread that can run.
+inline bool take_turn(unsigned &thread) {
+  while (g_turns.taken < g_turns.end - g_turns.first) {
+    unsigned i = g_turns.taken++;
+    thread = g_turns.backwards ? g_turns.end - 1 - i : g_turns.first + i;
+    if (g_states[thread] <= State::ready)
+      return true;
+  }
+  return false;
 }
 
 inline bool copies_under_way(unsigned thread);
 inline bool products_under_way(unsigned thread);
 inline void begin_products(unsigned shared_bytes);
 inline void note_written(const void *at, unsigned bytes);
-inline void fiber_main() {
-  g_body(g_args);
-  if (copies_under_way(g_current))
-    stop("a thread ends while its copies are under way");
-  if (products_under_way(g_current))
-    stop("a thread ends while its products are under way");
-  g_fibers[g_current].state = State::done;
-  yield_to_scheduler();
-  stop("a thread that has ended runs again");
+inline void enter(unsigned t) {
+  g_current = t;
+  g_thread = g_ids[t];
 }
-
+inline void fiber_main();
 inline void prepare(unsigned t) {
-  unsigned char *top = g_stacks + (t + 1) * kStack;
+  unsigned stack = g_free_stacks[--g_free_stack_count];
+  unsigned char *top = g_stacks + (stack + 1) * kStack;
 #if defined(__x86_64__)
   void **sp = reinterpret_cast<void **>(top) - 2;
   *sp = reinterpret_cast<void *>(&fiber_main);
@@ -178,24 +223,49 @@ inline void prepare(unsigned t) {
   g_fibers[t].context.uc_stack.ss_size = kStack;
   makecontext(&g_fibers[t].context, fiber_main, 0);
 #endif
-  g_fibers[t].state = State::ready;
+  g_fibers[t].stack = stack;
+  g_states[t] = State::ready;
 }
 
-inline void resume(unsigned t) {
-  g_current = t;
-  g_thread = {t % g_block_dim.x, t / g_block_dim.x % g_block_dim.y, t / (g_block_dim.x * g_block_dim.y)};
-#if defined(__x86_64__) || defined(__aarch64__)
-  switch_to(&g_scheduler.sp, g_fibers[t].sp);
-#else
-  swapcontext(&g_scheduler.context, &g_fibers[t].context);
-#endif
+// Leaves `from` for the warp's next thread, or for the scheduler when all have had their turns.
+inline void go_on(Fiber &from) {
+  unsigned t = 0;
+  if (!take_turn(t))
+    return change(from, g_scheduler);
+  if (g_states[t] == State::fresh)
+    prepare(t);
+  enter(t);
+  change(from, g_fibers[t]);
+}
+
+inline void fiber_main() {
+  for (;;) {
+    g_body(g_args);
+    if (copies_under_way(g_current))
+      stop("a thread ends while its copies are under way");
+    if (products_under_way(g_current))
+      stop("a thread ends while its products are under way");
+    g_states[g_current] = State::done;
+    unsigned stack = g_fibers[g_current].stack, t = 0;
+    bool is_any = take_turn(t);
+    if (is_any && g_states[t] == State::fresh) { // has this stack
+      g_fibers[t].stack = stack;
+      g_states[t] = State::ready;
+      enter(t);
+      continue;
+    }
+    g_free_stacks[g_free_stack_count++] = stack;
+    if (is_any)
+      enter(t);
+    change(g_ended, is_any ? g_fibers[t] : g_scheduler);
+    stop("a thread that has ended runs again");
+  }
 }
 
 // Runs the threads of one block to their ends. The order of a warp's threads, and of the warps, turns around with every
 // block and every barrier, so that what a missing barrier leaves to chance goes wrong.
 inline void run_block(unsigned threads) {
-  for (unsigned t = 0; t < threads; ++t)
-    prepare(t);
+  memset(g_states, int(State::fresh), threads);
   for (unsigned turn = g_block.x;; ++turn) {
     bool progress = false, all_wait = true, any_left = false;
     for (unsigned w = 0; w < threads; w += 32) {
@@ -204,69 +274,70 @@ inline void run_block(unsigned threads) {
       bool again = true, backwards = turn % 2 == 0;
       while (again) {
         backwards = !backwards;
-        for (unsigned i = warp; i < end; ++i) {
-          unsigned t = backwards ? end - 1 - (i - warp) : i;
-          if (g_fibers[t].state == State::ready) {
-            resume(t);
-            progress = true;
-          }
-        }
+        g_turns = {warp, end, 0, backwards};
+        for (unsigned t = warp; t < end; ++t)
+          progress |= g_states[t] <= State::ready;
+        go_on(g_scheduler);
         // Threads that wait for their warp go on once no other one of it can still arrive.
         unsigned at_warp = 0, at_block = 0;
         for (unsigned t = warp; t < end; ++t) {
-          at_warp += g_fibers[t].state == State::at_warp;
-          at_block += g_fibers[t].state == State::at_block;
+          at_warp += g_states[t] == State::at_warp;
+          at_block += g_states[t] == State::at_block;
         }
         again = at_warp > 0 && at_block == 0;
         for (unsigned t = warp; again && t < end; ++t)
-          if (g_fibers[t].state == State::at_warp)
-            g_fibers[t].state = State::ready;
+          if (g_states[t] == State::at_warp)
+            g_states[t] = State::ready;
         if (at_warp > 0 && at_block > 0)
           stop("some threads of a warp wait for the warp, others for the block");
         any_left |= at_block > 0;
       }
     }
     for (unsigned t = 0; t < threads; ++t)
-      all_wait &= g_fibers[t].state == State::at_block || g_fibers[t].state == State::done;
+      all_wait &= g_states[t] == State::at_block || g_states[t] == State::done;
     if (!any_left)
       return;
     if (!all_wait || !progress)
       stop("the threads of a block wait for each other for ever");
     ++g_epoch;
     for (unsigned t = 0; t < threads; ++t)
-      if (g_fibers[t].state == State::at_block)
-        g_fibers[t].state = State::ready;
+      if (g_states[t] == State::at_block)
+        g_states[t] = State::ready;
   }
 }
 
 inline void wait(State state) {
-  g_fibers[g_current].state = state;
-  yield_to_scheduler();
+  g_states[g_current] = state;
+  go_on(g_fibers[g_current]);
 }
 
 inline void launch(const char *name, Body body, uint3 grid, uint3 block, unsigned shared_bytes, void **args) {
   unsigned threads = block.x * block.y * block.z;
   if (threads == 0 || threads > kMaxThreads || shared_bytes > kSharedBytes)
     stop("more threads or shared memory than a block can have");
-  if (!g_stacks)
+  if (!g_stacks) {
     g_stacks = static_cast<unsigned char *>(aligned_alloc(64, kMaxThreads * kStack));
+    for (g_free_stack_count = 0; g_free_stack_count < kMaxThreads; ++g_free_stack_count)
+      g_free_stacks[g_free_stack_count] = kMaxThreads - 1 - g_free_stack_count;
+  }
   g_body = body;
   g_args = args;
   g_block_dim = block;
   g_grid_dim = grid;
-  for (unsigned z = 0; z < grid.z; ++z)
-    for (unsigned y = 0; y < grid.y; ++y)
-      for (unsigned x = 0; x < grid.x; ++x) {
-        g_block = {x, y, z};
-        memset(g_dynamic, 0xff, shared_bytes); // what was not written is no number
-        begin_products(shared_bytes);
-        bool is_first = x == 0 && y == 0 && z == 0;
-        if (is_first)
-          begin_trace();
-        run_block(threads);
-        if (is_first)
-          end_trace(name);
-      }
+  for (unsigned t = 0; t < threads; ++t)
+    g_ids[t] = {t % block.x, t / block.x % block.y, t / (block.x * block.y)};
+  unsigned long long blocks = 1ull * grid.x * grid.y * grid.z, i = 0;
+  g_own_blocks = 0;
+  while ((i = fetch_add(g_next_block, 1ull)) < blocks) {
+    g_block = {unsigned(i % grid.x), unsigned(i / grid.x % grid.y), unsigned(i / grid.x / grid.y)};
+    memset(g_dynamic, 0xff, shared_bytes); // what was not written is no number
+    begin_products(shared_bytes);
+    if (i == 0)
+      begin_trace();
+    run_block(threads);
+    if (i == 0)
+      end_trace(name);
+  }
 }
 
 // Calls a kernel whose arguments are pointed to, one each.
@@ -480,18 +551,20 @@ inline void kiln_copy_wait() {
 
 template <typename T>
 inline T atomicAdd(T *at, T value) {
-  T old = *at;
-  *at = old + value;
-  return old;
+  return kiln_shim::fetch_add(at, value);
 }
 inline int atomicCAS(int *at, int expected, int value) {
-  int old = *at;
-  if (old == expected)
-    *at = value;
-  return old;
+  kiln_shim::replace(at, &expected, value);
+  return expected;
 }
 
 #define KILN_SHIM_EXPORT extern "C" __attribute__((visibility("default")))
+#ifndef KILN_SHIM_TRACED
+// The next launches take their blocks from this counter; none: each has all of its blocks.
+KILN_SHIM_EXPORT __attribute__((used)) inline void kiln_shim_share(unsigned long long *next_block) {
+  kiln_shim::g_next_block = next_block ? next_block : &kiln_shim::g_own_blocks;
+}
+#endif
 #define KILN_SHIM_KERNEL(name)                                                                                        \
   KILN_SHIM_EXPORT const unsigned *kiln_shim_##name##_sizes() { return kiln_shim::Caller<&name>::sizes; }             \
   KILN_SHIM_EXPORT void kiln_shim_##name(const unsigned *grid, const unsigned *block, unsigned shared_bytes,          \

@@ -8,8 +8,10 @@
 //   KILN_FAKE_CUDA_FAIL=cuLaunchKernel:3:700   the third call of that function fails with that code
 //   KILN_FAKE_CUDA_ARCH=90                     the compute capability that the device says it has (80)
 //   KILN_FAKE_CUDA_DEVICES=2                   how many devices there are (1)
+//   KILN_FAKE_CUDA_THREADS=1                   how many threads share a launch's blocks (as many as there are processors, 4 at most)
 //   KILN_FAKE_CUDA_REPORT=FILE                 at the end of the process, how many kernels were launched is written there
 #include <dlfcn.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -21,9 +23,11 @@
 #include <functional>
 #include <iterator>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #define FAKE extern "C" __attribute__((visibility("default"))) int
@@ -55,12 +59,23 @@ struct Event {
 };
 using Graph = std::vector<std::function<void()>>;
 
+using Call = void (*)(const unsigned *, const unsigned *, unsigned, void **);
+using Share = void (*)(unsigned long long *);
+// A copy of a module's library, with globals of its own: blocks run in several at once.
+struct Image {
+  void *library = nullptr;
+  Share share = nullptr;
+};
+struct Module;
 struct Function {
-  void (*call)(const unsigned *, const unsigned *, unsigned, void **) = nullptr;
+  Module *module = nullptr;
+  std::string symbol;
+  std::vector<Call> calls; // by image
   std::vector<size_t> sizes;
 };
 struct Module {
-  void *library = nullptr;
+  std::vector<char> bytes;
+  std::vector<Image> images;
   std::map<std::string, Function> functions;
 };
 
@@ -146,6 +161,59 @@ struct Report {
   }
 } g_report;
 
+size_t threads() {
+  static const int count = number_of("KILN_FAKE_CUDA_THREADS", int(std::clamp(std::thread::hardware_concurrency(), 1u, 4u)));
+  return size_t(std::max(count, 1));
+}
+
+bool add_image(Module &module) {
+  // A name of its own: dlopen() gives back what is open under a name already.
+  char path[] = "/tmp/kiln-fake-cubin-XXXXXX";
+  int file = mkstemp(path);
+  bool written = file >= 0 && write(file, module.bytes.data(), module.bytes.size()) == ssize_t(module.bytes.size());
+  void *library = written ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : nullptr;
+  if (!library)
+    std::fprintf(stderr, "fake cuda: %s\n", dlerror());
+  close(file);
+  unlink(path);
+  if (library)
+    module.images.push_back({library, reinterpret_cast<Share>(dlsym(library, "kiln_shim_share"))});
+  return library != nullptr;
+}
+
+// Its code in that image, loaded when it is asked for.
+Call call_in(Function &f, size_t image) {
+  while (f.calls.size() <= image) {
+    if (f.module->images.size() <= f.calls.size() && !add_image(*f.module))
+      return nullptr;
+    f.calls.push_back(reinterpret_cast<Call>(dlsym(f.module->images[f.calls.size()].library, f.symbol.c_str())));
+  }
+  return f.calls[image];
+}
+
+void run_blocks(Function &f, const unsigned *grid, const unsigned *block, unsigned shared_bytes, void **args) {
+  constexpr uint64_t kWorthThreads = 8192; // of the GPU's, in more than one block
+  uint64_t blocks = uint64_t(grid[0]) * grid[1] * grid[2], work = blocks * block[0] * block[1] * block[2];
+  size_t count = f.module->images[0].share && work >= kWorthThreads ? std::min<uint64_t>(threads(), blocks) : 1;
+  if (count == 1)
+    return call_in(f, 0)(grid, block, shared_bytes, args);
+  unsigned long long next = 0;
+  std::vector<std::thread> others;
+  for (size_t i = 0; i < count; ++i) {
+    Call call = call_in(f, i);
+    if (!call)
+      std::abort();
+    f.module->images[i].share(&next);
+    if (i > 0)
+      others.emplace_back([=] { call(grid, block, shared_bytes, args); });
+  }
+  call_in(f, 0)(grid, block, shared_bytes, args);
+  for (std::thread &other : others)
+    other.join();
+  for (size_t i = 0; i < count; ++i)
+    f.module->images[i].share(nullptr);
+}
+
 int destroy(Graph *graph) {
   if (!g_objects.erase(graph))
     return kInvalidValue;
@@ -218,7 +286,7 @@ FAKE cuModuleLoadData(Module **module, const void *image) {
   ENTER("cuModuleLoadData");
   NEED_CONTEXT;
   // The image is an ELF file: its section headers are its last part.
-  auto *bytes = static_cast<const unsigned char *>(image);
+  auto *bytes = static_cast<const char *>(image);
   if (std::memcmp(bytes, "\177ELF", 4) != 0)
     return kInvalidImage;
   uint64_t headers = 0;
@@ -227,18 +295,11 @@ FAKE cuModuleLoadData(Module **module, const void *image) {
   std::memcpy(&size, bytes + 58, 2);
   std::memcpy(&count, bytes + 60, 2);
   size_t total = headers + size_t(size) * count;
-  // A name of its own: dlopen() gives back what is open under a name already.
-  char path[] = "/tmp/kiln-fake-cubin-XXXXXX";
-  int file = mkstemp(path);
-  bool written = file >= 0 && write(file, bytes, total) == ssize_t(total);
-  void *library = written ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : nullptr;
-  if (!library)
-    std::fprintf(stderr, "fake cuda: %s\n", dlerror());
-  close(file);
-  unlink(path);
-  if (!library)
+  auto loaded = std::make_unique<Module>();
+  loaded->bytes.assign(bytes, bytes + total);
+  if (!add_image(*loaded))
     return kNoBinary;
-  *module = new Module{library, {}};
+  *module = loaded.release();
   g_objects.insert(*module);
   return kFine;
 }
@@ -247,21 +308,21 @@ FAKE cuModuleUnload(Module *module) {
   if (!g_objects.erase(module))
     return kInvalidValue;
   drain_all();
-  dlclose(module->library);
+  for (const Image &image : module->images)
+    dlclose(image.library);
   delete module;
   return kFine;
 }
 FAKE cuModuleGetFunction(Function **function, Module *module, const char *name) {
   ENTER("cuModuleGetFunction");
   std::string symbol = std::string("kiln_shim_") + name;
-  void *found = dlsym(module->library, symbol.c_str());
-  auto sizes_of = reinterpret_cast<const unsigned *(*)()>(dlsym(module->library, (symbol + "_sizes").c_str()));
+  void *library = module->images[0].library, *found = dlsym(library, symbol.c_str());
+  auto sizes_of = reinterpret_cast<const unsigned *(*)()>(dlsym(library, (symbol + "_sizes").c_str()));
   if (!found || !sizes_of)
     return kNotFound;
   const unsigned *sizes = sizes_of();
   Function &f = module->functions[name];
-  std::memcpy(&f.call, &found, sizeof found);
-  f.sizes.assign(sizes + 1, sizes + 1 + sizes[0]);
+  f = {module, symbol, {}, {sizes + 1, sizes + 1 + sizes[0]}};
   *function = &f;
   return kFine;
 }
@@ -281,9 +342,13 @@ FAKE cuMemAlloc_v2(uintptr_t *at, size_t size) {
     return kInvalidValue;
   if (size > size_t(64) << 30)
     return kOutOfMemory;
-  void *memory = std::aligned_alloc(256, (size + 255) / 256 * 256);
+  // Great ones in great pages, which are cleared faster.
+  const size_t page = size >= size_t(4) << 20 ? size_t(2) << 20 : 256;
+  void *memory = std::aligned_alloc(page, (size + page - 1) / page * page);
   if (!memory)
     return kOutOfMemory;
+  if (page > 256)
+    madvise(memory, size, MADV_HUGEPAGE);
   std::memset(memory, 0xff, size);
   *at = reinterpret_cast<uintptr_t>(memory);
   g_device_memory[*at] = size;
@@ -482,7 +547,7 @@ FAKE cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, u
     for (auto &value : values)
       args.push_back(value.data());
     unsigned grid[3] = {gx, gy, gz}, block[3] = {bx, by, bz};
-    function->call(grid, block, shared_bytes, args.data());
+    run_blocks(*function, grid, block, shared_bytes, args.data());
   });
 }
 FAKE cuGetErrorName(int code, const char **name) {

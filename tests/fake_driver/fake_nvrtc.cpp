@@ -85,11 +85,11 @@ __attribute__((visibility("default"))) int nvrtcCompileProgram(Program *program,
     names += "KILN_SHIM_KERNEL(" + name + ")\n";
   std::ofstream(base + ".cpp") << "#include \"tests/cuda_shim/shim.h\"\n" << program->source << names;
   const char *compiler = std::getenv("KILN_SHIM_CXX"), *level = std::getenv("KILN_SHIM_LEVEL");
-  std::vector<std::string> compile = {compiler ? compiler : "c++", "-std=c++17", level ? level : "-O1", "-w", "-ffp-contract=off", "-fno-strict-aliasing",
+  std::vector<std::string> compile = {compiler ? compiler : "c++", "-std=c++17", level ? level : "-O1", "-march=native", "-fvisibility=hidden", "-w", "-ffp-contract=off", "-fno-strict-aliasing",
                                       "-fno-exceptions", "-fPIC", "-I", KILN_SHIM_ROOT, "-c", "-o", base + ".o", base + ".cpp"};
   // Calls before each memory access, which the shim answers itself.
   if (std::getenv("KILN_SHIM_TRACE"))
-    compile.insert(compile.begin() + 1, {"-fsanitize=thread", "-fno-threadsafe-statics", "-fvisibility=hidden", "-DKILN_SHIM_TRACED"});
+    compile.insert(compile.begin() + 1, {"-fsanitize=thread", "-fno-threadsafe-statics", "-DKILN_SHIM_TRACED"});
   int status = run(compile, base + ".log");
   if (status == 0)
     status = run({compile[0], "-shared", "-o", base + ".so", base + ".o", "-lm"}, base + ".log");
