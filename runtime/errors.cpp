@@ -56,6 +56,8 @@ const char *errno_text(int number) {
     return "the file system is read-only";
   case ENAMETOOLONG:
     return "the name is too long";
+  case ELOOP:
+    return "its links lead in a circle";
   case EMFILE:
   case ENFILE:
     return "too many open files";
@@ -68,6 +70,8 @@ const char *errno_text(int number) {
     return "the file would be larger than allowed";
   case EAGAIN:
     return "a resource limit is reached";
+  case ESPIPE:
+    return "a pipe cannot be written in this order";
   case EEXIST:
     return "a temporary file is in the way";
   default:

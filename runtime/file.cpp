@@ -3,7 +3,6 @@
 
 #include <cerrno>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -62,29 +61,47 @@ WholeFile::~WholeFile() {
     ::close(descriptor_);
   if (is_there_)
     unlink(temporary_);
-  std::free(temporary_);
 }
 
 int32_t WholeFile::fail_with_errno(const char *verb, KilnError *error) {
   return fail(error, KILN_ERROR_IO, "cannot ", verb, " '", path_, "': ", errno_text(errno));
 }
 
-int32_t WholeFile::create(const char *path, KilnError *error) {
-  path_ = path;
-  struct stat info {};
-  if (stat(path, &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) { // a device is written into, never replaced
-    descriptor_ = ::open(path, O_WRONLY | O_CLOEXEC);
-    return descriptor_ >= 0 ? KILN_OK : fail_with_errno("open", error);
+// What a link says begins in the link's folder unless it begins with a slash. False with errno where it leads nowhere.
+bool WholeFile::follow_links(const char *path) {
+  constexpr int32_t kMaxLinks = 40;
+  size_t size = std::strlen(path);
+  std::memcpy(path_, path, size < kMaxPath ? size + 1 : 0);
+  for (int32_t hop = 0; size < kMaxPath && hop < kMaxLinks; ++hop) {
+    ssize_t length = readlink(path_, temporary_, kMaxPath);
+    if (length < 0)
+      return true;
+    char *slash = temporary_[0] == '/' ? nullptr : std::strrchr(path_, '/');
+    char *at = slash != nullptr ? slash + 1 : path_;
+    size = static_cast<size_t>(at - path_) + static_cast<size_t>(length);
+    if (size < kMaxPath) {
+      std::memcpy(at, temporary_, static_cast<size_t>(length));
+      path_[size] = 0;
+    }
   }
-  constexpr size_t kSuffix = 48;
-  size_t size = std::strlen(path) + kSuffix;
-  temporary_ = static_cast<char *>(std::malloc(size));
-  if (temporary_ == nullptr || size > UINT32_MAX)
-    return fail(error, KILN_ERROR_MEMORY, "out of memory");
+  errno = size < kMaxPath ? ELOOP : ENAMETOOLONG;
+  return false;
+}
+
+int32_t WholeFile::create(const char *path, KilnError *error) {
+  struct stat info {};
+  if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) { // by its own name: where a pipe's link leads is no path
+    Text(path_, kMaxPath) << path;
+    errno = EISDIR;
+    if (!S_ISDIR(info.st_mode))
+      descriptor_ = ::open(path, O_WRONLY | O_CLOEXEC);
+    return descriptor_ >= 0 ? KILN_OK : fail_with_errno("write", error);
+  }
+  if (!follow_links(path))
+    return fail(error, KILN_ERROR_IO, "cannot create '", path, "': ", errno_text(errno));
   // O_EXCL never follows what lies there; the count steps over what a killed process left.
   for (int32_t attempt = 0; attempt < 100 && descriptor_ < 0; ++attempt) {
-    Text(temporary_, static_cast<uint32_t>(size))
-        << path << ".tmp" << int64_t{getpid()} << "." << attempt;
+    Text(temporary_, kMaxPath) << path_ << ".tmp" << int64_t{getpid()} << "." << attempt;
     descriptor_ = ::open(temporary_, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (descriptor_ < 0 && errno != EEXIST)
       break;
@@ -93,18 +110,23 @@ int32_t WholeFile::create(const char *path, KilnError *error) {
   return is_there_ ? KILN_OK : fail_with_errno("create", error);
 }
 
+bool WholeFile::is_pipe() const { return !is_there_ && lseek(descriptor_, 0, SEEK_CUR) < 0; }
+
 int32_t WholeFile::put(uint64_t offset, const void *data, uint64_t size, KilnError *error) {
   auto *bytes = static_cast<const uint8_t *>(data);
   while (size != 0) {
     constexpr uint64_t kStep = uint64_t{1} << 30;
-    ssize_t done =
-        pwrite(descriptor_, bytes, size < kStep ? size : kStep, static_cast<off_t>(offset));
+    uint64_t step = size < kStep ? size : kStep;
+    bool is_next = !is_there_ && offset == put_; // a pipe takes nothing else
+    ssize_t done = is_next ? ::write(descriptor_, bytes, step)
+                           : pwrite(descriptor_, bytes, step, static_cast<off_t>(offset));
     if (done < 0 && errno == EINTR)
       continue;
     if (done <= 0)
       return fail_with_errno("write", error);
     bytes += done;
     offset += static_cast<uint64_t>(done);
+    put_ = is_next ? offset : put_;
     size -= static_cast<uint64_t>(done);
   }
   return KILN_OK;
@@ -125,8 +147,22 @@ int32_t WholeFile::commit(KilnError *error) {
   descriptor_ = -1;
   if (closed != 0 || (is_there_ && rename(temporary_, path_) != 0))
     return fail_with_errno("replace", error);
+  if (is_there_)
+    sync_folder();
   is_there_ = false;
   return KILN_OK;
+}
+
+// The rename itself reaches the disk with its folder.
+void WholeFile::sync_folder() {
+  char *slash = std::strrchr(temporary_, '/');
+  if (slash != nullptr)
+    slash[slash == temporary_ ? 1 : 0] = 0;
+  int folder = ::open(slash != nullptr ? temporary_ : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (folder >= 0) {
+    fsync(folder);
+    ::close(folder);
+  }
 }
 
 } // namespace kiln::rt

@@ -2,14 +2,12 @@
 // in text, padded with spaces and closed by a newline, and the elements.
 #include "tools/npy_mini.h"
 
-#include "runtime/include/kiln/kiln.h"
+#include "runtime/file.h"
 
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <memory>
-#include <sys/stat.h>
-#include <unistd.h>
 
 namespace kiln::tools {
 namespace {
@@ -327,28 +325,17 @@ std::string read_npy(const std::string &path, Tensor &tensor) {
 
 std::string write_npy(const std::string &path, const Tensor &tensor) {
   std::string header = header_of(tensor);
-  bool is_stream = path == "-";
-  struct stat info {};
-  bool in_place = stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode); // a device is written into, never replaced
-  std::string temporary = in_place ? path : path + ".tmp" + std::to_string(getpid());
-  File file(is_stream ? stdout : std::fopen(temporary.c_str(), in_place ? "wbe" : "wbxe"));
-  if (!file)
-    return "cannot create '" + path + "': " + std::strerror(errno);
-  bool is_fine =
-      std::fwrite(header.data(), 1, header.size(), file.get()) == header.size() &&
-      std::fwrite(tensor.data.data(), 1, tensor.data.size(), file.get()) == tensor.data.size() &&
-      std::fflush(file.get()) == 0;
-  if (is_stream)
-    (void)file.release();
-  else if (!in_place)
-    is_fine = is_fine && fsync(fileno(file.get())) == 0 &&
-              std::rename(temporary.c_str(), path.c_str()) == 0;
-  if (is_fine)
-    return {};
-  std::string error = "cannot write '" + path + "': " + std::strerror(errno);
-  if (!is_stream && !in_place)
-    unlink(temporary.c_str());
-  return error;
+  if (path == "-") {
+    bool is_fine = std::fwrite(header.data(), 1, header.size(), stdout) == header.size() &&
+                   std::fwrite(tensor.data.data(), 1, tensor.data.size(), stdout) == tensor.data.size() &&
+                   std::fflush(stdout) == 0;
+    return is_fine ? "" : "cannot write '-': " + std::string(std::strerror(errno));
+  }
+  rt::WholeFile file;
+  KilnError error{};
+  (void)(file.create(path.c_str(), &error) || file.put(0, header.data(), header.size(), &error) ||
+         file.put(header.size(), tensor.data.data(), tensor.data.size(), &error) || file.commit(&error));
+  return error.message;
 }
 
 } // namespace kiln::tools

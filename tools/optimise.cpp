@@ -1,6 +1,7 @@
 #include "tools/optimise.h"
 
 #include "codegen/machine.h"
+#include "frontend/files/file_writer.h"
 #include "frontend/kir/kir.h"
 #include "passes/kernel/schedule.h"
 #include "passes/pass_manager.h"
@@ -218,10 +219,8 @@ int run_opt(const OptOptions &options) {
     std::cout << out;
     return 0;
   }
-  std::ofstream file(options.output, std::ios::binary);
-  file << out;
-  if (!file.flush()) {
-    std::cerr << "kiln: error: cannot write '" << options.output << "'\n";
+  if (auto status = write_file(options.output, out); !status) {
+    std::cerr << "kiln: error: " << status.error().message << "\n";
     return 1;
   }
   return 0;

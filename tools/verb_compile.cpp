@@ -273,6 +273,8 @@ Status tune_and_save(const CompileVerb &verb, const Module &module, const Compil
 }
 
 int compile(CompileVerb verb) {
+  if (verb.output == "/dev/stdout")
+    verb.output = "-"; // the report does not go there too
   CompileOptions options;
   bool json = verb.model.json;
   auto machines = parse_targets(verb.targets);

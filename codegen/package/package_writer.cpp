@@ -2,14 +2,10 @@
 #include "codegen/package/package_writer.h"
 
 #include <algorithm>
-#include <cerrno>
-#include <cstdlib>
 #include <cstring>
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "runtime/digest.h"
+#include "runtime/file.h"
 
 namespace kiln {
 namespace {
@@ -165,44 +161,11 @@ private:
   std::vector<SectionHeader> sections_;
 };
 
-// A temporary beside `path` that is gone again unless commit() renamed it. What follows each other is written in
-// whole blocks of 2 MiB: the system then keeps the file in pages of that size, which are mapped at a touch each.
-class WholeFile {
+// What follows each other is written in whole blocks of 2 MiB: the system then keeps the file in pages of that size,
+// which are mapped at a touch each.
+class BlockFile {
 public:
-  explicit WholeFile(const std::string &path) : path_(path) {
-    struct stat info {};
-    bool exists = stat(path.c_str(), &info) == 0;
-    if (exists && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) { // a device is written into, never replaced
-      fd_ = open(path.c_str(), O_WRONLY | O_CLOEXEC);
-      if (fd_ < 0)
-        fail("open");
-      return;
-    }
-    if (char *real = exists ? realpath(path.c_str(), nullptr) : nullptr) { // a link stays a link
-      path_ = real;
-      std::free(real);
-    }
-    // O_EXCL never follows what lies there; the count steps over what a killed process left.
-    for (int attempt = 0; attempt < 100 && fd_ < 0; ++attempt) {
-      temporary_ = path_ + ".tmp" + std::to_string(getpid()) + "." + std::to_string(attempt);
-      fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-      if (fd_ < 0 && errno != EEXIST)
-        break;
-    }
-    is_there_ = fd_ >= 0;
-    if (!is_there_)
-      fail("create");
-  }
-  WholeFile(const WholeFile &) = delete;
-  WholeFile &operator=(const WholeFile &) = delete;
-  ~WholeFile() {
-    if (fd_ >= 0)
-      close(fd_);
-    if (is_there_)
-      unlink(temporary_.c_str());
-  }
-
-  const std::string &error() const { return error_; }
+  explicit BlockFile(rt::WholeFile &file) : file_(file) {}
 
   std::string put(uint64_t offset, const void *data, size_t size) {
     std::string error;
@@ -224,22 +187,6 @@ public:
     return error;
   }
 
-  std::string commit() {
-    if (std::string error = flush(); !error.empty())
-      return error;
-    if (is_there_ && fsync(fd_) != 0)
-      return fail("write");
-    int closed = close(fd_);
-    fd_ = -1;
-    if (closed != 0 || (is_there_ && rename(temporary_.c_str(), path_.c_str()) != 0))
-      return fail("replace");
-    is_there_ = false;
-    return {};
-  }
-
-private:
-  static constexpr uint64_t kBlock = uint64_t{2} << 20;
-
   std::string flush() {
     std::string error = write(held_at_, held_.data(), held_.size());
     held_at_ += held_.size();
@@ -247,35 +194,37 @@ private:
     return error;
   }
 
+private:
+  static constexpr uint64_t kBlock = uint64_t{2} << 20;
+
   std::string write(uint64_t offset, const void *data, size_t size) {
-    auto *bytes = static_cast<const uint8_t *>(data);
-    while (size != 0) {
-      size_t step = std::min<size_t>(size, size_t{1} << 30);
-      ssize_t done = pwrite(fd_, bytes, step, static_cast<off_t>(offset));
-      if (done < 0 && errno == EINTR)
-        continue;
-      if (done <= 0)
-        return fail("write");
-      bytes += done;
-      offset += static_cast<uint64_t>(done);
-      size -= static_cast<size_t>(done);
-    }
-    return {};
+    KilnError error{};
+    file_.put(offset, data, size, &error);
+    return error.message;
   }
 
-  std::string fail(const char *verb) {
-    error_ = "cannot " + std::string(verb) + " '" + path_ + "': " + std::strerror(errno);
-    return error_;
-  }
-
-  std::string path_;
-  std::string temporary_;
-  std::string error_;
+  rt::WholeFile &file_;
   std::vector<uint8_t> held_; // of the block that is being filled
   uint64_t held_at_ = 0;
-  int fd_ = -1;
-  bool is_there_ = false;
 };
+
+// A package's first page is written last, which a pipe does not take.
+std::string write_to_pipe(const PackageSpec &spec, rt::WholeFile &file) {
+  std::vector<uint8_t> bytes;
+  if (std::string error = build_package(spec, bytes); !error.empty())
+    return error;
+  KilnError error{};
+  file.put(0, bytes.data(), bytes.size(), &error);
+  return error.message;
+}
+
+std::string write_to_file(const PackageSpec &spec, rt::WholeFile &file) {
+  BlockFile blocks(file);
+  std::string error = write_package_to(spec, [&](uint64_t offset, const void *data, size_t size) {
+    return blocks.put(offset, data, size);
+  });
+  return error.empty() ? blocks.flush() : error;
+}
 
 } // namespace
 
@@ -284,15 +233,15 @@ std::string write_package_to(const PackageSpec &spec, const PackageSink &sink) {
 }
 
 std::string write_package(const PackageSpec &spec, const std::string &path) {
-  WholeFile file(path);
-  if (!file.error().empty())
-    return file.error();
-  std::string error = write_package_to(spec, [&](uint64_t offset, const void *data, size_t size) {
-    return file.put(offset, data, size);
-  });
+  rt::WholeFile file;
+  KilnError failure{};
+  if (file.create(path.c_str(), &failure) != KILN_OK)
+    return failure.message;
+  std::string error = file.is_pipe() ? write_to_pipe(spec, file) : write_to_file(spec, file);
   if (!error.empty())
     return error;
-  return file.commit();
+  file.commit(&failure);
+  return failure.message;
 }
 
 std::string build_package(const PackageSpec &spec, std::vector<uint8_t> &out) {

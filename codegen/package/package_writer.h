@@ -3,7 +3,7 @@
 // The code generators fill a PackageSpec (they know nothing of offsets, tables or digests) and call
 // write_package(). Weights are streamed from wherever they lie, usually the mapped model file, so
 // that they are never held twice. The same spec gives the same bytes, and the file appears whole or
-// not at all: it is written to a temporary in the same folder, synced and renamed.
+// not at all (runtime/file.h); a package that goes into a pipe is made in memory.
 //
 //   PackageSpec spec;
 //   spec.model_name = "digits";

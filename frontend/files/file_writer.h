@@ -1,16 +1,20 @@
-// Files are written whole or not at all: to a temporary beside the target, flushed to the disk, then
-// renamed over it. Whoever reads the target sees the old file or the new one, never a part. A link stays a link to
-// what is replaced; what is no file (a device, a pipe) is written into.
+// Files from their first byte to their last, whole or not at all: the runtime's WholeFile (runtime/file.h) with the
+// compiler's errors.
 #pragma once
 
 #include "ir/support/result.h"
 
 #include <cstddef>
+#include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 
 namespace kiln {
+namespace rt {
+class WholeFile;
+}
 
 class FileWriter {
 public:
@@ -27,9 +31,9 @@ public:
   ~FileWriter();
 
 private:
-  FileWriter() = default;
-  int fd_ = -1;
-  std::string path_, temporary_;
+  FileWriter();
+  std::unique_ptr<rt::WholeFile> file_;
+  uint64_t written_ = 0;
 };
 
 // All of it at once.

@@ -241,6 +241,18 @@ TEST_CASE("files are written whole or not at all") {
   REQUIRE(write_file(folder / "link", "through the link").ok());
   CHECK(fs::is_symlink(folder / "link"));
   CHECK(content() == "through the link");
+  fs::create_directory(folder / "sub");
+  fs::create_symlink("../link", folder / "sub/link"); // from its own folder, to another one
+  REQUIRE(write_file(folder / "sub/link", "through two links").ok());
+  CHECK(content() == "through two links");
+  CHECK((fs::is_symlink(folder / "sub/link") && fs::is_symlink(folder / "link")));
+  fs::remove(folder / "f");
+  REQUIRE(write_file(folder / "sub/link", "a link to nothing").ok());
+  CHECK(content() == "a link to nothing");
+  fs::create_symlink("circle", folder / "circle");
+  CHECK_THAT(write_file(folder / "circle", "x").error().message, Contains("circle'"));
+  CHECK_THAT(write_file(folder / "sub", "x").error().message, Contains("it is a folder"));
+  CHECK_THAT(write_file(std::string(5000, 'x'), "x").error().message, Contains("cannot create 'xxx"));
   REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
   int pipe = ::open((folder / "pipe").c_str(), O_RDWR); // so that writing need not wait for a reader
   REQUIRE(write_file(folder / "pipe", "x").ok());

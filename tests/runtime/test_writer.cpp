@@ -2,6 +2,8 @@
 #include <catch2/catch.hpp>
 #include <cstring>
 #include <filesystem>
+#include <sys/stat.h>
+#include <thread>
 
 #include "tests/runtime/test_model.h"
 
@@ -59,6 +61,21 @@ TEST_CASE("a write that fails leaves nothing behind") {
   std::filesystem::create_directory(folder);
   std::string inside = folder + "/in.kiln";
   std::filesystem::create_directory(inside);
-  CHECK(write_package(make_spec(image), inside).find("cannot replace '" + inside) == 0);
+  CHECK(write_package(make_spec(image), inside).find("cannot write '" + inside) == 0);
   CHECK(std::distance(std::filesystem::directory_iterator(folder), {}) == 1);
+}
+
+TEST_CASE("a package goes into a pipe from its first byte to its last") {
+  std::vector<uint8_t> image = read_file(image_path());
+  std::vector<uint8_t> bytes;
+  REQUIRE(build_package(make_spec(image), bytes).empty());
+  std::string path = temporary("pipe");
+  std::filesystem::remove(path);
+  REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
+  std::vector<uint8_t> got;
+  std::thread reader([&] { got = read_file(path); });
+  CHECK(write_package(make_spec(image), path) == "");
+  reader.join();
+  CHECK(got == bytes);
+  CHECK(std::filesystem::is_fifo(path));
 }

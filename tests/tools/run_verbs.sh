@@ -226,7 +226,16 @@ for program in "$kiln run" "$(dirname "$kiln")/kiln-run"; do
   expect 0 '' $program relu.kiln --input x=2x3xf32=1 --output y=@pipe.npy
   wait $!
   [ -p pipe.npy ] && [ "$(wc -c <through.npy)" -gt 128 ] || { echo "FAIL: $program replaces a pipe"; failures=$((failures + 1)); }
+  rm -f behind.npy && ln -sf behind.npy link.npy && expect 0 '' $program relu.kiln --input x=2x3xf32=1 --output y=@link.npy
+  [ -L link.npy ] && cmp through.npy behind.npy || { echo "FAIL: $program replaces a link"; failures=$((failures + 1)); }
 done
+cat pipe.npy >through.kiln &
+expect 0 'kernels' "$kiln" compile relu.kir -o pipe.npy
+wait $!
+[ -p pipe.npy ] && cmp through.kiln relu.kiln || { echo "FAIL: a package does not go into a pipe"; failures=$((failures + 1)); }
+"$kiln" compile relu.kir -o /dev/stdout 2>out | cat >through.kiln
+cmp through.kiln relu.kiln || { echo "FAIL: a package does not go to /dev/stdout"; cat out; failures=$((failures + 1)); }
+expect 0 '' "$kiln" opt relu.kir --passes dce -o link.kiln && [ -L link.kiln ] || { echo "FAIL: opt replaces a link"; failures=$((failures + 1)); }
 if [ -c /dev/full ]; then
   for command in "$kiln inspect relu.kiln" "$kiln run relu.kir --input x=2x3xf32=1" "$(dirname "$kiln")/kiln-run relu.kiln --describe"; do
     $command >/dev/full 2>out
