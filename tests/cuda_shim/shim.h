@@ -6,6 +6,7 @@
 // for each other at different places (a barrier in a branch that others do not take) stop the program, which
 // a GPU would not do. One that ends without having waited leaves its stack to the next, so kernels without barriers
 // run as a loop. Blocks are taken from a counter, which copies of the library on other processors may share.
+// It includes no header of C++ (but for traces), which would take longer to compile than most kernels.
 //
 //   #include "tests/cuda_shim/shim.h"
 //   extern "C" __global__ void k(float *x) { x[threadIdx.x] += 1; }
@@ -18,8 +19,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <vector>
 
 #if !defined(__x86_64__) && !defined(__aarch64__)
 #include <ucontext.h>
@@ -75,6 +74,28 @@ inline Body g_body;
 inline void **g_args;
 alignas(1024) inline unsigned char g_dynamic[kSharedBytes];
 alignas(16) inline unsigned char g_exchange[kMaxThreads][16];
+
+// What is under way, in order.
+template <typename T>
+struct Queue {
+  T *items;
+  size_t count, room;
+  T *begin() { return items; }
+  T *end() { return items + count; }
+  T &operator[](size_t i) { return items[i]; }
+  bool empty() const { return count == 0; }
+  void push(const T &item) {
+    if (count == room) {
+      room = room ? 2 * room : 16;
+      items = static_cast<T *>(realloc(static_cast<void *>(items), room * sizeof(T)));
+    }
+    items[count++] = item;
+  }
+  void drop_first(size_t n) {
+    count -= n;
+    memmove(static_cast<void *>(items), items + n, count * sizeof(T));
+  }
+};
 
 [[noreturn]] inline void stop(const char *why) {
   fprintf(stderr, "cuda shim: block (%u, %u, %u), thread %u: %s\n", g_block.x, g_block.y, g_block.z, g_current, why);
@@ -495,8 +516,14 @@ struct Copy {
   const void *from;
   unsigned bytes, group;
 };
-inline std::vector<Copy> g_copies[kMaxThreads];
+inline Queue<Copy> g_copies[kMaxThreads];
 inline unsigned g_copy_group[kMaxThreads];
+
+__attribute__((destructor, used)) inline void give_back_copies() {
+  for (Queue<Copy> &copies : g_copies)
+    free(copies.items);
+  free(g_stacks);
+}
 
 inline bool copies_under_way(unsigned thread) { return !g_copies[thread].empty(); }
 inline void copy_async(void *to, const void *from, unsigned bytes, bool inside) {
@@ -508,13 +535,13 @@ inline void copy_async(void *to, const void *from, unsigned bytes, bool inside) 
     note(from, bytes);
   Untraced own;
   memset(to, 0xff, bytes);
-  g_copies[g_current].push_back({to, inside ? from : nullptr, bytes, g_copy_group[g_current]});
+  g_copies[g_current].push({to, inside ? from : nullptr, bytes, g_copy_group[g_current]});
 }
 inline void copy_wait(unsigned groups) {
   Untraced own;
-  std::vector<Copy> &copies = g_copies[g_current];
+  Queue<Copy> &copies = g_copies[g_current];
   size_t done = 0;
-  for (; done < copies.size() && copies[done].group + groups < g_copy_group[g_current]; ++done) {
+  for (; done < copies.count && copies[done].group + groups < g_copy_group[g_current]; ++done) {
     const Copy &c = copies[done];
     if (c.from)
       memcpy(c.to, c.from, c.bytes);
@@ -522,7 +549,7 @@ inline void copy_wait(unsigned groups) {
       memset(c.to, 0, c.bytes);
     note_written(c.to, c.bytes);
   }
-  copies.erase(copies.begin(), copies.begin() + long(done));
+  copies.drop_first(done);
 }
 } // namespace kiln_shim
 #define kiln_mma_bf16 kiln_shim::mma<float, 2, kiln_shim::at_bf16, kiln_shim::at_bf16>

@@ -9,9 +9,6 @@
 #include <stdint.h>
 #include <string.h>
 
-#include <utility>
-#include <vector>
-
 namespace kiln_shim {
 
 // Where shared memory begins for descriptors: not at 0, as on a GPU.
@@ -23,7 +20,7 @@ struct Written {
   const void *at;
   unsigned bytes;
 };
-inline std::vector<Written> g_written[kMaxThreads]; // by a thread since its fence
+inline Queue<Written> g_written[kMaxThreads]; // by a thread since its fence
 
 inline bool is_shared(const void *at) {
   auto address = reinterpret_cast<uintptr_t>(at), begin = reinterpret_cast<uintptr_t>(g_dynamic);
@@ -32,7 +29,7 @@ inline bool is_shared(const void *at) {
 inline void note_written(const void *at, unsigned bytes) {
   Untraced own;
   if (g_publishes && is_shared(at))
-    g_written[g_current].push_back({at, bytes});
+    g_written[g_current].push({at, bytes});
 }
 inline void publish() {
   Untraced own;
@@ -40,14 +37,14 @@ inline void publish() {
     size_t at = size_t(static_cast<const unsigned char *>(w.at) - g_dynamic);
     memcpy(g_seen + at, g_dynamic + at, w.bytes);
   }
-  g_written[g_current].clear();
+  g_written[g_current].count = 0;
 }
 inline void begin_products(unsigned shared_bytes) {
   if (!g_publishes)
     return;
   memset(g_seen, 0xff, shared_bytes);
-  for (std::vector<Written> &list : g_written)
-    list.clear();
+  for (Queue<Written> &list : g_written)
+    list.count = 0;
 }
 
 // Bits of a descriptor: 0-13 address, 16-29 leading offset, 32-45 stride, each without its last four bits; 49-51 base offset;
@@ -83,24 +80,36 @@ struct Pending {
   unsigned group;
 };
 struct Held {
-  unsigned char *sums;
-  std::vector<unsigned char> values;
+  unsigned char *sums, values[512]; // of 256 columns at most
+  size_t bytes;
 };
-inline std::vector<Pending> g_products[kMaxThreads];
-inline std::vector<Held> g_held[kMaxThreads];
+inline Queue<Pending> g_products[kMaxThreads];
+inline Queue<Held> g_held[kMaxThreads];
 inline unsigned g_product_group[kMaxThreads];
 inline bool g_is_fenced[kMaxThreads];
 inline uint64_t g_descriptors[kMaxThreads][2];
 
+__attribute__((destructor, used)) inline void give_back_products() {
+  for (unsigned t = 0; t < kMaxThreads; ++t) {
+    free(g_written[t].items);
+    free(g_products[t].items);
+    free(g_held[t].items);
+  }
+}
+
 inline bool products_under_way(unsigned thread) { return !g_products[thread].empty(); }
 
-inline std::vector<unsigned char> &held(unsigned char *sums, size_t bytes) {
+inline unsigned char *held(unsigned char *sums, size_t bytes) {
   for (Held &h : g_held[g_current])
     if (h.sums == sums)
       return h.values;
-  g_held[g_current].push_back({sums, std::vector<unsigned char>(sums, sums + bytes)});
+  Held h;
+  h.sums = sums;
+  h.bytes = bytes;
+  memcpy(h.values, sums, bytes);
   memset(sums, 0xff, bytes);
-  return g_held[g_current].back().values;
+  g_held[g_current].push(h);
+  return g_held[g_current].end()[-1].values;
 }
 
 // Of a thread: rows lane / 4 and 8 more of its warp's sixteen, two neighbouring columns of every eight.
@@ -147,30 +156,31 @@ inline void wgmma(Sum *sums, uint64_t a, uint64_t b) {
   wait(State::at_warp);
   Untraced own;
   auto *bytes = reinterpret_cast<unsigned char *>(sums);
+  static_assert(kColumns / 2 * sizeof(Sum) <= sizeof(Held::values));
   held(bytes, kColumns / 2 * sizeof(Sum));
-  g_products[g_current].push_back({&run_product<kColumns, Sum, kInWord, A, B, kAcrossA, kAcrossB>, bytes, kColumns / 2 * sizeof(Sum), a, b, g_product_group[g_current]});
+  g_products[g_current].push({&run_product<kColumns, Sum, kInWord, A, B, kAcrossA, kAcrossB>, bytes, kColumns / 2 * sizeof(Sum), a, b, g_product_group[g_current]});
 }
 
 inline void wait_products(unsigned groups) {
   wait(State::at_warp);
   Untraced own;
-  std::vector<Pending> &list = g_products[g_current];
+  Queue<Pending> &list = g_products[g_current];
   size_t done = 0;
-  for (; done < list.size() && list[done].group + groups < g_product_group[g_current]; ++done)
-    list[done].run(held(list[done].sums, list[done].bytes).data(), list[done].a, list[done].b);
-  list.erase(list.begin(), list.begin() + long(done));
+  for (; done < list.count && list[done].group + groups < g_product_group[g_current]; ++done)
+    list[done].run(held(list[done].sums, list[done].bytes), list[done].a, list[done].b);
+  list.drop_first(done);
   // Sums of which no product is under way are the thread's again.
-  std::vector<Held> left;
-  for (Held &h : g_held[g_current]) {
+  size_t left = 0;
+  for (const Held &h : g_held[g_current]) {
     bool is_used = false;
     for (const Pending &p : list)
       is_used |= p.sums == h.sums;
     if (is_used)
-      left.push_back(std::move(h));
+      g_held[g_current][left++] = h;
     else
-      memcpy(h.sums, h.values.data(), h.values.size());
+      memcpy(h.sums, h.values, h.bytes);
   }
-  g_held[g_current] = std::move(left);
+  g_held[g_current].count = left;
   g_is_fenced[g_current] = false;
 }
 

@@ -54,6 +54,18 @@ int run(const std::vector<std::string> &words, const std::string &log) {
   return failed != 0 || waitpid(pid, &status, 0) != pid ? 1 : status;
 }
 
+std::vector<std::string> compile_command() {
+  const char *compiler = std::getenv("KILN_SHIM_CXX"), *level = std::getenv("KILN_SHIM_LEVEL");
+  std::vector<std::string> out = {compiler ? compiler : "c++", "-std=c++17", level ? level : "-O1", "-march=native", "-fvisibility=hidden", "-w", "-ffp-contract=off",
+                                  "-fno-strict-aliasing", "-fno-exceptions", "-fPIC", "-I", KILN_SHIM_ROOT};
+  // Calls before each memory access, which the shim answers itself.
+  if (std::getenv("KILN_SHIM_TRACE"))
+    out.insert(out.begin() + 1, {"-fsanitize=thread", "-fno-threadsafe-statics", "-DKILN_SHIM_TRACED"});
+  else
+    out.insert(out.begin() + 1, "-nostdinc++"); // headers of C alone
+  return out;
+}
+
 } // namespace
 
 extern "C" {
@@ -84,12 +96,8 @@ __attribute__((visibility("default"))) int nvrtcCompileProgram(Program *program,
   for (const std::string &name : kernel_names(program->source))
     names += "KILN_SHIM_KERNEL(" + name + ")\n";
   std::ofstream(base + ".cpp") << "#include \"tests/cuda_shim/shim.h\"\n" << program->source << names;
-  const char *compiler = std::getenv("KILN_SHIM_CXX"), *level = std::getenv("KILN_SHIM_LEVEL");
-  std::vector<std::string> compile = {compiler ? compiler : "c++", "-std=c++17", level ? level : "-O1", "-march=native", "-fvisibility=hidden", "-w", "-ffp-contract=off", "-fno-strict-aliasing",
-                                      "-fno-exceptions", "-fPIC", "-I", KILN_SHIM_ROOT, "-c", "-o", base + ".o", base + ".cpp"};
-  // Calls before each memory access, which the shim answers itself.
-  if (std::getenv("KILN_SHIM_TRACE"))
-    compile.insert(compile.begin() + 1, {"-fsanitize=thread", "-fno-threadsafe-statics", "-DKILN_SHIM_TRACED"});
+  std::vector<std::string> compile = compile_command();
+  compile.insert(compile.end(), {"-c", "-o", base + ".o", base + ".cpp"});
   int status = run(compile, base + ".log");
   if (status == 0)
     status = run({compile[0], "-shared", "-o", base + ".so", base + ".o", "-lm"}, base + ".log");
