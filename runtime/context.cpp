@@ -422,6 +422,7 @@ int32_t init_entry(const KilnModule *module, uint32_t index, uint32_t called, bo
   uint8_t *variables = shared != nullptr ? static_cast<uint8_t *>(shared) : parts.variables;
   if (module->variables_size() == 0)
     variables = nullptr;
+  made->has_own_variables = shared == nullptr && variables != nullptr;
   made->frame = {&made->services, made->args, made->dims, parts.arena,
                  module->weights, variables,  0,          0,
                  parts.scratch,   entry.scratch_size, parts.sizes, 0, 0, 0};
@@ -432,7 +433,7 @@ int32_t init_entry(const KilnModule *module, uint32_t index, uint32_t called, bo
   if (room.parts_size != 0) {
     int32_t code = make_parts(made, options, parts.parts, error);
     if (code != KILN_OK)
-      end_parts(made);
+      context_end(made);
     return code;
   }
   made->is_on_device = is_on_device;
@@ -440,7 +441,7 @@ int32_t init_entry(const KilnModule *module, uint32_t index, uint32_t called, bo
     return KILN_OK;
   int32_t code = make_device_context(made, error);
   if (code != KILN_OK)
-    end_device_context(made);
+    context_end(made);
   return code;
 }
 
@@ -460,6 +461,8 @@ void context_end(KilnContext *context) {
     return;
   end_parts(context);
   end_device_context(context);
+  if (context->has_own_variables)
+    forget_variables(context->module, context->frame.variables);
 }
 
 namespace {

@@ -96,6 +96,7 @@ struct KilnContext {
   int64_t needed_dim;          // which one
   kiln::rt::DeviceContext *device; // null on the CPU
   bool is_on_device;
+  bool has_own_variables;
   bool is_under_way; // start() was called, finish() not yet
   bool is_sent;      // what is bound was sent, and nothing was bound since
   int32_t trap;      // of the run that is under way

@@ -21,9 +21,10 @@ uint32_t arch_number(const char *name) {
   return out;
 }
 
-// The best section for a device of that architecture: the cubin nearest to it (code for 8.0 runs on 8.6; for 9.0a on 9.0
-// alone, where it comes first), else PTX, which the driver compiles.
-const SectionHeader *choose_section(const PackageView &view, uint32_t arch, Text *list, bool *has_any) {
+// The best section for a device of that architecture, of those that rank below `limit`: the cubin nearest to it (code for 8.0
+// runs on 8.6; for 9.0a on 9.0 alone, where it comes first; 7.2 and 8.7, in systems on a chip, take no other's), else PTX,
+// which the driver compiles.
+const SectionHeader *choose_section(const PackageView &view, uint32_t arch, uint32_t *limit, Text *list, bool *has_any) {
   const SectionHeader *best = nullptr;
   uint32_t best_rank = 0;
   for (uint32_t i = 0; i < view.header->section_count; ++i) {
@@ -35,14 +36,24 @@ const SectionHeader *choose_section(const PackageView &view, uint32_t arch, Text
     *has_any = true;
     uint32_t built_for = arch_number(section.name);
     bool is_ptx = std::strncmp(section.name, "compute", 7) == 0;
-    bool is_exact = std::strchr(section.name, 'a') != nullptr;
+    bool is_exact = std::strchr(section.name, 'a') != nullptr || (!is_ptx && (arch == 72 || arch == 87));
     if (built_for == 0 || built_for > arch || (is_exact && built_for != arch) || (!is_ptx && built_for / 10 != arch / 10))
       continue;
     uint32_t rank = 2 * built_for + (is_exact ? 1 : 0) + (is_ptx ? 0 : 1000000);
-    if (rank > best_rank)
+    if (rank > best_rank && rank < *limit)
       best_rank = rank, best = &section;
   }
+  *limit = best_rank;
   return best;
+}
+
+// The shared memory that a block of its kernels wants, at most.
+uint32_t most_shared(const DeviceSection &section) {
+  uint32_t most = 0;
+  for (uint32_t i = 0; i < section.header().functions.count; ++i)
+    if (uint32_t bytes = section.functions()[i].shared_bytes; bytes > most)
+      most = bytes;
+  return most;
 }
 
 int32_t arch_of(const Driver &driver, int device, uint32_t *arch, KilnError *error) {
@@ -96,25 +107,42 @@ int32_t open_on(KilnModule *module, Device *device, const char *what, KilnError 
   if (device->ordinal >= count)
     return fail(error, KILN_ERROR_DEVICE, "there is no device cuda:", int32_t{device->ordinal}, ": the driver has ", int32_t{count});
   KILN_DRIVER_TRY(driver, cuDeviceGet, &handle, device->ordinal);
+  device->handle = handle;
   uint32_t arch = 0;
   if (int32_t code = arch_of(driver, handle, &arch, error))
     return code;
-  char has[96];
-  Text list(has, sizeof has);
-  bool has_any = false;
-  const SectionHeader *section = choose_section(module->package, arch, &list, &has_any);
-  if (!has_any)
-    return fail(error, KILN_ERROR_MACHINE, what, ": holds no code for a GPU: compile the model with --cuda sm_", arch);
-  if (section == nullptr)
-    return fail(error, KILN_ERROR_MACHINE, what, ": built for ", has, ", and the device is sm_", arch, ": compile the model with --cuda sm_",
-                arch, " or ptx");
-  if (int32_t code = device->section.open(module->package.data + section->offset, section->size, module->manifest, what, error))
-    return code;
+  int shared_bytes = 0;
+  if (int answer = driver.cuDeviceGetAttribute(&shared_bytes, kAttributeSharedBytes, handle))
+    return fail_driver(driver, "cuDeviceGetAttribute", answer, error);
+  const SectionHeader *section = nullptr;
+  // Code for 8.0 may want more shared memory than 8.6 has.
+  for (uint32_t limit = UINT32_MAX;;) {
+    char has[96];
+    Text list(has, sizeof has);
+    bool has_any = false;
+    section = choose_section(module->package, arch, &limit, &list, &has_any);
+    if (section == nullptr)
+      return fail(error, KILN_ERROR_MACHINE, what, ": built for ", has, ", and the device is sm_", arch, ": compile the model with --cuda sm_",
+                  arch, " or ptx");
+    if (int32_t code = device->section.open(module->package.data + section->offset, section->size, module->manifest, what, error))
+      return code;
+    if (most_shared(device->section) <= static_cast<uint32_t>(shared_bytes))
+      break;
+  }
   Text(device->name, sizeof device->name) << "cuda:" << int32_t{device->ordinal} << " " << section->name;
   KILN_DRIVER_TRY(driver, cuDevicePrimaryCtxRetain, &device->context, handle);
   device->has_context = true;
   ContextScope scope(driver, device->context);
+  if (scope.answer() != 0)
+    return fail_driver(driver, "cuCtxPushCurrent", scope.answer(), error);
   return load_images(module, device, error);
+}
+
+void free_mirror(Device *device, VariablesMirror **at) {
+  VariablesMirror *mirror = *at;
+  *at = mirror->next;
+  device->driver->cuMemFree_v2(mirror->memory);
+  std::free(mirror);
 }
 
 VariablesMirror *find_mirror(Device *device, const void *block) {
@@ -128,15 +156,17 @@ VariablesMirror *find_mirror(Device *device, const void *block) {
 
 bool is_device_usable(const KilnModule &module) {
   bool has_any = false;
-  choose_section(module.package, 0, nullptr, &has_any);
+  uint32_t limit = UINT32_MAX;
+  choose_section(module.package, 0, &limit, nullptr, &has_any);
   int count = 0;
   const Driver *driver = has_any ? open_driver(nullptr) : nullptr;
   if (driver == nullptr || driver->cuDeviceGetCount(&count) != 0 || count == 0)
     return false;
   int handle = 0;
   uint32_t arch = 0;
+  limit = UINT32_MAX;
   return driver->cuDeviceGet(&handle, 0) == 0 && arch_of(*driver, handle, &arch, nullptr) == KILN_OK &&
-         choose_section(module.package, arch, nullptr, &has_any) != nullptr;
+         choose_section(module.package, arch, &limit, nullptr, &has_any) != nullptr;
 }
 
 int32_t open_device(KilnModule *module, const char *wanted, const char *what, KilnError *error) {
@@ -148,8 +178,9 @@ int32_t open_device(KilnModule *module, const char *wanted, const char *what, Ki
   if (*rest != 0 || (wanted[4] == ':' && wanted[5] == 0))
     return fail(error, KILN_ERROR_USAGE, "no such device as '", wanted, "': write cpu, cuda, cuda:0 or auto");
   bool has_any = false;
+  uint32_t limit = UINT32_MAX;
   if (module->package.header != nullptr)
-    choose_section(module->package, 0, nullptr, &has_any);
+    choose_section(module->package, 0, &limit, nullptr, &has_any);
   if (!has_any)
     return fail(error, KILN_ERROR_MACHINE, what, ": holds no code for a GPU: compile the model with --cuda");
   const Driver *driver = open_driver(error);
@@ -182,14 +213,12 @@ void close_device(KilnModule *module) {
     return;
   const Driver &driver = *device->driver;
   if (device->has_context) {
+    // Where the process ends, or was forked, the driver refuses, and nothing is left to be given back.
     ContextScope scope(driver, device->context);
     while (device->contexts != nullptr)
       free_device_context(device, device->contexts);
-    while (VariablesMirror *mirror = device->mirrors) {
-      device->mirrors = mirror->next;
-      driver.cuMemFree_v2(mirror->memory);
-      std::free(mirror);
-    }
+    while (device->mirrors != nullptr)
+      free_mirror(device, &device->mirrors);
     if (device->weights != 0)
       driver.cuMemFree_v2(device->weights);
     for (uint32_t i = 0; device->modules != nullptr && i < device->section.header().images.count; ++i)
@@ -197,7 +226,7 @@ void close_device(KilnModule *module) {
         driver.cuModuleUnload(device->modules[i]);
   }
   if (device->has_context)
-    driver.cuDevicePrimaryCtxRelease_v2(device->ordinal);
+    driver.cuDevicePrimaryCtxRelease_v2(device->handle);
   std::free(device->modules);
   std::free(device->functions);
   std::free(device);
@@ -220,14 +249,32 @@ int32_t mirror_of(const KilnModule *module, void *block, VariablesMirror **out, 
     mirror->next = device->mirrors;
     device->mirrors = mirror;
   }
+  if (mirror != nullptr)
+    ++mirror->users;
+  *out = mirror; // under the lock: others look for who uses a mirror
   pthread_mutex_unlock(&device->lock);
-  *out = mirror;
   return mirror != nullptr ? KILN_OK : fail(error, KILN_ERROR_MEMORY, "out of memory");
+}
+
+void forget_variables(const KilnModule *module, const void *block) {
+  Device *device = module->device;
+  if (device == nullptr)
+    return;
+  ContextScope scope(*device->driver, device->context);
+  pthread_mutex_lock(&device->lock);
+  for (VariablesMirror **at = &device->mirrors; *at != nullptr; at = &(*at)->next)
+    if ((*at)->block == block && (*at)->users == 0) {
+      free_mirror(device, at);
+      break;
+    }
+  pthread_mutex_unlock(&device->lock);
 }
 
 int32_t push_variables(const KilnModule *module, VariablesMirror *mirror, KilnError *error) {
   if (!mirror->host_is_newer)
     return KILN_OK;
+  if (int32_t code = wait_for_runs(module->device, mirror, nullptr, false, error))
+    return code;
   KILN_DRIVER_TRY(*module->device->driver, cuMemcpyHtoD_v2, mirror->memory, mirror->block, module->variables_size());
   if (int32_t code = wait_for_copies(*module->device->driver, error))
     return code;
@@ -245,6 +292,8 @@ int32_t pull_variables(const KilnModule *module, const void *block, KilnError *e
   if (mirror == nullptr || !mirror->device_is_newer)
     return KILN_OK;
   ContextScope scope(*device->driver, device->context);
+  if (int32_t code = wait_for_runs(device, mirror, nullptr, true, error))
+    return code;
   KILN_DRIVER_TRY(*device->driver, cuMemcpyDtoH_v2, mirror->block, mirror->memory, module->variables_size());
   mirror->device_is_newer = false;
   return KILN_OK;
@@ -261,6 +310,8 @@ int32_t pull_held_dims(KilnContext *context, KilnError *error) {
   if (mirror == nullptr || !mirror->device_is_newer)
     return KILN_OK;
   ContextScope scope(*device->driver, device->context);
+  if (int32_t code = wait_for_runs(device, mirror, nullptr, true, error))
+    return code;
   for (uint32_t i = 0; i < context->entry->symbols.count; ++i) {
     const SymbolRecord &symbol = module->manifest.symbols()[context->entry->symbols.first + i];
     if (symbol.variable == kNoIndex)

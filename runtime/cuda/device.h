@@ -21,13 +21,14 @@ struct VariablesMirror {
   void *block;
   DeviceAddress memory;
   bool host_is_newer, device_is_newer;
+  uint32_t users; // contexts
   VariablesMirror *next;
 };
 
 struct Device {
   const Driver *driver;
   DeviceSection section;
-  int ordinal;
+  int ordinal, handle; // the number of the device; the driver's
   void *context; // the driver's, of the device
   bool has_context;
   void **modules;   // one for each image
@@ -60,8 +61,12 @@ int32_t share_device(KilnContext *context, uint64_t size, void **stream, DeviceA
 
 void free_device_context(Device *device, DeviceContext *context);
 
-// The mirror of a block, made where there is none yet.
+// The mirror of a block for one more context, made where there is none yet.
 int32_t mirror_of(const KilnModule *module, void *block, VariablesMirror **mirror, KilnError *error);
+// The block is no more.
+void forget_variables(const KilnModule *module, const void *block);
+// Waits for the runs that are under way with a mirror, but for those of `own` stream: those that write it, or all.
+int32_t wait_for_runs(Device *device, const VariablesMirror *mirror, const void *own, bool only_writers, KilnError *error);
 int32_t push_variables(const KilnModule *module, VariablesMirror *mirror, KilnError *error);
 // The block has what the device has, where there is a mirror of it.
 int32_t pull_variables(const KilnModule *module, const void *block, KilnError *error);

@@ -53,6 +53,7 @@ struct DeviceContext {
   RunningOutput *outputs; // of the run that is under way
   uint32_t trap_count;
   VariablesMirror *mirror; // null where the model has no variables
+  bool writes_variables, is_under_way;
   int64_t *slots;
 };
 
@@ -389,7 +390,7 @@ int32_t record(KilnContext *context, bool is_sent, int32_t *trap, KilnError *err
   if (recorded != nullptr)
     driver.cuGraphExecDestroy(recorded);
   recorded = nullptr;
-  KILN_DRIVER_TRY(driver, cuStreamBeginCapture_v2, on->stream, 1);
+  KILN_DRIVER_TRY(driver, cuStreamBeginCapture_v2, on->stream, kCaptureOfThread);
   Walker walker(context, false, error);
   int32_t code = walk_all(context, is_sent, walker);
   void *graph = nullptr;
@@ -441,13 +442,14 @@ int32_t make_device_context(KilnContext *context, KilnError *error) {
   if (on->has_other_stream)
     on->stream = context->link->stream;
   else
-    KILN_DRIVER_TRY(driver, cuStreamCreate, &on->stream, 1);
+    KILN_DRIVER_TRY(driver, cuStreamCreate, &on->stream, kStreamNonBlocking);
   if (int answer = driver.cuMemAlloc_v2(&on->arena, context->arena_size + 2 * KILN_ALIGNMENT))
     return fail_driver(driver, "cuMemAlloc_v2", answer, error);
   if (entry.scratch_bytes != 0)
     if (int answer = driver.cuMemAlloc_v2(&on->scratch, entry.scratch_bytes))
       return fail_driver(driver, "cuMemAlloc_v2", answer, error);
   on->trap_count = context->entry->kernels.count + 1;
+  on->writes_variables = (context->entry->flags & kEntryWritesVariables) != 0;
   if (context->module->variables_size() != 0)
     return mirror_of(context->module, context->frame.variables, &on->mirror, error);
   return KILN_OK;
@@ -476,6 +478,8 @@ void free_device_context(Device *device, DeviceContext *context) {
       *at = context->next;
       break;
     }
+  if (context->mirror != nullptr)
+    --context->mirror->users;
   pthread_mutex_unlock(&device->lock);
   for (void *stream : {context->stream, context->sending}) // nothing may be under way into what is freed
     if (stream != nullptr)
@@ -493,6 +497,16 @@ void free_device_context(Device *device, DeviceContext *context) {
     if (stream != nullptr)
       driver.cuStreamDestroy_v2(stream);
   std::free(context);
+}
+
+int32_t wait_for_runs(Device *device, const VariablesMirror *mirror, const void *own, bool only_writers, KilnError *error) {
+  int answer = 0;
+  pthread_mutex_lock(&device->lock);
+  for (DeviceContext *c = device->contexts; c != nullptr && answer == 0; c = c->next)
+    if (c->mirror == mirror && c->stream != own && (c->writes_variables || !only_writers) && c->is_under_way)
+      answer = device->driver->cuStreamSynchronize(c->stream);
+  pthread_mutex_unlock(&device->lock);
+  return answer == 0 ? int32_t{KILN_OK} : fail_driver(*device->driver, "cuStreamSynchronize", answer, error);
 }
 
 void end_device_context(KilnContext *context) {
@@ -514,9 +528,9 @@ int32_t send_to_device(KilnContext *context, KilnError *error) {
   if (scope.answer() != 0)
     return fail_driver(driver, "cuCtxPushCurrent", scope.answer(), error);
   if (on->sending == nullptr)
-    KILN_DRIVER_TRY(driver, cuStreamCreate, &on->sending, 1);
+    KILN_DRIVER_TRY(driver, cuStreamCreate, &on->sending, kStreamNonBlocking);
   if (on->is_there == nullptr)
-    KILN_DRIVER_TRY(driver, cuEventCreate, &on->is_there, 2); // without times
+    KILN_DRIVER_TRY(driver, cuEventCreate, &on->is_there, kEventWithoutTimes);
   if (int32_t code = wait_for_sent(context, error))
     return code;
   ArgumentSet &set = on->sets[on->set == &on->sets[0]]; // not that of the run that is under way
@@ -530,15 +544,12 @@ int32_t send_to_device(KilnContext *context, KilnError *error) {
   return KILN_OK;
 }
 
-int32_t start_on_device(KilnContext *context, bool is_sent, int32_t *trap, KilnError *error) {
+namespace {
+
+// Everything up to the wait, in the context's stream.
+int32_t queue_run(KilnContext *context, bool is_sent, int32_t *trap, KilnError *error) {
   DeviceContext *on = context->device;
-  Device *device = context->module->device;
-  const Driver &driver = *device->driver;
-  if (on == nullptr)
-    return fail(error, KILN_ERROR_USAGE, "run: the context has ended");
-  ContextScope scope(driver, device->context);
-  if (scope.answer() != 0)
-    return fail_driver(driver, "cuCtxPushCurrent", scope.answer(), error);
+  const Driver &driver = *context->module->device->driver;
   if (is_sent) {
     on->set = on->sent;
     on->sent = nullptr;
@@ -554,9 +565,6 @@ int32_t start_on_device(KilnContext *context, bool is_sent, int32_t *trap, KilnE
     uint32_t at = context->entry->inputs.count + i;
     on->outputs[i] = {context->bindings[at].data, is_border(*context, at) ? 0 : context->bindings[at].needed, on->set->offsets[at]};
   }
-  if (on->mirror != nullptr)
-    if (int32_t code = push_variables(context->module, on->mirror, error))
-      return code;
   for (uint32_t i = 0; i < context->entry->symbols.count; ++i)
     on->slots[i] = context->dims[i];
   bool waits = context->hook != nullptr || secure_getenv("KILN_CUDA_WAIT") != nullptr;
@@ -565,15 +573,40 @@ int32_t start_on_device(KilnContext *context, bool is_sent, int32_t *trap, KilnE
     if (int32_t code = walk_all(context, is_sent, walker))
       return code;
     *trap = walker.trap();
-  } else {
-    if (!is_recorded(*context, is_sent))
-      if (int32_t code = record(context, is_sent, trap, error))
-        return code;
-    if (*trap == 0)
-      KILN_DRIVER_TRY(driver, cuGraphLaunch, on->set->graphs[is_sent], on->stream);
+    return KILN_OK;
   }
-  if (on->mirror != nullptr && (context->entry->flags & kEntryWritesVariables) != 0)
-    on->mirror->device_is_newer = true;
+  if (!is_recorded(*context, is_sent))
+    if (int32_t code = record(context, is_sent, trap, error))
+      return code;
+  if (*trap == 0)
+    KILN_DRIVER_TRY(driver, cuGraphLaunch, on->set->graphs[is_sent], on->stream);
+  return KILN_OK;
+}
+
+} // namespace
+
+int32_t start_on_device(KilnContext *context, bool is_sent, int32_t *trap, KilnError *error) {
+  DeviceContext *on = context->device;
+  Device *device = context->module->device;
+  const Driver &driver = *device->driver;
+  if (on == nullptr)
+    return fail(error, KILN_ERROR_USAGE, "run: the context has ended");
+  ContextScope scope(driver, device->context);
+  if (scope.answer() != 0)
+    return fail_driver(driver, "cuCtxPushCurrent", scope.answer(), error);
+  if (on->mirror != nullptr) {
+    if (int32_t code = push_variables(context->module, on->mirror, error))
+      return code;
+    if (int32_t code = wait_for_runs(device, on->mirror, on->stream, !on->writes_variables, error))
+      return code;
+    on->mirror->device_is_newer |= on->writes_variables;
+  }
+  on->is_under_way = true;
+  if (int32_t code = queue_run(context, is_sent, trap, error)) {
+    driver.cuStreamSynchronize(on->stream); // what was queued uses memory that the next run fills anew
+    on->is_under_way = false;
+    return code;
+  }
   return KILN_OK;
 }
 
@@ -584,7 +617,9 @@ int32_t finish_on_device(KilnContext *context, int32_t *trap, KilnError *error) 
   if (on == nullptr)
     return fail(error, KILN_ERROR_USAGE, "finish: the context has ended");
   ContextScope scope(driver, device->context);
-  if (int answer = driver.cuStreamSynchronize(on->stream)) {
+  int answer = scope.answer() != 0 ? scope.answer() : driver.cuStreamSynchronize(on->stream);
+  on->is_under_way = false;
+  if (answer != 0) {
     fail_driver(driver, "cuStreamSynchronize", answer, error);
     if (error != nullptr) {
       // Kernels fail when someone waits for them; which one it was is known where each is waited for.

@@ -51,6 +51,10 @@ const char *DeviceSection::flaw(const Manifest &manifest) const {
     const DeviceImageRecord &image = images()[i];
     if (image.offset % 64 != 0 || image.offset > size_ || image.size > size_ - image.offset || image.size == 0)
       return "an image is outside of it";
+    // The driver is told no sizes: it reads text up to its end, and files as their headers say.
+    const uint8_t *bytes = data_ + image.offset;
+    if (h.is_ptx != 0 ? bytes[image.size - 1] != 0 : image.size < 64 || std::memcmp(bytes, "\177ELF", 4) != 0)
+      return "an image is neither PTX nor a cubin";
   }
   for (uint32_t i = 0; i < h.functions.count; ++i) {
     const DeviceFunctionRecord &f = functions()[i];

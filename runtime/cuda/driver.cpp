@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <dlfcn.h>
 #include <pthread.h>
+#include <unistd.h>
 
 // Weak, so that static programs, which cannot load libraries, need nothing for this.
 #pragma weak dlopen
@@ -18,6 +19,7 @@ struct Opened {
   int answer = 0;
   const char *missing = nullptr; // the function that the library lacks
   bool is_found = false;
+  int process = 0; // that opened it
   Driver driver{};
 };
 Opened g_opened;
@@ -28,6 +30,7 @@ void try_open(Opened &opened) {
   if (library == nullptr)
     return;
   opened.is_found = true;
+  opened.process = getpid();
 #define KILN_DRIVER(name, parameters)                                                  \
   opened.driver.name = reinterpret_cast<int(*) parameters>(dlsym(library, #name));     \
   if (opened.driver.name == nullptr && opened.missing == nullptr)                      \
@@ -38,6 +41,39 @@ void try_open(Opened &opened) {
     return;
   opened.answer = opened.driver.cuInit(0);
   opened.is_fine = opened.answer == 0;
+}
+
+// What there is to do about an error, for people.
+void advise(const Driver &driver, int answer, Text &text) {
+  switch (answer) {
+  case kErrorNotInitialised:
+    if (getpid() != g_opened.process)
+      text << ": a process cannot use the GPU that it had before fork(): open the model after it";
+    return;
+  case kErrorInvalidImage:
+  case kErrorNoBinary:
+  case kErrorInvalidPtx:
+  case kErrorPtxVersion: {
+    int version = 0;
+    driver.cuDriverGetVersion(&version);
+    text << ": the driver is for CUDA " << int32_t{version / 1000} << "." << int32_t{version % 1000 / 10}
+         << ": install a newer one, or compile the model with the NVRTC of that CUDA";
+    return;
+  }
+  case kErrorNoPtxCompiler:
+  case kErrorPtxDisabled:
+    text << ": compile the model for this GPU instead of as PTX, with --cuda";
+    return;
+  case kErrorMismatch:
+    text << ": the driver was updated while the system ran; start it again";
+    return;
+  default: { // what kernels do wrong, and what breaks: nothing works in this process any more
+    bool is_fatal = answer == kErrorEcc || answer == kErrorNvlink || answer == kErrorAddress || answer == kErrorTimeout ||
+                    answer == kErrorDestroyed || answer == kErrorAssert || (answer >= kErrorStack && answer <= kErrorLaunchFailed);
+    if (is_fatal)
+      text << ": the process cannot use this GPU any more, start it again";
+  }
+  }
 }
 
 } // namespace
@@ -55,6 +91,10 @@ const Driver *open_driver(KilnError *error) {
     try_open(g_opened);
   g_opened.is_tried = true;
   pthread_mutex_unlock(&g_opened.lock);
+  if (g_opened.is_fine && getpid() != g_opened.process) {
+    fail_driver(g_opened.driver, "cuInit", kErrorNotInitialised, error);
+    return nullptr;
+  }
   if (g_opened.is_fine)
     return &g_opened.driver;
   if (!g_opened.is_found)
@@ -68,10 +108,13 @@ const Driver *open_driver(KilnError *error) {
 
 int32_t fail_driver(const Driver &driver, const char *call, int answer, KilnError *error) {
   const char *name = nullptr, *text = nullptr;
+  char advice[160];
+  Text to(advice, sizeof advice);
+  advise(driver, answer, to);
   driver.cuGetErrorName(answer, &name);
   driver.cuGetErrorString(answer, &text);
   return fail(error, KILN_ERROR_DEVICE, call, " failed: ", name != nullptr ? name : "an unknown error", " (", text != nullptr ? text : "",
-              ")");
+              ")", advice);
 }
 
 } // namespace kiln::rt

@@ -39,13 +39,15 @@ struct Package {
 
 // `change` may spoil what the writer is told.
 inline Package compile(const std::string &text, const std::string &dim = "", int64_t most = 0, bool keeps_params = false,
-                       const std::function<void(PackageSpec &)> &change = {}) {
+                       const std::function<void(PackageSpec &)> &change = {}, const std::vector<std::string> &gpus = {"sm_80"}) {
   Module module;
   Diagnostics diagnostics;
   Compiled compiled;
   CompileOptions options;
   options.machines = {cpu_machines()[0]};
-  options.gpus = {*find_gpu("sm_80")};
+  options.gpus.clear();
+  for (const std::string &gpu : gpus)
+    options.gpus.push_back(*find_gpu(gpu));
   options.keep_params = keeps_params;
   bool fine = load_kir("net.kir", text, {}, module, diagnostics);
   if (!dim.empty())

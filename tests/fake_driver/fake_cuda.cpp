@@ -3,13 +3,20 @@
 //
 // What is put into a stream happens as late as it may: when someone waits for the stream, or for an event in it, or
 // frees memory. So a copy that nobody waits for has not happened. It is stricter than a driver: copies must lie inside of allocations, freed memory and memory that nobody
-// wrote holds no numbers, everything must be given back in the end (kiln_fake_cuda_left tells what was not).
+// wrote holds no numbers, everything must be given back in the end (kiln_fake_cuda_left tells what was not). Whatever a thread does while it captures, beside
+// putting work into the stream, spoils the capture; what belongs to a device wants that device's context to be current.
 //
-//   KILN_FAKE_CUDA_FAIL=cuLaunchKernel:3:700   the third call of that function fails with that code
+//   KILN_FAKE_CUDA_FAIL=cuLaunchKernel:3:700   the third call of that function fails with that code; with "!" behind it, so does
+//                                              everything on that device until its context is released
 //   KILN_FAKE_CUDA_ARCH=90                     the compute capability that the device says it has (80)
 //   KILN_FAKE_CUDA_DEVICES=2                   how many devices there are (1)
 //   KILN_FAKE_CUDA_THREADS=1                   how many threads share a launch's blocks (as many as there are processors, 4 at most)
 //   KILN_FAKE_CUDA_REPORT=FILE                 at the end of the process, how many kernels were launched is written there
+#include "runtime/cuda/driver.h"
+
+#include "tests/fake_driver/fake_kernels.h"
+#include "tests/fake_driver/same_abi.h"
+
 #include <dlfcn.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -34,6 +41,8 @@
 
 namespace {
 
+using namespace kiln::fake;
+
 enum : int {
   kFine = 0,
   kInvalidValue = 1,
@@ -43,40 +52,30 @@ enum : int {
   kInvalidImage = 200,
   kInvalidContext = 201,
   kNoBinary = 209,
+  kInvalidHandle = 400,
   kNotFound = 500,
+  kCaptureUnsupported = 900,
+  kCaptureInvalidated = 901,
+  kCaptureUnmatched = 903,
+  kCaptureWrongThread = 908,
 };
 
 struct Stream {
   int number = 0, device = -1;
-  bool capturing = false;
+  bool capturing = false, is_spoilt = false;
+  std::thread::id capturer;
   std::vector<std::function<void()>> captured;
   std::deque<std::function<void()>> queued;
 };
 // The last record of it is done when its stream has come to `wanted`.
 struct Event {
+  int device = -1;
   Stream *stream = nullptr;
   int64_t wanted = 0, done = 0;
 };
-using Graph = std::vector<std::function<void()>>;
-
-using Call = void (*)(const unsigned *, const unsigned *, unsigned, void **);
-using Share = void (*)(unsigned long long *);
-// A copy of a module's library, with globals of its own: blocks run in several at once.
-struct Image {
-  void *library = nullptr;
-  Share share = nullptr;
-};
-struct Module;
-struct Function {
-  Module *module = nullptr;
-  std::string symbol;
-  std::vector<Call> calls; // by image
-  std::vector<size_t> sizes;
-};
-struct Module {
-  std::vector<char> bytes;
-  std::vector<Image> images;
-  std::map<std::string, Function> functions;
+struct Graph {
+  int device = -1;
+  std::vector<std::function<void()>> works;
 };
 
 std::recursive_mutex g_lock;
@@ -88,12 +87,12 @@ std::set<Stream *> g_streams;
 std::string g_log; // what was asked and what happened, for tests
 int g_last_stream = 0;
 bool g_initialised = false;
-thread_local int g_current = -1;
+pid_t g_process = 0; // that called cuInit
+std::map<int, int> g_retained, g_dead; // by device: how often its context was asked for; the error that it died of
+thread_local std::vector<int> g_stack; // devices whose contexts are current, the last one is
+thread_local Stream *g_capture = nullptr; // that this thread records
 
-int number_of(const char *name, int otherwise) {
-  const char *text = std::getenv(name);
-  return text ? std::atoi(text) : otherwise;
-}
+int current() { return g_stack.empty() ? -1 : g_stack.back(); }
 
 // Counts a call; the code to fail with, where the test asks for it.
 int enter(const char *name) {
@@ -101,10 +100,22 @@ int enter(const char *name) {
   if (const char *wanted = std::getenv("KILN_FAKE_CUDA_FAIL")) {
     std::string text = wanted;
     size_t a = text.find(':'), b = text.rfind(':');
-    if (a != std::string::npos && b > a && text.substr(0, a) == name && std::stoi(text.substr(a + 1, b - a - 1)) == count)
-      return std::stoi(text.substr(b + 1));
+    if (a != std::string::npos && b > a && text.substr(0, a) == name && std::stoi(text.substr(a + 1, b - a - 1)) == count) {
+      int code = std::stoi(text.substr(b + 1));
+      if (text.back() == '!')
+        g_dead[current()] = code;
+      return code;
+    }
   }
-  return g_initialised || std::string_view(name) == "cuInit" ? kFine : kNotInitialised;
+  if (std::string_view(name) == "cuInit")
+    return kFine;
+  return g_initialised && g_process == getpid() ? kFine : kNotInitialised;
+}
+
+int spoil(int code) {
+  if (g_capture)
+    g_capture->is_spoilt = true;
+  return code;
 }
 
 bool holds(const std::map<uintptr_t, size_t> &memory, uintptr_t at, size_t size) {
@@ -115,12 +126,27 @@ bool holds(const std::map<uintptr_t, size_t> &memory, uintptr_t at, size_t size)
   return at + size <= it->first + it->second;
 }
 
+// The shared memory that a block may have, by architecture; where none was asked for, tests try the code of all.
+unsigned most_shared() {
+  switch (number_of("KILN_FAKE_CUDA_ARCH", 0)) {
+  case 80:
+  case 87:
+    return 163 << 10;
+  case 0:
+  case 90:
+  case 100:
+    return 227 << 10;
+  default:
+    return 99 << 10;
+  }
+}
+
 // Memory of the device whose context is current.
 bool is_here(uintptr_t at, size_t size) {
   if (!holds(g_device_memory, at, size))
     return false;
   auto it = g_device_of.upper_bound(at);
-  return std::prev(it)->second == g_current;
+  return std::prev(it)->second == current();
 }
 
 int queue(Stream *stream, std::function<void()> work) {
@@ -133,12 +159,15 @@ int queue(Stream *stream, std::function<void()> work) {
 
 // Until nothing is left, or `until` has come to what was wanted of it.
 void drain(Stream *stream, const Event *until = nullptr, int64_t wanted = 0) {
+  if (g_dead.count(stream->device))
+    stream->queued.clear();
   while (!stream->queued.empty() && !(until && until->done >= wanted)) {
     auto work = std::move(stream->queued.front());
     stream->queued.pop_front();
     work();
   }
 }
+// Work of a dead context does not happen.
 void drain_all() {
   for (Stream *stream : g_streams)
     drain(stream);
@@ -161,60 +190,44 @@ struct Report {
   }
 } g_report;
 
-size_t threads() {
-  static const int count = number_of("KILN_FAKE_CUDA_THREADS", int(std::clamp(std::thread::hardware_concurrency(), 1u, 4u)));
-  return size_t(std::max(count, 1));
-}
+#define ENTER(name)                                   \
+  std::lock_guard<std::recursive_mutex> held(g_lock); \
+  if (int code = enter(name))                         \
+  return code
+// A context is current, and alive.
+#define NEED_CONTEXT                          \
+  if (current() < 0)                          \
+    return spoil(kInvalidContext);            \
+  if (auto it = g_dead.find(current()); it != g_dead.end()) \
+  return it->second
+// And it is the context of that device.
+#define NEED_DEVICE(of) \
+  NEED_CONTEXT;         \
+  if ((of) != current()) \
+  return spoil(kInvalidContext)
+// And the thread does not record a graph.
+#define NEED_NO_CAPTURE \
+  if (g_capture)        \
+  return spoil(kCaptureUnsupported)
+#define NEED_STREAM(stream)                                  \
+  if (!(stream) || !g_streams.count(stream))                 \
+    return spoil(kInvalidHandle);                            \
+  NEED_DEVICE((stream)->device);                             \
+  if (g_capture != ((stream)->capturing ? (stream) : nullptr)) \
+  return spoil(kCaptureUnsupported)
 
-bool add_image(Module &module) {
-  // A name of its own: dlopen() gives back what is open under a name already.
-  char path[] = "/tmp/kiln-fake-cubin-XXXXXX";
-  int file = mkstemp(path);
-  bool written = file >= 0 && write(file, module.bytes.data(), module.bytes.size()) == ssize_t(module.bytes.size());
-  void *library = written ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : nullptr;
-  if (!library)
-    std::fprintf(stderr, "fake cuda: %s\n", dlerror());
-  close(file);
-  unlink(path);
-  if (library)
-    module.images.push_back({library, reinterpret_cast<Share>(dlsym(library, "kiln_shim_share"))});
-  return library != nullptr;
-}
-
-// Its code in that image, loaded when it is asked for.
-Call call_in(Function &f, size_t image) {
-  while (f.calls.size() <= image) {
-    if (f.module->images.size() <= f.calls.size() && !add_image(*f.module))
-      return nullptr;
-    f.calls.push_back(reinterpret_cast<Call>(dlsym(f.module->images[f.calls.size()].library, f.symbol.c_str())));
-  }
-  return f.calls[image];
-}
-
-void run_blocks(Function &f, const unsigned *grid, const unsigned *block, unsigned shared_bytes, void **args) {
-  constexpr uint64_t kWorthThreads = 8192; // of the GPU's, in more than one block
-  uint64_t blocks = uint64_t(grid[0]) * grid[1] * grid[2], work = blocks * block[0] * block[1] * block[2];
-  size_t count = f.module->images[0].share && work >= kWorthThreads ? std::min<uint64_t>(threads(), blocks) : 1;
-  if (count == 1)
-    return call_in(f, 0)(grid, block, shared_bytes, args);
-  unsigned long long next = 0;
-  std::vector<std::thread> others;
-  for (size_t i = 0; i < count; ++i) {
-    Call call = call_in(f, i);
-    if (!call)
-      std::abort();
-    f.module->images[i].share(&next);
-    if (i > 0)
-      others.emplace_back([=] { call(grid, block, shared_bytes, args); });
-  }
-  call_in(f, 0)(grid, block, shared_bytes, args);
-  for (std::thread &other : others)
-    other.join();
-  for (size_t i = 0; i < count; ++i)
-    f.module->images[i].share(nullptr);
+// What a dead context had is gone with it.
+void bury(int device) {
+  if (!g_dead.erase(device))
+    return;
+  std::erase_if(g_device_memory, [&](auto &memory) { return g_device_of[memory.first] == device; });
+  g_host_memory.clear();
+  g_objects.clear();
+  g_streams.clear();
 }
 
 int destroy(Graph *graph) {
+  NEED_DEVICE(graph->device);
   if (!g_objects.erase(graph))
     return kInvalidValue;
   delete graph;
@@ -223,22 +236,15 @@ int destroy(Graph *graph) {
 
 } // namespace
 
-#define ENTER(name)                                   \
-  std::lock_guard<std::recursive_mutex> held(g_lock); \
-  if (int code = enter(name))                         \
-  return code
-#define NEED_CONTEXT \
-  if (g_current < 0) \
-  return kInvalidContext
-
 FAKE cuInit(unsigned) {
   ENTER("cuInit");
   g_initialised = true;
+  g_process = getpid();
   return kFine;
 }
 FAKE cuDriverGetVersion(int *version) {
   ENTER("cuDriverGetVersion");
-  *version = 12080;
+  *version = number_of("KILN_FAKE_CUDA_VERSION", 12080);
   return kFine;
 }
 FAKE cuDeviceGetCount(int *count) {
@@ -259,32 +265,46 @@ FAKE cuDeviceGetName(char *name, int size, int) {
 FAKE cuDeviceGetAttribute(int *value, int attribute, int) {
   ENTER("cuDeviceGetAttribute");
   int arch = number_of("KILN_FAKE_CUDA_ARCH", 80);
-  *value = attribute == 75 ? arch / 10 : attribute == 76 ? arch % 10 : attribute == 16 ? 4 : attribute == 97 ? 232448 : 0;
+  *value = attribute == 75 ? arch / 10 : attribute == 76 ? arch % 10 : attribute == 16 ? 4 : attribute == 97 ? int(most_shared()) : 0;
   return kFine;
 }
 FAKE cuDevicePrimaryCtxRetain(void **context, int device) {
   ENTER("cuDevicePrimaryCtxRetain");
+  NEED_NO_CAPTURE;
+  ++g_retained[device];
   *context = reinterpret_cast<void *>(uintptr_t(device) + 1);
   return kFine;
 }
-FAKE cuDevicePrimaryCtxRelease_v2(int) {
+FAKE cuDevicePrimaryCtxRelease_v2(int device) {
   ENTER("cuDevicePrimaryCtxRelease_v2");
+  if (g_retained[device] == 0)
+    return kInvalidContext;
+  if (--g_retained[device] == 0)
+    bury(device);
   return kFine;
 }
 FAKE cuCtxPushCurrent_v2(void *context) {
   ENTER("cuCtxPushCurrent_v2");
-  g_current = int(reinterpret_cast<uintptr_t>(context)) - 1;
+  int device = int(reinterpret_cast<uintptr_t>(context)) - 1;
+  if (g_retained[device] == 0)
+    return kInvalidContext;
+  g_stack.push_back(device);
   return kFine;
 }
 FAKE cuCtxPopCurrent_v2(void **context) {
   ENTER("cuCtxPopCurrent_v2");
-  *context = reinterpret_cast<void *>(uintptr_t(g_current) + 1);
-  g_current = -1;
+  if (g_stack.empty())
+    return kInvalidContext;
+  *context = reinterpret_cast<void *>(uintptr_t(g_stack.back()) + 1);
+  g_stack.pop_back();
   return kFine;
 }
 FAKE cuModuleLoadData(Module **module, const void *image) {
   ENTER("cuModuleLoadData");
   NEED_CONTEXT;
+  NEED_NO_CAPTURE;
+  if (int code = number_of("KILN_FAKE_CUDA_REFUSES", 0)) // the code of the model
+    return code;
   // The image is an ELF file: its section headers are its last part.
   auto *bytes = static_cast<const char *>(image);
   if (std::memcmp(bytes, "\177ELF", 4) != 0)
@@ -299,12 +319,15 @@ FAKE cuModuleLoadData(Module **module, const void *image) {
   loaded->bytes.assign(bytes, bytes + total);
   if (!add_image(*loaded))
     return kNoBinary;
+  loaded->device = current();
   *module = loaded.release();
   g_objects.insert(*module);
   return kFine;
 }
 FAKE cuModuleUnload(Module *module) {
   ENTER("cuModuleUnload");
+  NEED_DEVICE(module->device);
+  NEED_NO_CAPTURE;
   if (!g_objects.erase(module))
     return kInvalidValue;
   drain_all();
@@ -315,6 +338,8 @@ FAKE cuModuleUnload(Module *module) {
 }
 FAKE cuModuleGetFunction(Function **function, Module *module, const char *name) {
   ENTER("cuModuleGetFunction");
+  NEED_DEVICE(module->device);
+  NEED_NO_CAPTURE;
   std::string symbol = std::string("kiln_shim_") + name;
   void *library = module->images[0].library, *found = dlsym(library, symbol.c_str());
   auto sizes_of = reinterpret_cast<const unsigned *(*)()>(dlsym(library, (symbol + "_sizes").c_str()));
@@ -326,18 +351,24 @@ FAKE cuModuleGetFunction(Function **function, Module *module, const char *name) 
   *function = &f;
   return kFine;
 }
-FAKE cuFuncGetAttribute(int *value, int, Function *) {
+FAKE cuFuncGetAttribute(int *value, int attribute, Function *function) {
   ENTER("cuFuncGetAttribute");
+  NEED_DEVICE(function->module->device);
   *value = 1024;
-  return kFine;
+  return attribute == 0 ? kFine : kInvalidValue;
 }
-FAKE cuFuncSetAttribute(Function *, int, int) {
+FAKE cuFuncSetAttribute(Function *function, int attribute, int value) {
   ENTER("cuFuncSetAttribute");
+  NEED_DEVICE(function->module->device);
+  if (attribute != 8 || value < 0 || unsigned(value) > most_shared())
+    return kInvalidValue;
+  function->most_shared = unsigned(value);
   return kFine;
 }
 FAKE cuMemAlloc_v2(uintptr_t *at, size_t size) {
   ENTER("cuMemAlloc_v2");
   NEED_CONTEXT;
+  NEED_NO_CAPTURE;
   if (size == 0)
     return kInvalidValue;
   if (size > size_t(64) << 30)
@@ -352,13 +383,15 @@ FAKE cuMemAlloc_v2(uintptr_t *at, size_t size) {
   std::memset(memory, 0xff, size);
   *at = reinterpret_cast<uintptr_t>(memory);
   g_device_memory[*at] = size;
-  g_device_of[*at] = g_current;
+  g_device_of[*at] = current();
   return kFine;
 }
 FAKE cuMemFree_v2(uintptr_t at) {
   ENTER("cuMemFree_v2");
+  NEED_CONTEXT;
+  NEED_NO_CAPTURE;
   auto it = g_device_memory.find(at);
-  if (it == g_device_memory.end())
+  if (it == g_device_memory.end() || g_device_of[at] != current())
     return kInvalidValue;
   drain_all();
   std::memset(reinterpret_cast<void *>(at), 0xfe, it->second);
@@ -370,6 +403,7 @@ FAKE cuMemFree_v2(uintptr_t at) {
 FAKE cuMemAllocHost_v2(void **at, size_t size) {
   ENTER("cuMemAllocHost_v2");
   NEED_CONTEXT;
+  NEED_NO_CAPTURE;
   *at = std::aligned_alloc(4096, (size + 4095) / 4096 * 4096);
   if (!*at)
     return kOutOfMemory;
@@ -379,6 +413,8 @@ FAKE cuMemAllocHost_v2(void **at, size_t size) {
 }
 FAKE cuMemFreeHost(void *at) {
   ENTER("cuMemFreeHost");
+  NEED_CONTEXT;
+  NEED_NO_CAPTURE;
   if (!g_host_memory.erase(reinterpret_cast<uintptr_t>(at)))
     return kInvalidValue;
   drain_all();
@@ -388,6 +424,7 @@ FAKE cuMemFreeHost(void *at) {
 FAKE cuMemcpyHtoD_v2(uintptr_t to, const void *from, size_t size) {
   ENTER("cuMemcpyHtoD_v2");
   NEED_CONTEXT;
+  NEED_NO_CAPTURE;
   if (!is_here(to, size))
     return kInvalidValue;
   std::memcpy(reinterpret_cast<void *>(to), from, size);
@@ -396,6 +433,7 @@ FAKE cuMemcpyHtoD_v2(uintptr_t to, const void *from, size_t size) {
 FAKE cuMemcpyDtoH_v2(void *to, uintptr_t from, size_t size) {
   ENTER("cuMemcpyDtoH_v2");
   NEED_CONTEXT;
+  NEED_NO_CAPTURE;
   if (!is_here(from, size))
     return kInvalidValue;
   std::memcpy(to, reinterpret_cast<void *>(from), size);
@@ -403,7 +441,7 @@ FAKE cuMemcpyDtoH_v2(void *to, uintptr_t from, size_t size) {
 }
 FAKE cuMemcpyHtoDAsync_v2(uintptr_t to, const void *from, size_t size, Stream *stream) {
   ENTER("cuMemcpyHtoDAsync_v2");
-  NEED_CONTEXT;
+  NEED_STREAM(stream);
   if (!is_here(to, size) || (stream->capturing && !holds(g_host_memory, uintptr_t(from), size)))
     return kInvalidValue;
   note("send", stream);
@@ -414,30 +452,34 @@ FAKE cuMemcpyHtoDAsync_v2(uintptr_t to, const void *from, size_t size, Stream *s
 }
 FAKE cuMemcpyDtoHAsync_v2(void *to, uintptr_t from, size_t size, Stream *stream) {
   ENTER("cuMemcpyDtoHAsync_v2");
-  NEED_CONTEXT;
+  NEED_STREAM(stream);
   if (!is_here(from, size) || (stream->capturing && !holds(g_host_memory, uintptr_t(to), size)))
     return kInvalidValue;
   return queue(stream, [=] { std::memcpy(to, reinterpret_cast<void *>(from), size); });
 }
 FAKE cuMemsetD32Async(uintptr_t at, unsigned value, size_t count, Stream *stream) {
   ENTER("cuMemsetD32Async");
-  NEED_CONTEXT;
+  NEED_STREAM(stream);
   if (!is_here(at, count * 4))
     return kInvalidValue;
   return queue(stream, [=] { std::fill_n(reinterpret_cast<unsigned *>(at), count, value); });
 }
-FAKE cuStreamCreate(Stream **stream, unsigned) {
+FAKE cuStreamCreate(Stream **stream, unsigned flags) {
   ENTER("cuStreamCreate");
   NEED_CONTEXT;
+  if (flags != 1) // one that waits for the legacy stream, and it for that
+    return spoil(kInvalidValue);
   *stream = new Stream;
   (*stream)->number = ++g_last_stream;
-  (*stream)->device = g_current;
+  (*stream)->device = current();
   g_objects.insert(*stream);
   g_streams.insert(*stream);
   return kFine;
 }
 FAKE cuStreamDestroy_v2(Stream *stream) {
   ENTER("cuStreamDestroy_v2");
+  NEED_STREAM(stream);
+  NEED_NO_CAPTURE;
   if (!g_objects.erase(stream))
     return kInvalidValue;
   drain(stream);
@@ -447,23 +489,27 @@ FAKE cuStreamDestroy_v2(Stream *stream) {
 }
 FAKE cuStreamSynchronize(Stream *stream) {
   ENTER("cuStreamSynchronize");
-  if (stream && stream->capturing)
-    return 900;
+  NEED_CONTEXT;
+  NEED_NO_CAPTURE;
   if (stream) {
+    NEED_STREAM(stream);
     note("wait", stream);
     drain(stream);
   }
   return kFine;
 }
-FAKE cuEventCreate(Event **event, unsigned) {
+FAKE cuEventCreate(Event **event, unsigned flags) {
   ENTER("cuEventCreate");
   NEED_CONTEXT;
-  *event = new Event;
+  if (flags != 2) // one that takes times
+    return kInvalidValue;
+  *event = new Event{current(), nullptr, 0, 0};
   g_objects.insert(*event);
   return kFine;
 }
 FAKE cuEventDestroy_v2(Event *event) {
   ENTER("cuEventDestroy_v2");
+  NEED_DEVICE(event->device);
   if (!g_objects.erase(event))
     return kInvalidValue;
   drain_all();
@@ -472,16 +518,18 @@ FAKE cuEventDestroy_v2(Event *event) {
 }
 FAKE cuEventRecord(Event *event, Stream *stream) {
   ENTER("cuEventRecord");
-  if (!stream || stream->capturing)
-    return kInvalidValue;
+  NEED_STREAM(stream);
+  if (stream->capturing || event->device != stream->device)
+    return spoil(kInvalidValue);
   event->stream = stream;
   int64_t reached = ++event->wanted;
   return queue(stream, [=] { event->done = reached; });
 }
 FAKE cuStreamWaitEvent(Stream *stream, Event *event, unsigned) {
   ENTER("cuStreamWaitEvent");
-  if (!stream || stream->capturing)
-    return kInvalidValue;
+  NEED_STREAM(stream);
+  if (stream->capturing)
+    return spoil(kInvalidValue);
   note("wait for event, in", stream);
   int64_t wanted = event->wanted;
   return queue(stream, [=] {
@@ -489,34 +537,52 @@ FAKE cuStreamWaitEvent(Stream *stream, Event *event, unsigned) {
       drain(event->stream, event, wanted);
   });
 }
-FAKE cuStreamBeginCapture_v2(Stream *stream, int) {
+FAKE cuStreamBeginCapture_v2(Stream *stream, int mode) {
   ENTER("cuStreamBeginCapture_v2");
+  NEED_STREAM(stream);
+  NEED_NO_CAPTURE;
+  if (mode != 1) // one that other threads notice, or that notices nothing
+    return kInvalidValue;
   stream->capturing = true;
+  stream->is_spoilt = false;
+  stream->capturer = std::this_thread::get_id();
   stream->captured.clear();
+  g_capture = stream;
   return kFine;
 }
 FAKE cuStreamEndCapture(Stream *stream, Graph **graph) {
-  ENTER("cuStreamEndCapture");
-  if (!stream->capturing)
-    return 901;
+  *graph = nullptr;
+  std::lock_guard<std::recursive_mutex> held(g_lock);
+  int code = enter("cuStreamEndCapture"); // a capture ends whether it went well or not
+  if (!g_streams.count(stream) || !stream->capturing)
+    return kCaptureUnmatched;
+  if (stream->capturer != std::this_thread::get_id())
+    return kCaptureWrongThread;
   stream->capturing = false;
-  *graph = new Graph(std::move(stream->captured));
+  g_capture = nullptr;
+  if (code != kFine)
+    return code;
+  NEED_DEVICE(stream->device);
+  if (stream->is_spoilt)
+    return kCaptureInvalidated;
+  *graph = new Graph{stream->device, std::move(stream->captured)};
   g_objects.insert(*graph);
   return kFine;
 }
 FAKE cuGraphInstantiateWithFlags(Graph **run, Graph *graph, unsigned long long) {
   ENTER("cuGraphInstantiateWithFlags");
+  NEED_DEVICE(graph->device);
   *run = new Graph(*graph);
   g_objects.insert(*run);
   return kFine;
 }
 FAKE cuGraphLaunch(Graph *run, Stream *stream) {
   ENTER("cuGraphLaunch");
-  NEED_CONTEXT;
-  if (stream->device != g_current)
-    return kInvalidContext;
+  NEED_STREAM(stream);
+  NEED_DEVICE(run->device);
+  NEED_NO_CAPTURE;
   note("launch", stream);
-  return queue(stream, [works = *run, stream] {
+  return queue(stream, [works = run->works, stream] {
     note("run", stream);
     for (const auto &work : works)
       work();
@@ -533,7 +599,10 @@ FAKE cuGraphExecDestroy(Graph *run) {
 FAKE cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                     unsigned shared_bytes, Stream *stream, void **params, void **) {
   ENTER("cuLaunchKernel");
-  NEED_CONTEXT;
+  NEED_STREAM(stream);
+  NEED_DEVICE(function->module->device);
+  if (shared_bytes > function->most_shared)
+    return spoil(kInvalidValue);
   if (gx == 0 || gy == 0 || gz == 0 || gy > 65535 || gz > 65535 || gx > 0x7fffffff || bx * by * bz > 1024 || bx * by * bz == 0)
     return kInvalidValue;
   // Arguments are read when the launch is queued, as a driver does.
@@ -575,5 +644,13 @@ extern "C" __attribute__((visibility("default"))) const char *kiln_fake_cuda_log
 }
 extern "C" __attribute__((visibility("default"))) int kiln_fake_cuda_left() {
   std::lock_guard<std::recursive_mutex> held(g_lock);
-  return int(g_device_memory.size() + g_host_memory.size() + g_objects.size());
+  size_t retained = 0;
+  for (auto [device, count] : g_retained)
+    retained += size_t(count);
+  return int(g_device_memory.size() + g_host_memory.size() + g_objects.size() + retained);
 }
+
+// They are called as the runtime calls them.
+#define KILN_DRIVER(name, parameters) static_assert(kiln::SameAbi<decltype(&::name), decltype(kiln::rt::Driver::name)>::value, #name);
+#include "runtime/cuda/driver_functions.def"
+#undef KILN_DRIVER
