@@ -17,8 +17,8 @@
 namespace kiln {
 namespace {
 
-// A copy of each view for each user of it, before that user.
-Changed sink_views(Module &module, Function &function) {
+// A copy of each view for each user of it, before that user; for GPUs, of what products widen too.
+Changed sink_views(Module &module, Function &function, bool gpu) {
   Changed changed = Changed::no;
   // From users to operands: one round for each view in a chain of them, and bounded.
   for (int round = 0; round < 8; ++round) {
@@ -35,7 +35,8 @@ Changed sink_views(Module &module, Function &function) {
           if (size_t(operand) >= uses.size() || uses[size_t(operand)] < 2)
             continue;
           const Node *def = function.def(operand);
-          if (!def || (!is_view(*def) && !unpacks(function, operand)))
+          bool widens = def && gpu && widens_for_product(function, function.node(id), operand);
+          if (!def || (!is_view(*def) && !unpacks(function, operand) && !widens))
             continue;
           if (first[size_t(operand)]) { // the first use keeps the original
             first[size_t(operand)] = false;
@@ -231,7 +232,7 @@ Changed fuse(Module &module, PassContext &context) {
   Changed changed = Changed::no;
   for (Function &function : module.functions) {
     Changed here = drop_relayouts(module, function);
-    here |= sink_views(module, function);
+    here |= sink_views(module, function, context.flags.gpu);
     std::vector<Block *> blocks = kernel_blocks(function);
     for (Block *block : blocks) {
       BlockFuser fuser(module, function, *block, context.flags.blocked_layouts, context.flags.gpu);

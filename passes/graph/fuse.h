@@ -22,7 +22,8 @@
 //                   each operand, such that
 //                                 offsets are linear in the dot's indices under the layout of the
 //                                 value
-//                   dot, conv     a convert of the weights, where these are a captured constant
+//                   dot, conv     a convert of the weights, where these are a captured constant; for GPUs, converts of
+//                                 halves to f32 and of bytes to i32, behind which a dot's views may stand
 //                   dot           what unpacks its weights (index_map.h), of captured constants
 //                   other roots   nothing
 //

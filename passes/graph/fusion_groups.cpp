@@ -32,6 +32,14 @@ bool rows_share_sets(const Function &f, const Node &dot, const Node &permute) {
 
 } // namespace
 
+bool widens_for_product(const Function &function, const Node &product, ValueId operand) {
+  const Node *n = function.def(operand);
+  if ((product.op != Op::dot && product.op != Op::conv) || !n || n->op != Op::convert)
+    return false;
+  DType from = function.type(n->operands[0]).dtype, to = function.type(operand).dtype;
+  return ((from == DType::bf16 || from == DType::f16) && to == DType::f32) || ((from == DType::i8 || from == DType::u8) && to == DType::i32);
+}
+
 bool has_ordered_effect(const Function &function, const Node &node) {
   if (op_def(node.op).has(kSideEffect))
     return true;
@@ -289,7 +297,12 @@ void BlockFuser::absorb_views(std::set<int> &members, const std::set<int> &reade
 // [B, L, H * D]): the layout pass then has the producer write them in the order in which they
 // merge.
 void BlockFuser::absorb_dot_views(std::set<int> &members, int root) {
-  absorb_views(members, {root});
+  std::set<int> readers = {root};
+  if (gpu_)
+    for (ValueId operand : node(root).operands)
+      if (int p = def(operand); p >= 0 && members.contains(p) && node(p).op == Op::convert)
+        readers.insert(p);
+  absorb_views(members, readers);
   if (!merge_heads_)
     return;
   for (ValueId operand : node(root).operands) {
@@ -311,7 +324,8 @@ void BlockFuser::absorb_dot_views(std::set<int> &members, int root) {
   }
 }
 
-// Weights that are kept in fewer bits are converted as they are loaded.
+// Weights that are kept in fewer bits are converted as they are loaded. So is what else of a product is, for GPUs: their tensor
+// cores multiply what there was before.
 void BlockFuser::absorb_weights(std::set<int> &members, int root) {
   if (node(root).operands.size() < 2)
     return;
@@ -326,6 +340,11 @@ void BlockFuser::absorb_weights(std::set<int> &members, int root) {
       members.insert(made.begin(), made.end());
     return;
   }
+  if (gpu_)
+    for (size_t i = 0; i < 2; ++i)
+      if (int narrow = def(node(root).operands[i]);
+          narrow >= 0 && is_free(narrow) && used_only_in(narrow, {root}) && widens_for_product(function_, node(root), node(root).operands[i]))
+        members.insert(narrow);
   if (p < 0 || node(p).op != Op::convert || !is_free(p) || !used_only_in(p, {root}))
     return;
   int source = def(node(p).operands[0]);

@@ -106,6 +106,8 @@ private:
   std::vector<std::optional<std::vector<Dim>>> index_; // by position, in an elementwise group
 };
 
+// Whether a dot or conv reads an operand through a convert of halves to f32 or of bytes to i32.
+bool widens_for_product(const Function &function, const Node &product, ValueId operand);
 // Whether a node, or one in its regions, must keep its place among others of the kind.
 bool has_ordered_effect(const Function &function, const Node &node);
 

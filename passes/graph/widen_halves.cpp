@@ -27,6 +27,8 @@ bool has_pairs(const Function &function, const Node &node, const PassFlags &flag
 
 Changed widen_halves(Module &module, const PassFlags &flags) {
   Changed changed = Changed::no;
+  if (flags.gpu)
+    return changed;
   PairedWeights pairs(module);
   for (Function &function : module.functions)
     changed |= Sweep(module, function).run([&](Sweep &s, NodeId id) {

@@ -9,7 +9,8 @@ namespace kiln {
 //
 // which is what such a product means. Weights stay as they are and convert as they are loaded; who makes
 // an activation makes it as f32, so that no tile converts it again for every column. Products of bf16
-// that the target adds two by two (flags.bf16_dots) are left alone.
+// that the target adds two by two (flags.bf16_dots) are left alone, and so are all products on GPUs: their tensor cores multiply
+// halves with halves.
 Changed widen_halves(Module &module, const PassFlags &flags);
 
 } // namespace kiln

@@ -172,6 +172,7 @@ export func few(a: bf16[8, 512], b: bf16[512, 96]) -> bf16[8, 96] { return a @ b
 export func pairs(a: f16[67, 38], b: f16[38, 70]) -> f16[67, 70] { return a @ b }
 export func batch(a: bf16[3, 40, 24], b: bf16[3, 24, 48]) -> bf16[3, 40, 48] { return a @ b }
 export func maps(x: bf16[1, 16, 12, 12], w: bf16[32, 16, 3, 3]) -> bf16[1, 32, 12, 12] { return conv2d(x, w, padding=1) }
+export func wide_maps(x: f16[1, 16, 12, 12], w: f16[32, 16, 3, 3]) -> f32[1, 32, 12, 12] { return conv2d(x.to(f32), w.to(f32), padding=1) }
 )",
         0.01, {gpu_of(1), gpu_of(84)});
 }
@@ -182,6 +183,9 @@ export func right(a: u8[130, 96], b: i8[72, 96], c: i32[72]) -> i32[130, 72] { r
 export func plain(a: u8[256, 128], b: i8[128, 256], c: i32[256]) -> i32[256, 256] { return dot(a, b, c) }
 export func words(a: u8[67, 35], b: i8[35, 76], c: i32[76]) -> i32[67, 76] { return dot(a, b, c) }
 export func odd(a: u8[67, 35], b: i8[35, 71], c: i32[71]) -> i32[67, 71] { return dot(a, b, c) }
+export func wide(a: i8[67, 64], b: i8[64, 72]) -> i32[67, 72] { return a.to(i32) @ b.to(i32) }
+export func mixed(a: i8[67, 64], b: u8[72, 64]) -> i32[67, 72] { return a.to(i32) @ transpose(b.to(i32), 0, 1) }
+export func maps(x: u8[1, 16, 12, 12], w: u8[32, 16, 3, 3]) -> i32[1, 32, 12, 12] { return conv2d(x.to(i32), w.to(i32), padding=1) }
 )",
         0, {gpu_of(1), gpu_of(84)});
 }
