@@ -513,7 +513,7 @@ int32_t start(KilnContext *context, KilnError *error) {
   begin_run(context);
   bool is_sent = context->is_sent;
   context->is_sent = false;
-  if (int32_t code = context->parts != nullptr ? start_parts(context, error)
+  if (int32_t code = context->parts != nullptr ? start_parts(context, is_sent, error)
                      : context->is_on_device   ? start_on_device(context, is_sent, &context->trap, error)
                                                : run_on_host(context, &context->trap, error))
     return code;
@@ -526,11 +526,11 @@ int32_t send(KilnContext *context, KilnError *error) {
   if (context == nullptr)
     return fail(error, KILN_ERROR_USAGE, "send: null pointer");
   // Where dims are values of variables, the run that computes may still change them.
-  if (!context->is_on_device || context->has_held_dims)
+  if ((!context->is_on_device && context->parts == nullptr) || context->has_held_dims)
     return KILN_OK;
   if (int32_t code = prepare(context, error))
     return code;
-  if (int32_t code = send_to_device(context, error))
+  if (int32_t code = context->parts != nullptr ? send_parts(context, error) : send_to_device(context, error))
     return code;
   context->is_sent = true;
   return KILN_OK;

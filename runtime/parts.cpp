@@ -16,6 +16,7 @@ struct Part {
   uint32_t *symbols; // of the whole, one for each of its own
   uint32_t *sizes;   // likewise
   bool is_under_way; // on the GPU, and nobody has waited for it
+  bool is_sent;      // its inputs of the next run are on their way there
 };
 
 // A value that goes from part to part.
@@ -101,7 +102,7 @@ PartedRun *carve(Carver &carver, const KilnModule &module, const EntryRecord &en
     if (run == nullptr)
       continue;
     std::memset(places, 0, record.arguments.count * sizeof *places);
-    parts[p] = {&record, nullptr, {nullptr, places}, symbols, sizes, false};
+    parts[p] = {&record, nullptr, {nullptr, places}, symbols, sizes, false, false};
     for (uint32_t i = 0; i < code.symbols.count; ++i)
       symbols[i] = find_symbol(module, entry.symbols, module.manifest.symbols()[code.symbols.first + i].name);
     for (uint32_t i = 0; i < code.sizes.count; ++i)
@@ -281,13 +282,14 @@ bool has_to_wait(const KilnContext *context, const Part &part) {
   return false;
 }
 
-int32_t start_part(KilnContext *context, Part &part, KilnError *error) {
+int32_t start_part(KilnContext *context, Part &part, bool is_sent, KilnError *error) {
   KilnContext *own = part.context;
   own->hook = context->hook;
   own->hook_self = context->hook_self;
   begin_run(own);
   if ((part.record->flags & kPartOnDevice) != 0) {
-    int32_t code = start_on_device(own, false, &own->trap, error);
+    int32_t code = start_on_device(own, is_sent && part.is_sent, &own->trap, error);
+    part.is_sent = false;
     part.is_under_way = code == KILN_OK;
     return code;
   }
@@ -373,13 +375,31 @@ void end_parts(KilnContext *context) {
       end_device_context(context->parts->parts[p].context);
 }
 
-int32_t start_parts(KilnContext *context, KilnError *error) {
+int32_t send_parts(KilnContext *context, KilnError *error) {
+  PartedRun &run = *context->parts;
+  if (int32_t code = bind_parts(context, error))
+    return code;
+  for (uint32_t p = 0; p < run.count; ++p) {
+    Part &part = run.parts[p];
+    bool takes_inputs = false;
+    for (uint32_t a = 0; a < part.context->entry->inputs.count; ++a)
+      takes_inputs |= argument_at(*context->module, *part.record, a).kind == PartArgumentKind::Input;
+    if (!takes_inputs || (part.record->flags & kPartOnDevice) == 0)
+      continue;
+    if (int32_t code = send_to_device(part.context, error))
+      return code;
+    part.is_sent = true;
+  }
+  return KILN_OK;
+}
+
+int32_t start_parts(KilnContext *context, bool is_sent, KilnError *error) {
   PartedRun &run = *context->parts;
   run.stopped = nullptr;
   if (int32_t code = bind_parts(context, error))
     return code;
   for (uint32_t p = 0; p < run.count && run.stopped == nullptr; ++p) {
-    if (int32_t code = start_part(context, run.parts[p], error)) {
+    if (int32_t code = start_part(context, run.parts[p], is_sent, error)) {
       wait_for_parts(context, nullptr); // nothing may be under way into what the caller takes back
       return code;
     }

@@ -31,7 +31,9 @@ int32_t parts_size(const KilnModule &module, uint32_t entry, const KilnContextOp
 // `memory`: as many bytes as parts_size() says.
 int32_t make_parts(KilnContext *context, const KilnContextOptions *options, void *memory, KilnError *error);
 void end_parts(KilnContext *context);
-int32_t start_parts(KilnContext *context, KilnError *error);
+// `is_sent`: what the parts on the GPU take of the inputs is what send_parts() had.
+int32_t start_parts(KilnContext *context, bool is_sent, KilnError *error);
+int32_t send_parts(KilnContext *context, KilnError *error);
 // Reports what stopped a part, too.
 int32_t finish_parts(KilnContext *context, KilnError *error);
 

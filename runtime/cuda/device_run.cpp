@@ -1,5 +1,6 @@
 // Runs an entry on a device: arguments through pinned memory, steps by the section's tree, and the whole of it
-// as one CUDA graph, recorded once for each set of dims.
+// as one CUDA graph, recorded once for each set of dims. Dims that change from run to run (a cache that grows) are not worth
+// a graph each: after one that was launched once, steps are sent one by one until the same dims come twice in a row.
 //
 // A run of a graph that is recorded asks the driver for one launch and one wait. What it copies is one piece each way:
 // inputs and the words for traps, which are zeros; those words and the outputs.
@@ -30,6 +31,7 @@ struct ArgumentSet {
   uint64_t traps, end; // where the words for traps begin, and the outputs end
   void *graphs[2];    // ready to launch, for graph_dims; null. The second one does not send the inputs
   int64_t *graph_dims[2];
+  uint32_t launches[2]; // of the graph that was recorded last
 };
 
 struct RunningOutput {
@@ -55,6 +57,7 @@ struct DeviceContext {
   VariablesMirror *mirror; // null where the model has no variables
   bool writes_variables, is_under_way;
   int64_t *slots;
+  int64_t *last_dims; // of the run before
 };
 
 namespace {
@@ -87,14 +90,6 @@ int32_t send_arguments(const KilnContext &context, const ArgumentSet &set, void 
   const Driver &driver = *context.module->device->driver;
   if (int answer = driver.cuMemcpyHtoDAsync_v2(set.arguments, set.staging, set.traps + trap_bytes(context), stream))
     return fail_driver(driver, "cuMemcpyHtoDAsync", answer, error);
-  for (uint32_t i = 0; i < context.entry->inputs.count; ++i) {
-    if (!is_border(context, i))
-      continue;
-    const BorderPlace &place = context.device->places[i];
-    if (uint64_t size = place.is_copied ? context.bindings[i].needed : 0)
-      if (int answer = driver.cuMemcpyHtoDAsync_v2(place.device, place.pinned, size, stream))
-        return fail_driver(driver, "cuMemcpyHtoDAsync", answer, error);
-  }
   return KILN_OK;
 }
 
@@ -107,8 +102,19 @@ public:
 
   int32_t trap() const { return trap_; }
 
+  // The caller's inputs, unless that is done, and what other parts have made on the processor.
   int32_t send_inputs(bool are_sent) {
-    return are_sent ? int32_t{KILN_OK} : send_arguments(context_, *on_.set, on_.stream, error_);
+    if (int32_t code = are_sent ? int32_t{KILN_OK} : send_arguments(context_, *on_.set, on_.stream, error_))
+      return code;
+    for (uint32_t i = 0; i < context_.entry->inputs.count; ++i) {
+      if (!is_border(context_, i))
+        continue;
+      const BorderPlace &place = on_.places[i];
+      if (uint64_t size = place.is_copied ? context_.bindings[i].needed : 0)
+        if (int answer = driver_.cuMemcpyHtoDAsync_v2(place.device, place.pinned, size, on_.stream))
+          return fail_driver(driver_, "cuMemcpyHtoDAsync", answer, error_);
+    }
+    return KILN_OK;
   }
 
   int32_t fetch_outputs() {
@@ -342,6 +348,8 @@ int32_t place_arguments(KilnContext *context, ArgumentSet &set, KilnError *error
   size += kArgumentAlignment;
   if (size <= set.size)
     return KILN_OK;
+  if (set.size != 0) // what has grown once will grow again
+    size += size / 2;
   free_arguments(driver, set);
   KILN_DRIVER_TRY(driver, cuMemAlloc_v2, &set.arguments, size);
   void *staging = nullptr;
@@ -368,10 +376,17 @@ int32_t wait_for_sent(KilnContext *context, KilnError *error) {
   return KILN_OK;
 }
 
+bool has_dims(const KilnContext &context, const int64_t *dims) {
+  return std::memcmp(dims, context.dims, context.entry->symbols.count * sizeof(int64_t)) == 0;
+}
+
 bool is_recorded(const KilnContext &context, bool is_sent) {
   const ArgumentSet &set = *context.device->set;
-  return set.graphs[is_sent] != nullptr &&
-         std::memcmp(set.graph_dims[is_sent], context.dims, context.entry->symbols.count * sizeof(int64_t)) == 0;
+  return set.graphs[is_sent] != nullptr && has_dims(context, set.graph_dims[is_sent]);
+}
+
+bool is_worth_a_graph(const KilnContext &context, bool is_sent) {
+  return context.device->set->launches[is_sent] != 1 || has_dims(context, context.device->last_dims);
 }
 
 int32_t walk_all(KilnContext *context, bool is_sent, Walker &walker) {
@@ -390,6 +405,7 @@ int32_t record(KilnContext *context, bool is_sent, int32_t *trap, KilnError *err
   if (recorded != nullptr)
     driver.cuGraphExecDestroy(recorded);
   recorded = nullptr;
+  on->set->launches[is_sent] = 0;
   KILN_DRIVER_TRY(driver, cuStreamBeginCapture_v2, on->stream, kCaptureOfThread);
   Walker walker(context, false, error);
   int32_t code = walk_all(context, is_sent, walker);
@@ -417,7 +433,7 @@ int32_t make_device_context(KilnContext *context, KilnError *error) {
   uint64_t args = uint64_t{context->entry->inputs.count} + context->entry->outputs.count, dims = context->entry->symbols.count;
   uint64_t outputs = context->entry->outputs.count;
   auto *on = static_cast<DeviceContext *>(
-      std::calloc(1, sizeof(DeviceContext) + (2 * args + 4 * dims + entry.slots + 1) * 8 + outputs * sizeof(RunningOutput)));
+      std::calloc(1, sizeof(DeviceContext) + (2 * args + 5 * dims + entry.slots + 1) * 8 + outputs * sizeof(RunningOutput)));
   if (on == nullptr)
     return fail(error, KILN_ERROR_MEMORY, "out of memory");
   on->slots = reinterpret_cast<int64_t *>(on + 1);
@@ -428,7 +444,8 @@ int32_t make_device_context(KilnContext *context, KilnError *error) {
     set.graph_dims[1] = set.graph_dims[0] + dims;
     next = set.graph_dims[1] + dims;
   }
-  on->outputs = reinterpret_cast<RunningOutput *>(next);
+  on->last_dims = next;
+  on->outputs = reinterpret_cast<RunningOutput *>(next + dims);
   on->set = &on->sets[0];
   pthread_mutex_lock(&device->lock);
   on->next = device->contexts;
@@ -568,18 +585,23 @@ int32_t queue_run(KilnContext *context, bool is_sent, int32_t *trap, KilnError *
   for (uint32_t i = 0; i < context->entry->symbols.count; ++i)
     on->slots[i] = context->dims[i];
   bool waits = context->hook != nullptr || secure_getenv("KILN_CUDA_WAIT") != nullptr;
-  if (waits || entry_of(*context).reads_back != 0) {
-    Walker walker(context, waits, error);
-    if (int32_t code = walk_all(context, is_sent, walker))
+  bool has_graph = !waits && entry_of(*context).reads_back == 0;
+  if (has_graph && !is_recorded(*context, is_sent)) {
+    has_graph = is_worth_a_graph(*context, is_sent);
+    if (int32_t code = has_graph ? record(context, is_sent, trap, error) : int32_t{KILN_OK})
       return code;
-    *trap = walker.trap();
-    return KILN_OK;
   }
-  if (!is_recorded(*context, is_sent))
-    if (int32_t code = record(context, is_sent, trap, error))
-      return code;
-  if (*trap == 0)
-    KILN_DRIVER_TRY(driver, cuGraphLaunch, on->set->graphs[is_sent], on->stream);
+  std::memcpy(on->last_dims, context->dims, context->entry->symbols.count * sizeof(int64_t));
+  if (!has_graph) {
+    Walker walker(context, waits, error);
+    int32_t code = walk_all(context, is_sent, walker);
+    *trap = walker.trap();
+    return code;
+  }
+  if (*trap != 0)
+    return KILN_OK;
+  KILN_DRIVER_TRY(driver, cuGraphLaunch, on->set->graphs[is_sent], on->stream);
+  ++on->set->launches[is_sent];
   return KILN_OK;
 }
 

@@ -80,6 +80,21 @@ TEST_CASE("a run that was recorded is one launch, other sizes are recorded anew,
     CHECK(calls("cuLaunchKernel") > recorded);
     CHECK(y[8 * 40 - 1] == Approx(1.0 / 40));
 
+    // Dims that change from run to run are sent step by step, until they come twice in a row.
+    int made = calls("cuGraphInstantiateWithFlags");
+    for (int64_t n : {4, 5, 6, 7}) {
+      REQUIRE(run(n) == KILN_OK);
+      CHECK(y[size_t(n) * 40 - 1] == Approx(1.0 / 40));
+    }
+    CHECK(calls("cuGraphInstantiateWithFlags") == made);
+    graphs = calls("cuGraphLaunch");
+    REQUIRE(run(7) == KILN_OK);
+    REQUIRE(run(7) == KILN_OK);
+    CHECK(calls("cuGraphInstantiateWithFlags") == made + 1);
+    CHECK(calls("cuGraphLaunch") == graphs + 2);
+    REQUIRE(run(8) == KILN_OK);
+    CHECK(calls("cuGraphInstantiateWithFlags") == made + 2);
+
     at[1] = 10; // an assert in a kernel, found after the run
     CHECK(run(8) == KILN_ERROR_TRAP);
     CHECK(std::string(error.message).find("an index was out of range") != std::string::npos);

@@ -211,6 +211,74 @@ export func f(x: f32[N, 4]) -> f32[N, 4] {
   CHECK(left() == 0);
 }
 
+TEST_CASE("what parts on the GPU take of the next run's inputs is sent while a run computes") {
+  Package package = compile(R"(
+export func f(x: f32[N, 4]) -> f32[N, 4] {
+  a = x.to(cuda) * 2.0
+  b = a.to(cpu) + x
+  return (b.to(cuda) * x.to(cuda)).to(cpu)
+}
+)", "N", 16);
+  {
+    Rows rows(package, 1);
+    const KilnApi &api = runtime::api();
+    KilnContext *c = rows.context->handle();
+    auto expect = [&](int64_t n, float at) {
+      for (size_t i = 0; i < size_t(n) * 4; ++i) {
+        float x = at + float(i);
+        CHECK(rows.out[0][i] == 3 * x * x);
+      }
+    };
+    // Each run has its inputs in memory of its own, which is spoilt as soon as the run has begun.
+    std::vector<float> x;
+    auto bind = [&](int64_t n, float at) {
+      x.resize(size_t(n) * 4);
+      for (size_t i = 0; i < x.size(); ++i)
+        x[i] = at + float(i);
+      int64_t dims[] = {n, 4};
+      KilnTensor in{x.data(), x.size() * 4, KILN_F32, 2, dims};
+      return api.bind_input(c, 0, &in, &rows.error);
+    };
+    REQUIRE(rows.run(5) == KILN_OK);
+    REQUIRE(bind(5, 1) == KILN_OK);
+    REQUIRE(api.start(c, &rows.error) == KILN_OK);
+    std::string log = happened();
+    for (int step = 2; step < 6; ++step) {
+      REQUIRE(bind(5, float(step)) == KILN_OK);
+      REQUIRE(api.send(c, &rows.error) == KILN_OK);
+      log = happened();
+      INFO(log);
+      CHECK(std::count(log.begin(), log.end(), '\n') >= 2); // two parts take x
+      CHECK(log.find("send ") == 0);
+      CHECK(log.find("launch") == std::string::npos);
+      REQUIRE(api.finish(c, &rows.error) == KILN_OK);
+      expect(5, float(step - 1));
+      REQUIRE(api.start(c, &rows.error) == KILN_OK);
+      log = happened();
+      CHECK(log.find("wait for event") != std::string::npos);
+    }
+    // Other sizes, and what was sent and then bound anew.
+    int64_t dims[] = {3, 4};
+    KilnTensor out{rows.out[0].data(), 48, KILN_F32, 2, dims};
+    REQUIRE(api.finish(c, &rows.error) == KILN_OK);
+    expect(5, 5);
+    REQUIRE(bind(3, 7) == KILN_OK);
+    REQUIRE(api.bind_output(c, 0, &out, &rows.error) == KILN_OK);
+    REQUIRE(api.send(c, &rows.error) == KILN_OK);
+    REQUIRE(bind(3, 9) == KILN_OK);
+    REQUIRE(api.run(c, &rows.error) == KILN_OK);
+    expect(3, 9);
+    // A send that fails costs the next run nothing.
+    REQUIRE(bind(3, 11) == KILN_OK);
+    setenv("KILN_FAKE_CUDA_FAIL", ("cuEventRecord:" + std::to_string(calls("cuEventRecord") + 2) + ":700").c_str(), 1);
+    CHECK(api.send(c, &rows.error) == KILN_ERROR_DEVICE);
+    unsetenv("KILN_FAKE_CUDA_FAIL");
+    REQUIRE(api.run(c, &rows.error) == KILN_OK);
+    expect(3, 11);
+  }
+  CHECK(left() == 0);
+}
+
 TEST_CASE("a training step across the border writes variables on both sides") {
   const std::string text = R"(
 param w: f32[4, 4] = 0.5
