@@ -4,6 +4,10 @@
 
 namespace kiln {
 
+// Rates are what NVIDIA's architecture white papers say of whole devices, by multiprocessors and clock. A100 ("A100 Tensor Core GPU
+// Architecture", 108 at 1.41 GHz): 19.5 TFLOPS of f32, 156 of tf32, 312 of f16, 624 TOPS of bytes. A40 ("GA102 GPU Architecture", 84 at
+// 1.74 GHz): 37.4, 74.8, 149.7, 299. L40S ("Ada GPU Architecture", 142 at 2.52 GHz): 91.6, 183, 362, 733. H100 SXM ("H100 Tensor Core
+// GPU Architecture", 132 at 1.83 to 1.98 GHz): 67, 495, 989, 1979. GeForce of the same generations adds halves in f32 at half the rate.
 std::vector<GpuMachine> gpu_machines() {
   GpuMachine sm_80; // A100
   sm_80.name = "sm_80";
@@ -15,6 +19,8 @@ std::vector<GpuMachine> gpu_machines() {
   sm_86.threads = 1536;
   sm_86.shared_bytes = 100 << 10;
   sm_86.block_shared_bytes = 99 << 10;
+  sm_86.fma_rate = 128;
+  sm_86.tile_rate = 1024;
 
   GpuMachine sm_89 = sm_86; // L4, L40, RTX 40
   sm_89.name = "sm_89";
@@ -27,6 +33,7 @@ std::vector<GpuMachine> gpu_machines() {
   sm_90.multiprocessors = 132;
   sm_90.shared_bytes = 228 << 10;
   sm_90.block_shared_bytes = 227 << 10;
+  sm_90.fma_rate = 128;
   sm_90.tile_rate = 2560; // what mma.sync reaches of the tensor cores' 4096
 
   GpuMachine sm_90a = sm_90; // the same devices, with instructions that no other generation has

@@ -21,6 +21,7 @@ struct GpuMachine {
   int64_t registers = 65536;        // of a multiprocessor, 32 bits each
   int vector_bytes = 16;            // of the widest load of a thread
   bool has_async_copies = true;     // from global to shared memory, past the registers (cp.async)
+  int fma_rate = 64; // products of f32 that the threads of a multiprocessor add in a cycle
   // Products of tiles by the tensor cores (mma.sync m16n8k16).
   bool has_half_tiles = true, has_byte_tiles = true;
   int tile_rate = 2048; // products of bytes that a multiprocessor adds so in a cycle; of halves half as many, of tf32 a quarter
@@ -28,6 +29,8 @@ struct GpuMachine {
   int warpgroup_rate = 0;
   // Asked for: products of f32 are made of operands that are rounded to 11 bits first (tf32).
   bool rounds_products = false;
+  // Products of f32 may be made of three of tf32 where that is faster: as exact as with fused multiply-adds (split_product.h).
+  bool splits_products = true;
 };
 
 // "sm_80", "sm_86", "sm_89", "sm_90", "sm_90a", "sm_100"; "ptx" and "compute_80": code that the driver compiles for what

@@ -8,9 +8,11 @@
 // reduction is done with each sum. Sums are added in the order of the reduction, whatever the tile.
 //
 // Where both operands are bf16 or both are f16, warps multiply 16x8x16 at a time on the tensor cores (mma.sync), which
-// add exact products in f32; f32 is multiplied there as tf32 where that is asked for. Where a device has it, groups of four
+// add exact products in f32; f32 is multiplied there as tf32 where that is asked for, and in two parts where three such products are faster than
+// one by threads (split_product.h). Where a device has it, groups of four
 // warps have 64 rows each multiplied straight from shared memory (wgmma), while they copy what is next.
 #include "codegen/cuda/product.h"
+#include "codegen/cuda/split_product.h"
 #include "codegen/cuda/tile_operand.h"
 #include "codegen/cuda/tile_shape.h"
 #include "codegen/cuda/vector_body.h"
@@ -40,7 +42,7 @@ public:
     out_.blocks = row_tiles * column_tiles * product_of(p_.batch) * Dim(shape_.slices);
     out_.threads = shape_.threads;
     // The largest tiles of tensor cores take all registers; of the others two blocks hide each other's waits.
-    out_.together = is_tensor() && shape_.rows * shape_.columns > 128 * 128 ? 1 : dtype_bytes(p_.dtype) > 4 ? 1 : 2;
+    out_.together = is_tensor() && shape_.rows * shape_.columns > (is_split() ? 128 * 64 : 128 * 128) ? 1 : dtype_bytes(p_.dtype) > 4 ? 1 : 2;
     int64_t stage = a_.bytes() + b_.bytes();
     out_.shared_bytes = stage * shape_.stages;
     out_.in_lines = is_warpgroup();
@@ -65,7 +67,7 @@ public:
       t += fmt::format("    const {} kiln_begin = 0, kiln_steps = {};\n", index, all);
     else
       t += fmt::format("    const {0} kiln_all = {1}, kiln_begin = kiln_all * v_kiln_part / {2}, kiln_steps = kiln_all * (v_kiln_part + 1) / {2};\n", index, all, shape_.slices);
-    t += steps(index, stage) + finish() + "  }\n";
+    t += steps(index, stage) + (is_split() ? repair() : "") + finish() + "  }\n";
     return std::move(out_);
   }
 
@@ -73,6 +75,7 @@ private:
   bool is_byte() const { return p_.narrow && dtype_bytes(*p_.narrow) == 1; }
   bool is_warpgroup() const { return shape_.unit == TileUnit::warpgroup; }
   bool is_tensor() const { return shape_.unit != TileUnit::scalar; }
+  bool is_split() const { return shape_.unit == TileUnit::split; }
   // Of a thread: sums, or groups of 16x8 of its warp, four of which are its own. A warp has 16 of 64 rows of its warpgroup.
   int sums_down() const { return shape_.rows_each / (is_warpgroup() ? 64 : is_tensor() ? 16 : 1); }
   int sums_across() const { return is_tensor() ? shape_.columns_each / 8 : shape_.columns_each; }
@@ -125,7 +128,7 @@ private:
     t += is_warpgroup() ? "      kiln_async_fence();\n      __syncthreads();\n" : "      __syncthreads();\n";
     if (!all_async)
       t += "      if (kiln_step + 1 < kiln_steps)\n        kiln_fetch(kiln_step + 1);\n";
-    std::string send, multiplied = "      {\n        " + stage_of + (is_warpgroup() ? multiply_warpgroups() : is_tensor() ? multiply_tensors() : multiply()) + "      }\n";
+    std::string send, multiplied = "      {\n        " + stage_of + (is_warpgroup() ? multiply_warpgroups() : is_split() ? multiply_split() : is_tensor() ? multiply_tensors() : multiply()) + "      }\n";
     if (any_async)
       send = fmt::format("      if (kiln_step + {0} < kiln_steps)\n        kiln_send(kiln_step + {0}, kiln_slot {1} {2} ? kiln_slot + {0} : kiln_slot - {3});\n      kiln_copy_commit();\n", ahead,
                          "<", shape_.stages - ahead, shape_.stages - ahead);
@@ -167,6 +170,16 @@ private:
 )",
                        shape_.depth * bytes / 32, sums_down(), pairs, a_.fragment(true, "kiln_rows[i]", "kiln_warp_row + i * 16", "kiln_stage"),
                        b_.fragment(false, "kiln_columns[j]", "kiln_warp_column + j * 16", fmt::format("kiln_stage + {}", a_.bytes())), round, sums_across(), is_byte() ? fmt::format("{}_{}", dtype_name(dtype_), dtype_name(p_.b.dtype)) : std::string(dtype_name(dtype_)));
+  }
+
+  SplitProduct split() const { return {p_, context_, sums_down(), sums_across(), shape_.depth}; }
+  std::string multiply_split() const {
+    return split().multiply(a_.fragment(true, "kiln_rows", "kiln_warp_row + i * 16", "kiln_stage"),
+                            b_.fragment(false, "kiln_columns[j]", "kiln_warp_column + j * 16", fmt::format("kiln_stage + {}", a_.bytes())));
+  }
+  std::string repair() {
+    return split().repair("kiln_row0 + kiln_warp_row + i * 16 + kiln_lane / 4 + e / 2 * 8", "kiln_column0 + kiln_warp_column + j * 8 + kiln_lane % 4 * 2 + e % 2",
+                          fmt::format("kiln_begin * {}", shape_.depth), fmt::format("kiln_steps * {}", shape_.depth), out_.helpers);
   }
 
   std::string multiply_warpgroups() {
@@ -354,6 +367,8 @@ std::vector<GpuNest> try_emit_tile(const Stmt &nest, const NestContext &context)
   problem.element_bytes = int(dtype_bytes(dtype));
   problem.is_async = product->a.is(Expr::Kind::load) || product->b.is(Expr::Kind::load);
   problem.may_slice = may_slice(*product);
+  const GpuMachine &machine = context.machine;
+  problem.may_split = dtype == DType::f32 && !product->narrow && machine.splits_products && machine.has_half_tiles && is_at_least(sum, 16);
   TileShape shape = choose_tile(problem, context.machine);
   if (shape.slices == 1)
     return {TileEmitter(*product, shape, context).emit()};

@@ -195,6 +195,17 @@ __device__ __forceinline__ int kiln_swizzle_words(int row, int at) {
   return row * kRowBytes + (at ^ (row % 4 * 32));
 }
 
+// f32 as a number of 11 bits, and what is left (split_product.h). No number is left of one that becomes infinite.
+__device__ __forceinline__ void kiln_split(uint32_t &big, uint32_t &small) {
+  const float whole = __int_as_float((int)big);
+  big = (big + 0x1000u) & 0xffffe000u;
+  float rest = whole - __int_as_float((int)big);
+#ifndef KILN_CUDA_SHIM
+  asm("sub.f32 %0, %1, %2;" : "=f"(rest) : "f"(whole), "f"(__int_as_float((int)big))); // denormals are numbers whatever the options
+#endif
+  small = __float_as_uint(rest);
+}
+
 // What all lanes of a warp hold, one of them after the other in a fixed order.
 template <typename T>
 __device__ __forceinline__ T kiln_lane_xor(T value, int mask) {

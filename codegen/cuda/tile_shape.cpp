@@ -26,6 +26,12 @@ constexpr Candidate kTensorTiles[] = {
     {{32, 32, 64, 16, 16, 128}, 2.6},
 };
 
+// Of f32 in two parts: sums of each eight steps lie in registers beside the whole ones. `cost` includes what splitting takes.
+constexpr Candidate kSplitTiles[] = {
+    {{128, 128, 128, 64, 32, 256}, 1}, {{128, 64, 64, 32, 32, 256}, 1.2}, {{64, 128, 64, 32, 32, 256}, 1.2}, {{64, 64, 64, 32, 32, 128}, 1.4},
+    {{32, 64, 64, 16, 32, 128}, 2},   {{64, 32, 64, 32, 16, 128}, 2},    {{32, 32, 64, 16, 16, 128}, 2.6},
+};
+
 // Of warpgroups; `cost` for what comes from the second cache, which a multiprocessor gets some 32 bytes a cycle of. The sum
 // moves by a line of 128 bytes, as the swizzle of the operands wants it.
 constexpr Candidate kWarpgroupTiles[] = {
@@ -52,9 +58,11 @@ TileShape choose_tile(const TileProblem &p, const GpuMachine &machine) {
   double bytes = p.element_bytes;
   std::vector<Family> families;
   if (!p.on_tensors)
-    families = {{TileUnit::scalar, kScalarTiles, 128}};
+    families = {{TileUnit::scalar, kScalarTiles, double(machine.fma_rate)}};
   else
     families = {{TileUnit::tensor, kTensorTiles, machine.tile_rate / bytes}};
+  if (p.may_split)
+    families.push_back({TileUnit::split, kSplitTiles, machine.tile_rate / bytes / 3});
   if (p.on_tensors && machine.warpgroup_rate > 0)
     families.push_back({TileUnit::warpgroup, kWarpgroupTiles, machine.warpgroup_rate / bytes});
   const Candidate *best = nullptr;
@@ -81,12 +89,13 @@ TileShape choose_tile(const TileProblem &p, const GpuMachine &machine) {
   TileShape out = best->shape;
   out.slices = slices;
   out.unit = unit;
-  if (p.on_tensors)
+  if (unit != TileUnit::scalar)
     out.depth /= p.element_bytes;
   // Stages for two blocks on a multiprocessor, of four at most; the largest tiles take all registers for one.
   int64_t stage = int64_t(out.rows + out.columns + 8) * out.depth * p.element_bytes;
   int64_t room = std::min(machine.block_shared_bytes, machine.shared_bytes / 2 - 1024);
-  if (stage * 2 > room || (p.on_tensors && out.rows * out.columns > 128 * 128))
+  bool is_alone = unit == TileUnit::split ? out.rows * out.columns > 128 * 64 : unit != TileUnit::scalar && out.rows * out.columns > 128 * 128;
+  if (stage * 2 > room || is_alone)
     room = machine.block_shared_bytes;
   out.stages = p.is_async && machine.has_async_copies ? int(std::clamp<int64_t>(room / stage, 2, 4)) : 2;
   // Of warpgroups one stage is still multiplied while the next one is and others are copied.

@@ -10,6 +10,7 @@ namespace kiln::cuda {
 enum class TileUnit : uint8_t {
   scalar, // fused multiply-adds of f32, f64 or integers
   tensor, // tensor cores (mma.sync), 32 bytes along the sum at a time
+  split, // the same, three times: f32 as sums of two tf32 (split_product.h)
   warpgroup, // tensor cores fed from shared memory by four warps together (wgmma), 32 bytes along the sum at a time
 };
 
@@ -29,6 +30,7 @@ struct TileProblem {
   int element_bytes = 4; // in shared memory
   bool is_async = false; // some operand is copied past the registers
   bool may_slice = false;
+  bool may_split = false; // f32 as sums of two tf32
 };
 
 TileShape choose_tile(const TileProblem &problem, const GpuMachine &machine);

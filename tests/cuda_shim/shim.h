@@ -552,9 +552,10 @@ inline void copy_wait(unsigned groups) {
   copies.drop_first(done);
 }
 } // namespace kiln_shim
+#include "tests/cuda_shim/tensor_floats.h"
 #define kiln_mma_bf16 kiln_shim::mma<float, 2, kiln_shim::at_bf16, kiln_shim::at_bf16>
 #define kiln_mma_f16 kiln_shim::mma<float, 2, kiln_shim::at_f16, kiln_shim::at_f16>
-#define kiln_mma_f32 kiln_shim::mma<float, 1, kiln_shim::at_f32, kiln_shim::at_f32>
+#define kiln_mma_f32 kiln_shim::mma_floats
 #define kiln_mma_i8_i8 kiln_shim::mma<int, 4, kiln_shim::at_i8, kiln_shim::at_i8>
 #define kiln_mma_i8_u8 kiln_shim::mma<int, 4, kiln_shim::at_i8, kiln_shim::at_u8>
 #define kiln_mma_u8_i8 kiln_shim::mma<int, 4, kiln_shim::at_u8, kiln_shim::at_i8>

@@ -9,3 +9,11 @@ using namespace kiln;
 using namespace kiln::test;
 
 TEST_CASE("CUDA computes what the references do") { check_target(*cuda_target()); }
+
+// sm_80 multiplies f32 on its tensor cores (codegen/cuda/split_product.h).
+TEST_CASE("so it does with split products") {
+  GpuMachine machine = *find_gpu("sm_80"), loaded = *find_gpu("compute_80");
+  machine.name = loaded.name; // what the fake driver loads
+  machine.is_ptx = loaded.is_ptx;
+  check_target(*cuda_target(machine), SIZE_MAX, {"dot", "conv", "conv_transpose", "attention", "lstm"});
+}
