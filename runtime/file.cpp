@@ -101,7 +101,7 @@ int32_t WholeFile::create(const char *path, KilnError *error) {
     return fail(error, KILN_ERROR_IO, "cannot create '", path, "': ", errno_text(errno));
   // O_EXCL never follows what lies there; the count steps over what a killed process left.
   for (int32_t attempt = 0; attempt < 100 && descriptor_ < 0; ++attempt) {
-    Text(temporary_, kMaxPath) << path_ << ".tmp" << int64_t{getpid()} << "." << attempt;
+    Text(temporary_, kMaxPath) << path_ << kTemporaryMark << int64_t{getpid()} << "." << attempt;
     descriptor_ = ::open(temporary_, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (descriptor_ < 0 && errno != EEXIST)
       break;

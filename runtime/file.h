@@ -18,6 +18,9 @@ int32_t map_file(const char *path, MappedFile *file, KilnError *error);
 void close_descriptor(MappedFile *file);
 void unmap_file(MappedFile *file);
 
+// Between a target's name and what tells its temporaries apart.
+constexpr char kTemporaryMark[] = ".tmp";
+
 // The one way in which Kiln writes files, the compiler's too: whole or not at all. Writes go to a temporary beside the
 // target; commit() syncs it and renames it over it. Whoever reads the target sees the old file or the new one, never a
 // part, also where the process is killed. Without a commit() nothing is left behind. A link stays a link to what is

@@ -35,7 +35,7 @@ Result<OptLevel> parse_level(const std::string &level) {
     return OptLevel::o1;
   if (level == "2")
     return OptLevel::o2;
-  return Error{fmt::format("-O{}: the levels are 0, 1 and 2", level)};
+  return Error{fmt::format("'{}': the levels are 0, 1 and 2", level)};
 }
 
 Winograd parse_winograd(const std::string &text) {
@@ -51,6 +51,21 @@ int report(const Diagnostics &diagnostics, bool json) {
   else if (!json)
     std::cerr << diagnostics.render();
   return diagnostics.has_errors() ? kBadInput : kFine;
+}
+
+int report(const Diagnostics &diagnostics, const ModelOptions &model) {
+  auto is_placed = [](const Diagnostic &d) { return d.location.known(); };
+  if (std::any_of(diagnostics.all().begin(), diagnostics.all().end(), is_placed))
+    return report(diagnostics, model.json);
+  Location whole{Symbol(model.path == "-" ? "<stdin>" : model.path), 0, 0, {}};
+  Diagnostics placed;
+  for (const Diagnostic &d : diagnostics.all()) {
+    Diagnostic &copy = d.severity == Severity::error     ? placed.error(whole, d.message)
+                       : d.severity == Severity::warning ? placed.warning(whole, d.message)
+                                                         : placed.note(whole, d.message);
+    copy.notes = d.notes;
+  }
+  return report(placed, model.json);
 }
 
 int report(const Error &error, bool json) {
@@ -106,15 +121,13 @@ int open_session(const ModelOptions &model, const SessionOptions &options, OptLe
     bool fine = load_model(model, opened.module, diagnostics);
     place_in_memory(options.device, opened.module, compile);
     fine = fine && compile_in_memory(opened.module, compile, opened.compiled, opened.package, diagnostics);
-    if (int code = report(diagnostics, model.json); code != kFine || !fine)
+    if (int code = report(diagnostics, model); code != kFine || !fine)
       return kBadInput;
   }
   SessionOptions chosen = options;
   chosen.initialise = !package;
-  if (auto dims = package ? fixed_dims(model) : Result<std::map<std::string, int64_t>>(std::map<std::string, int64_t>()))
-    chosen.dims = *dims;
-  else
-    return report(dims.error(), model.json), kBadUsage;
+  if (package)
+    chosen.dims = *fixed_dims(model);
   auto session = package ? Session::open(model.path, chosen) : Session::open(opened.package.bytes, chosen);
   if (!session)
     return report(session.error(), model.json);

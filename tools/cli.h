@@ -65,6 +65,8 @@ Winograd parse_winograd(const std::string &text);      // "off", "2", "4", "auto
 
 // Prints diagnostics to standard error (JSON where asked) and gives the exit code they mean.
 int report(const Diagnostics &diagnostics, bool json);
+// What has no place is about the model as a whole: its file is the place.
+int report(const Diagnostics &diagnostics, const ModelOptions &model);
 int report(const Error &error, bool json);
 
 // "x=@x.npy", "x=2x2xf32=1,2,3,4", "x=f32=1" (a scalar), "x=@all.npz" (the array `x` of it).

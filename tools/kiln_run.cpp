@@ -55,7 +55,7 @@ struct Options {
   std::string save_state;
   std::vector<Named> inputs;
   std::vector<Named> outputs;
-  std::vector<Named> dims;
+  std::vector<std::pair<std::string, int64_t>> sizes; // of --dim
   int64_t threads = 1;
   int64_t repeat = 0; // 0: once, without times
   bool describes = false;
@@ -79,11 +79,24 @@ bool parse_named(const std::string &text, std::vector<Named> &list) {
   return true;
 }
 
+bool parse_size(const std::string &text, std::vector<std::pair<std::string, int64_t>> &list) {
+  size_t split = std::min(text.find('='), text.size() - 1);
+  int64_t size = 0;
+  if (split == 0 || text.empty() || !parse_count(text.substr(split + 1), INT64_MAX, size))
+    return false;
+  list.emplace_back(text.substr(0, split), size);
+  return true;
+}
+
+bool is_device(const std::string &name) {
+  int64_t number = 0;
+  return name == "cpu" || name == "cuda" || name == "auto" || (name.rfind("cuda:", 0) == 0 && parse_count(name.substr(5), 1024, number));
+}
+
 // Takes `--name value` or `--name=value`; returns an empty string or what is wrong.
 std::string parse_option(const std::string &name, const std::string &value, Options &options) {
   const std::pair<const char *, std::string *> texts[] = {{"--entry", &options.entry},
                                                           {"--target", &options.target},
-                                                          {"--device", &options.device},
                                                           {"--load", &options.load},
                                                           {"--save", &options.save},
                                                           {"--save-state", &options.save_state}};
@@ -98,7 +111,9 @@ std::string parse_option(const std::string &name, const std::string &value, Opti
   else if (name == "--output")
     is_fine = parse_named(value, options.outputs) && options.outputs.back().value[0] == '@';
   else if (name == "--dim")
-    is_fine = parse_named(value, options.dims);
+    is_fine = parse_size(value, options.sizes);
+  else if (name == "--device")
+    is_fine = is_device(options.device = value);
   else if (name == "--threads")
     is_fine = parse_count(value, 1024, options.threads) && options.threads > 0;
   else if (name == "--repeat")
@@ -201,9 +216,9 @@ private:
                         ? 0
                         : kiln_.find_entry(module_, options_.entry.c_str());
     if (index < 0 && options_.entry.empty())
-      return complain(kBadUsage, "choose an entry with --entry: " + names);
+      return complain(kBadInput, "choose an entry with --entry: " + names);
     if (index < 0)
-      return complain(kBadUsage, "no entry '" + options_.entry + "'; there are: " + names);
+      return complain(kBadInput, "no entry '" + options_.entry + "'; there are: " + names);
     entry_ = static_cast<uint32_t>(index);
     kiln_.entry_info(module_, entry_, &entry_info_);
     for (uint32_t i = 0; i < entry_info_.symbol_count; ++i) {
@@ -214,12 +229,12 @@ private:
   }
 
   int read_inputs() {
-    for (const Named &dim : options_.dims) {
-      auto same_name = [&](const KilnSymbolInfo &symbol) { return dim.name == symbol.name; };
+    for (const auto &[name, size] : options_.sizes) {
+      auto same_name = [&, &wanted = name](const KilnSymbolInfo &symbol) { return wanted == symbol.name; };
       auto at = std::find_if(symbols_.begin(), symbols_.end(), same_name);
-      if (at == symbols_.end() ||
-          !parse_count(dim.value, INT64_MAX, dims_[static_cast<size_t>(at - symbols_.begin())]))
-        return complain(kBadUsage, "bad --dim " + dim.name + "=" + dim.value);
+      if (at == symbols_.end())
+        return complain(kBadInput, std::string("'") + entry_info_.name + "' has no size '" + name + "'");
+      dims_[static_cast<size_t>(at - symbols_.begin())] = size;
     }
     inputs_.resize(entry_info_.input_count);
     for (const Named &input : options_.inputs) {
@@ -228,7 +243,7 @@ private:
       while (kiln_.input_info(module_, entry_, index, &info) == KILN_OK && input.name != info.name)
         ++index;
       if (index == entry_info_.input_count)
-        return complain(kBadUsage, std::string("'") + entry_info_.name + "' has no input '" +
+        return complain(kBadInput, std::string("'") + entry_info_.name + "' has no input '" +
                                        input.name + "'");
       std::string error = input.value[0] == '@' ? read_npy(input.value.substr(1), inputs_[index])
                                                 : parse_tensor(input.value, inputs_[index]);
@@ -250,7 +265,7 @@ private:
   int make_context() {
     for (size_t i = 0; i < dims_.size(); ++i)
       if (dims_[i] < 0 && kiln_.capacity(module_, entry_, static_cast<uint32_t>(i)) < 0)
-        return complain(kBadUsage, std::string("no input tells the dim '") + symbols_[i].name +
+        return complain(kBadInput, std::string("no input tells the dim '") + symbols_[i].name +
                                        "': give it with --input or --dim");
     if (options_.threads > 1 && pool_ == nullptr &&
         kiln_.pool_create(static_cast<uint32_t>(options_.threads), &pool_, &error_) != KILN_OK)
@@ -292,7 +307,7 @@ private:
     outputs_.resize(entry_info_.output_count);
     for (const Named &output : options_.outputs)
       if (find_output(output.name) == outputs_.size())
-        return complain(kBadUsage, std::string("'") + entry_info_.name + "' has no output '" +
+        return complain(kBadInput, std::string("'") + entry_info_.name + "' has no output '" +
                                        output.name + "'");
     for (uint32_t i = 0; i < outputs_.size(); ++i) {
       KilnValueInfo info;

@@ -1,6 +1,7 @@
 // The `kiln` command: one file a verb.
 #include "tools/cli.h"
 
+#include <algorithm>
 #include <exception>
 #include <iostream>
 
@@ -28,7 +29,11 @@ int main(int argc, char **argv) {
       return exit_code == kiln::kFine ? int(kiln::kBadInput) : exit_code;
     }
   } catch (const CLI::ParseError &error) {
-    return app.exit(error) == 0 ? kiln::kFine : kiln::kBadUsage;
+    if (error.get_exit_code() == 0)
+      return app.exit(error); // --help, --version
+    bool json = std::any_of(argv + 1, argv + argc, [](const char *argument) { return std::string_view(argument) == "--json"; });
+    kiln::report(kiln::Error{std::string(error.what()) + (json ? "" : "; --help lists the options")}, json);
+    return kiln::kBadUsage;
   } catch (const std::bad_alloc &) {
     std::cerr << "kiln: error: not enough memory\n";
     return kiln::kBadInput;

@@ -1,5 +1,6 @@
 // From a path on the command line to a module: .onnx, .kir, or .kir on standard input.
 #include "tools/cli.h"
+#include "tools/usage.h"
 
 #include "frontend/data/npz.h"
 #include "frontend/data/safetensors.h"
@@ -62,61 +63,75 @@ std::optional<OnnxList> parse_list(std::string_view text) {
   return out;
 }
 
+// "N=4", "N=1..64"
+Status parse_dim(const std::string &text, DimChoices &out) {
+  size_t equals = text.find('='), dots = text.find("..");
+  Error error{fmt::format("'{}': write NAME=SIZE or NAME=LEAST..MOST", text)};
+  if (equals == std::string::npos || equals == 0)
+    return error;
+  std::string name = text.substr(0, equals);
+  if (dots == std::string::npos) {
+    auto value = parse_int(std::string_view(text).substr(equals + 1));
+    if (!value || *value < 0)
+      return error;
+    out.fixed[name] = *value;
+    return Unit{};
+  }
+  auto lo = dots > equals ? parse_int(std::string_view(text).substr(equals + 1, dots - equals - 1)) : std::nullopt;
+  auto hi = parse_int(std::string_view(text).substr(dots + 2));
+  if (!lo || !hi || *lo < 0 || *hi < *lo)
+    return error;
+  out.bounds[name] = {*lo, *hi};
+  return Unit{};
+}
+
+Status parse_input_shape(const std::string &text, DimChoices &out) {
+  size_t equals = text.rfind('=');
+  auto list = equals == std::string::npos ? std::nullopt : parse_list(std::string_view(text).substr(equals + 1));
+  auto shape = equals == std::string::npos ? std::nullopt : parse_shape(std::string_view(text).substr(equals + 1));
+  if (equals == 0 || (!list && !shape))
+    return Error{fmt::format("'{}': write INPUT=1x3x224x224, or INPUT=[2x3,3*?] and INPUT=none for sequences and optionals", text)};
+  if (list)
+    out.lists[text.substr(0, equals)] = std::move(*list);
+  else
+    out.shapes[text.substr(0, equals)] = *shape;
+  return Unit{};
+}
+
 Result<DimChoices> parse_dims(const ModelOptions &options) {
   DimChoices out;
-  for (const std::string &text : options.dims) {
-    size_t equals = text.find('='), dots = text.find("..");
-    Error error{fmt::format("--dim {}: write NAME=SIZE or NAME=LEAST..MOST", text)};
-    if (equals == std::string::npos || equals == 0)
-      return error;
-    std::string name = text.substr(0, equals);
-    if (dots == std::string::npos) {
-      auto value = parse_int(std::string_view(text).substr(equals + 1));
-      if (!value || *value < 0)
-        return error;
-      out.fixed[name] = *value;
-    } else {
-      auto lo = parse_int(std::string_view(text).substr(equals + 1, dots - equals - 1)),
-           hi = parse_int(std::string_view(text).substr(dots + 2));
-      if (!lo || !hi || *lo < 0 || *hi < *lo)
-        return error;
-      out.bounds[name] = {*lo, *hi};
-    }
-  }
-  for (const std::string &text : options.shapes) {
-    size_t equals = text.rfind('=');
-    if (auto list = equals == std::string::npos ? std::nullopt : parse_list(std::string_view(text).substr(equals + 1));
-        list && equals > 0) {
-      out.lists[text.substr(0, equals)] = std::move(*list);
-      continue;
-    }
-    auto shape = equals == std::string::npos ? std::nullopt : parse_shape(std::string_view(text).substr(equals + 1));
-    if (!shape || equals == 0)
-      return Error{fmt::format("--shape {}: write INPUT=1x3x224x224, or INPUT=[2x3,3*?] and INPUT=none for sequences and optionals",
-                               text)};
-    out.shapes[text.substr(0, equals)] = *shape;
-  }
+  for (const std::string &text : options.dims)
+    if (auto status = parse_dim(text, out); !status)
+      return Error{"--dim " + status.error().message};
+  for (const std::string &text : options.shapes)
+    if (auto status = parse_input_shape(text, out); !status)
+      return Error{"--shape " + status.error().message};
   return out;
+}
+
+Status parse_state(const std::string &text, StateOptions &out) {
+  Error error{fmt::format("'{}': write auto, auto:256, PAST=PRESENT or PAST=PRESENT:256", text)};
+  size_t colon = text.rfind(':'), equals = text.find('=');
+  std::string names = text.substr(0, colon);
+  auto capacity = colon == std::string::npos ? std::optional<int64_t>(0) : parse_int(std::string_view(text).substr(colon + 1));
+  if (!capacity || *capacity < 0 || (colon != std::string::npos && *capacity == 0))
+    return error;
+  if (names == "auto") {
+    out.find = true;
+    out.capacity = *capacity;
+  } else if (equals == std::string::npos || equals == 0 || equals + 1 >= names.size()) {
+    return error;
+  } else {
+    out.pairs.push_back({names.substr(0, equals), names.substr(equals + 1), *capacity});
+  }
+  return Unit{};
 }
 
 Result<StateOptions> parse_states(const ModelOptions &options) {
   StateOptions out;
-  for (const std::string &text : options.states) {
-    Error error{fmt::format("--state {}: write auto, auto:256, PAST=PRESENT or PAST=PRESENT:256", text)};
-    size_t colon = text.rfind(':'), equals = text.find('=');
-    std::string names = text.substr(0, colon);
-    auto capacity = colon == std::string::npos ? std::optional<int64_t>(0) : parse_int(std::string_view(text).substr(colon + 1));
-    if (!capacity || *capacity < 0 || (colon != std::string::npos && *capacity == 0))
-      return error;
-    if (names == "auto") {
-      out.find = true;
-      out.capacity = *capacity;
-    } else if (equals == std::string::npos || equals == 0 || equals + 1 >= names.size()) {
-      return error;
-    } else {
-      out.pairs.push_back({names.substr(0, equals), names.substr(equals + 1), *capacity});
-    }
-  }
+  for (const std::string &text : options.states)
+    if (auto status = parse_state(text, out); !status)
+      return Error{"--state " + status.error().message};
   return out;
 }
 
@@ -227,12 +242,19 @@ void ModelOptions::add_to(CLI::App &app, bool with_path) {
   app.add_option("--winograd", winograd,
                  "tiles of 3x3 convolutions: auto (default, by size), 2, 4, or off; larger ones round more")
       ->check(CLI::IsMember({"off", "2", "4", "auto"}));
-  app.add_option("--dim", dims, "N=4 fixes a symbolic size, N=1..64 bounds it")->allow_extra_args(false);
-  app.add_option("--shape", shapes, "INPUT=1x3x224x224 fixes an input's shape; INPUT=[2x3,3*?] that of a sequence; INPUT=none leaves it out")->allow_extra_args(false);
+  app.add_option("--dim", dims, "N=4 fixes a symbolic size, N=1..64 bounds it")
+      ->allow_extra_args(false)
+      ->check(well_formed([](const std::string &text) { DimChoices ignored; return parse_dim(text, ignored); }));
+  app.add_option("--shape", shapes, "INPUT=1x3x224x224 fixes an input's shape; INPUT=[2x3,3*?] that of a sequence; INPUT=none leaves it out")
+      ->allow_extra_args(false)
+      ->check(well_formed([](const std::string &text) { DimChoices ignored; return parse_input_shape(text, ignored); }));
   app.add_option("--state", states, "PAST=PRESENT: an input and an output become state that stays in place; PAST=PRESENT:256 says how "
                                     "much it holds; auto or auto:256 finds the pairs by name")
-      ->allow_extra_args(false);
-  app.add_option("--import", imports, "NAME=FILE: the file of a .kir model's `import \"...\" as NAME`")->allow_extra_args(false);
+      ->allow_extra_args(false)
+      ->check(well_formed([](const std::string &text) { StateOptions ignored; return parse_state(text, ignored); }));
+  app.add_option("--import", imports, "NAME=FILE: the file of a .kir model's `import \"...\" as NAME`")
+      ->allow_extra_args(false)
+      ->check(named("NAME=FILE"));
   app.add_option("--weights", weights, ".npz or .safetensors with the values of a .kir model's parameters");
   app.add_option("--compress-weights", compress_weights, "keep constant weights as bf16, f16 or i8 (default: f32, as they are)")
       ->check(CLI::IsMember({"f32", "bf16", "f16", "i8"}));

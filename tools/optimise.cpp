@@ -5,6 +5,7 @@
 #include "frontend/kir/kir.h"
 #include "passes/kernel/schedule.h"
 #include "passes/pass_manager.h"
+#include "tools/usage.h"
 #include "tools/verify_diagnostics.h"
 
 #include <CLI/CLI.hpp>
@@ -17,15 +18,15 @@
 namespace kiln {
 namespace {
 
-bool parse_dim_option(const std::string &text, KirOptions &kir) {
-  size_t equals = text.find('=');
-  if (equals == std::string::npos || equals == 0)
-    return false;
+Status parse_dim(const std::string &text, KirOptions &kir) {
+  size_t equals = std::min(text.find('='), text.size());
   int64_t value = 0;
-  const char *begin = text.data() + equals + 1, *end = text.data() + text.size();
+  const char *begin = text.data() + std::min(equals + 1, text.size()), *end = text.data() + text.size();
   auto [stop, code] = std::from_chars(begin, end, value);
+  if (equals == 0 || code != std::errc() || stop != end || value < 0)
+    return Error{"'" + text + "': write NAME=SIZE"};
   kir.dims[text.substr(0, equals)] = value;
-  return code == std::errc() && stop == end;
+  return Unit{};
 }
 
 // parse(print(m)) == m and print(parse(print(m))) == print(m).
@@ -82,21 +83,9 @@ constexpr KernelPassInfo kKernelPasses[] = {
     {"schedule", [](Kernel &k, const MachineDesc &m) { return schedule(k, m), true; }},
 };
 
-// A dump of kernels: the same, after the passes.
-void run_kernels(const OptOptions &options, std::string_view text, std::string &out, Diagnostics &diagnostics) {
-  Location whole{Symbol(options.input), 0, 0, {}};
-  auto machine = find_machine(options.target);
-  if (!machine) {
-    diagnostics.error({}, "--target " + options.target + ": unknown; try host, x86-64-v2, x86-64-v3, x86-64-v4 or aarch64");
-    return;
-  }
-  auto kernels = parse_kernels(text);
-  if (!kernels) {
-    diagnostics.error(whole, kernels.error().message);
-    return;
-  }
+Result<std::vector<const KernelPassInfo *>> parse_kernel_passes(std::string_view list) {
   std::vector<const KernelPassInfo *> passes;
-  for (std::string_view list = options.kernel_passes; !list.empty();) {
+  while (!list.empty()) {
     std::string_view name = list.substr(0, list.find(','));
     list.remove_prefix(std::min(name.size() + 1, list.size()));
     auto pass = std::find_if(std::begin(kKernelPasses), std::end(kKernelPasses), [&](const auto &p) { return p.name == name; });
@@ -104,11 +93,23 @@ void run_kernels(const OptOptions &options, std::string_view text, std::string &
       std::string known;
       for (const auto &p : kKernelPasses)
         known += (known.empty() ? "" : ", ") + std::string(p.name);
-      diagnostics.error({}, "no kernel pass is named '" + std::string(name) + "'; there are: " + known);
-      return;
+      return Error{"no kernel pass is named '" + std::string(name) + "'; there are: " + known};
     }
     passes.push_back(pass);
   }
+  return passes;
+}
+
+// A dump of kernels: the same, after the passes.
+void run_kernels(const OptOptions &options, std::string_view text, std::string &out, Diagnostics &diagnostics) {
+  Location whole{Symbol(options.input), 0, 0, {}};
+  auto machine = find_machine(options.target);
+  auto kernels = parse_kernels(text);
+  if (!kernels) {
+    diagnostics.error(whole, kernels.error().message);
+    return;
+  }
+  std::vector<const KernelPassInfo *> passes = *parse_kernel_passes(options.kernel_passes);
   for (Kernel &kernel : *kernels) {
     if (auto status = verify_kernel(kernel); !status) {
       diagnostics.error(whole, "kernel '" + kernel.name + "': " + status.error().message);
@@ -138,10 +139,7 @@ bool is_kernel_text(std::string_view text) {
 void run(const OptOptions &options, std::string_view text, std::string &out, Diagnostics &diagnostics) {
   KirOptions kir;
   for (const std::string &d : options.dims)
-    if (!parse_dim_option(d, kir)) {
-      diagnostics.error({}, "--dim " + d + ": write NAME=SIZE");
-      return;
-    }
+    (void)parse_dim(d, kir);
   Module module;
   std::string name = options.input == "-" ? "<stdin>" : options.input;
   if (!load_kir(name, text, kir, module, diagnostics))
@@ -152,10 +150,6 @@ void run(const OptOptions &options, std::string_view text, std::string &out, Dia
   if (options.round_trip && !check_round_trip(module, diagnostics))
     return;
   auto passes = parse_pass_list(options.passes);
-  if (!passes) {
-    diagnostics.error({}, passes.error().message);
-    return;
-  }
   PassContext context(diagnostics);
   context.flags.keep_params = options.keep_params;
   context.flags.weights = dtype_from_name(options.compress_weights).value_or(DType::f32);
@@ -173,11 +167,16 @@ void run(const OptOptions &options, std::string_view text, std::string &out, Dia
 
 void OptOptions::add_to(CLI::App &app) {
   app.add_option("file", input, ".kir file, a dump of kernels, or - for standard input")->required();
-  app.add_option("--passes", passes, "passes over the graph to run, separated by commas");
-  app.add_option("--kernel-passes", kernel_passes, "passes over kernels to run, separated by commas");
-  app.add_option("--target", target, "the machine that kernel passes schedule for (default: host)");
+  app.add_option("--passes", passes, "passes over the graph to run, separated by commas")->check(well_formed(parse_pass_list));
+  app.add_option("--kernel-passes", kernel_passes, "passes over kernels to run, separated by commas")->check(well_formed(parse_kernel_passes));
+  app.add_option("--target", target, "the machine that kernel passes schedule for (default: host)")
+      ->check([](const std::string &name) {
+        return find_machine(name) ? "" : "'" + name + "': unknown target; try host, x86-64-v2, x86-64-v3, x86-64-v4 or aarch64";
+      });
   app.add_option("-o,--output", output, "where to print; - for standard output");
-  app.add_option("--dim", dims, "N=64: makes a symbolic dim a number")->allow_extra_args(false);
+  app.add_option("--dim", dims, "N=64: makes a symbolic dim a number")
+      ->allow_extra_args(false)
+      ->check(well_formed([](const std::string &text) { KirOptions ignored; return parse_dim(text, ignored); }));
   app.add_option("--inline-limit", inline_limit, "elements of a constant that is printed in full");
   app.add_flag("--verify-diagnostics", verify_diagnostics,
                "expect exactly the errors of `// expected-error@+0 {{text}}` comments");

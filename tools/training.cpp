@@ -74,10 +74,6 @@ std::map<std::string, std::string> Training::identity() const {
 
 Status Training::open_model() {
   auto level = parse_level(options_.level);
-  if (!level) {
-    bad_usage_ = true;
-    return level.error();
-  }
   KilnError error{};
   KilnOpenOptions how{KILN_OPEN_DEVICE, 0, nullptr, options_.device.empty() ? nullptr : options_.device.c_str()};
   if (is_package(options_.model.path)) {
@@ -103,7 +99,7 @@ Status Training::open_model() {
       if (const auto &shape = step->type(argument).shape; compile.forms.empty() && !shape.empty() && shape[0].try_symbol())
         compile.forms = {{{std::string(shape[0].try_symbol()->text()), options_.batch}}};
     fine = fine && compile_in_memory(opened_.module, compile, opened_.compiled, opened_.package, diagnostics);
-    if (report(diagnostics, options_.model.json) != kFine || !fine)
+    if (report(diagnostics, options_.model) != kFine || !fine)
       return Error{""};
     module_ = runtime::Module::try_open(opened_.package.bytes, error, &how);
   }
@@ -126,12 +122,8 @@ Result<TrainEntry> Training::open_entry(const EntryShape &shape, const data::Dat
   KILN_TRY(entry, TrainEntry::open(*module_, shape, *variables_, pool_ ? pool_->executor() : nullptr, dims, dataset->fields()));
   std::vector<std::string> given;
   for (const std::string &text : options_.numbers) {
-    size_t equals = text.find('=');
-    char *end = nullptr;
-    double value = equals == std::string::npos ? 0 : std::strtod(text.c_str() + equals + 1, &end);
-    if (!end || *end != '\0' || end == text.c_str() + equals + 1)
-      return Error{fmt::format("--set {}: write INPUT=NUMBER", text)};
-    given.push_back(text.substr(0, equals));
+    auto [name, value] = *parse_setting(text);
+    given.push_back(name);
     if (!entry.set_number(given.back(), value) && shape.name == options_.step)
       return Error{fmt::format("--set {}: '{}' has no input '{}' that is one number", text, shape.name, given.back())};
   }
@@ -335,8 +327,8 @@ void Training::remove_temporaries() const {
   std::error_code failed;
   std::vector<std::filesystem::path> found;
   for (const auto &entry : std::filesystem::directory_iterator(options_.checkpoint, failed))
-    for (const char *name : {"last.safetensors.", "best.safetensors."})
-      if (std::string file = entry.path().filename().string(); file.starts_with(name) && file.size() == std::string_view(name).size() + 6)
+    for (const char *name : {"last.safetensors", "best.safetensors"})
+      if (is_temporary_of(entry.path().filename().string(), name))
         found.push_back(entry.path());
   for (const auto &path : found)
     std::filesystem::remove(path, failed);
@@ -429,7 +421,7 @@ Status Training::write_package() {
   set_compile_options(options_.model, compile);
   compile.jobs = int(std::max(1u, std::thread::hardware_concurrency()));
   if (!compile_module(*module, compile, compiled, diagnostics) || diagnostics.has_errors()) {
-    report(diagnostics, options_.model.json);
+    report(diagnostics, options_.model);
     return Error{""};
   }
   std::string problem = kiln::write_package(package_spec(*module, compiled), options_.output);

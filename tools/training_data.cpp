@@ -1,6 +1,7 @@
 #include "tools/training_data.h"
 
 #include "tools/cli.h"
+#include "tools/usage.h"
 
 #include <fmt/format.h>
 
@@ -50,34 +51,46 @@ std::optional<double> parse_number(const std::string &text) {
   return value;
 }
 
-Status parse_normalise(const std::string &text, TrainData &data) {
+struct Normalising {
+  std::string name;
+  std::optional<double> mean, std; // neither: of the data
+};
+
+Result<Normalising> parse_normalise(const std::string &text) {
   size_t equals = text.find('='), comma = text.find(',', equals == std::string::npos ? 0 : equals);
-  Error error{fmt::format("--normalise {}: write INPUT=MEAN,DEVIATION or INPUT=auto", text)};
+  Error error{fmt::format("'{}': write INPUT=MEAN,DEVIATION or INPUT=auto", text)};
   if (equals == std::string::npos || equals == 0)
     return error;
-  std::string name = text.substr(0, equals), value = text.substr(equals + 1);
-  auto &input = data.inputs[name];
-  if (value == "auto") {
-    data::Statistics found;
-    std::string why;
-    if (!data::try_statistics(*data.train, name, found, why))
-      return Error{fmt::format("--normalise {}: {}", text, why)};
-    input.mean = found.mean;
-    input.std = found.std;
+  Normalising out{text.substr(0, equals), {}, {}};
+  if (text.substr(equals + 1) == "auto")
+    return out;
+  out.mean = comma == std::string::npos ? std::nullopt : parse_number(text.substr(equals + 1, comma - equals - 1));
+  out.std = comma == std::string::npos ? std::nullopt : parse_number(text.substr(comma + 1));
+  if (!out.mean || !out.std || *out.std == 0)
+    return error;
+  return out;
+}
+
+Status normalise(const std::string &text, TrainData &data) {
+  KILN_TRY(how, parse_normalise(text));
+  auto &input = data.inputs[how.name];
+  if (how.mean) {
+    input.mean = {*how.mean};
+    input.std = {*how.std};
     return Unit{};
   }
-  auto mean = comma == std::string::npos ? std::nullopt : parse_number(text.substr(equals + 1, comma - equals - 1));
-  auto std = comma == std::string::npos ? std::nullopt : parse_number(text.substr(comma + 1));
-  if (!mean || !std || *std == 0)
-    return error;
-  input.mean = {*mean};
-  input.std = {*std};
+  data::Statistics found;
+  std::string why;
+  if (!data::try_statistics(*data.train, how.name, found, why))
+    return Error{fmt::format("--normalise {}: {}", text, why)};
+  input.mean = found.mean;
+  input.std = found.std;
   return Unit{};
 }
 
 Status parse_augment(const std::string &text, TrainData &data) {
   size_t equals = text.find('=');
-  Error error{fmt::format("--augment {}: write INPUT=flip, INPUT=crop:4 or INPUT=flip,crop:4", text)};
+  Error error{fmt::format("'{}': write INPUT=flip, INPUT=crop:4 or INPUT=flip,crop:4", text)};
   if (equals == std::string::npos || equals == 0)
     return error;
   auto &input = data.inputs[text.substr(0, equals)];
@@ -97,12 +110,22 @@ Status parse_augment(const std::string &text, TrainData &data) {
   return Unit{};
 }
 
-Status split_off(const std::string &text, uint64_t seed, TrainData &data) {
+struct Part {
+  double fraction;
+  bool last;
+};
+
+Result<Part> parse_split(const std::string &text) {
   bool last = text.starts_with("last:");
   auto fraction = parse_number(last ? text.substr(5) : text);
   if (!fraction || *fraction <= 0 || *fraction >= 1)
-    return Error{fmt::format("--split {}: write the part for validation, as in 0.2, or last:0.2 for the last examples", text)};
-  data::Split parts = data::split(data.train, *fraction, seed, last);
+    return Error{fmt::format("'{}': write the part for validation, as in 0.2, or last:0.2 for the last examples", text)};
+  return Part{*fraction, last};
+}
+
+Status split_off(const std::string &text, uint64_t seed, TrainData &data) {
+  KILN_TRY(part, parse_split(text));
+  data::Split parts = data::split(data.train, part.fraction, seed, part.last);
   if (parts.first->size() == 0 || parts.second->size() == 0)
     return Error{fmt::format("--split {} of {} examples leaves one part empty", text, data.train->size())};
   data.train = parts.first;
@@ -126,12 +149,30 @@ std::string wanted_text(const EntryShape &entry) {
 
 } // namespace
 
+Result<std::pair<std::string, double>> parse_setting(const std::string &text) {
+  size_t equals = std::min(text.find('='), text.size());
+  auto value = equals < text.size() ? parse_number(text.substr(equals + 1)) : std::nullopt;
+  if (equals == 0 || !value)
+    return Error{fmt::format("'{}': write INPUT=NUMBER", text)};
+  return std::pair(text.substr(0, equals), *value);
+}
+
+void DataOptions::add_to(CLI::App &verb) {
+  verb.add_option("-d,--data", data, "where the examples are, see below")->required()->allow_extra_args(false);
+  CLI::Option *given = verb.add_option("--validate", validation, "data for the entry `evaluate`, after each epoch")->allow_extra_args(false);
+  verb.add_option("--split", split, "0.2 or last:0.2: a part of the data, drawn by the seed or its end, is for validation")
+      ->check(well_formed(parse_split))
+      ->excludes(given);
+  verb.add_option("--normalise", normalise, "INPUT=MEAN,DEVIATION or INPUT=auto")->allow_extra_args(false)->check(well_formed(parse_normalise));
+  verb.add_option("--augment", augment, "INPUT=flip,crop:4 for pictures: mirrored, and shifted by up to 4 pixels")
+      ->allow_extra_args(false)
+      ->check(well_formed([](const std::string &text) { TrainData ignored; return parse_augment(text, ignored); }));
+}
+
 Result<TrainData> open_data(const DataOptions &options) {
   TrainData out;
   KILN_TRY(train, open_sources(options.data));
   out.train = train;
-  if (!options.validation.empty() && !options.split.empty())
-    return Error{"--validate and --split both say what to validate on; give one of them"};
   if (!options.validation.empty()) {
     KILN_TRY(validation, open_sources(options.validation));
     out.validation = validation;
@@ -139,7 +180,7 @@ Result<TrainData> open_data(const DataOptions &options) {
   if (!options.split.empty())
     KILN_RETURN_IF_ERROR(split_off(options.split, options.seed, out));
   for (const std::string &text : options.normalise)
-    KILN_RETURN_IF_ERROR(parse_normalise(text, out));
+    KILN_RETURN_IF_ERROR(normalise(text, out));
   for (const std::string &text : options.augment)
     KILN_RETURN_IF_ERROR(parse_augment(text, out));
   for (const auto &[name, what] : out.inputs)

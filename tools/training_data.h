@@ -5,6 +5,10 @@
 
 #include <map>
 
+namespace CLI {
+class App;
+}
+
 namespace kiln {
 
 struct DataOptions {
@@ -13,6 +17,8 @@ struct DataOptions {
   std::vector<std::string> normalise;        // "x=0.1307,0.3081", "x=auto"
   std::vector<std::string> augment;          // "x=flip,crop:4"
   uint64_t seed = 0;
+
+  void add_to(CLI::App &verb);
 };
 
 struct TrainData {
@@ -34,5 +40,8 @@ Result<data::DatasetPtr> fit_data(const data::DatasetPtr &dataset, const TrainDa
 // The largest values of an entry's symbols: the batch, and lengths that follow from the data.
 Result<std::vector<int64_t>> entry_dims(const EntryShape &entry, const std::vector<const data::Dataset *> &datasets, int64_t batch,
                                         const std::vector<int64_t> &buckets);
+
+// "lr=1e-3"
+Result<std::pair<std::string, double>> parse_setting(const std::string &text);
 
 } // namespace kiln

@@ -1,6 +1,7 @@
 // kiln bench: latency of one entry, percentiles or slices, and where the time goes.
 #include "frontend/files/file_writer.h"
 #include "tools/cli.h"
+#include "tools/usage.h"
 #include "tools/profile.h"
 #include "tools/session.h"
 
@@ -79,8 +80,6 @@ int bench(const BenchVerb &verb) {
     return fail(inputs.error());
   auto dims = fixed_dims(verb.model);
   auto level = parse_level(verb.level);
-  if (!dims || !level)
-    return report(dims ? level.error() : dims.error(), verb.model.json), kBadUsage;
   for (const std::string &file : {verb.output, verb.trace})
     if (auto spared = spares_model(verb.model, file); !spared)
       return fail(spared.error()), kBadUsage;
@@ -146,12 +145,14 @@ void add_bench(CLI::App &app, int &exit_code) {
   auto verb = std::make_shared<BenchVerb>();
   CLI::App *sub = app.add_subcommand("bench", "Time a package or a model");
   verb->model.add_to(*sub);
-  sub->add_option("-i,--input", verb->inputs, "NAME=@FILE.npy or NAME=2x2xf32=1,2,3,4")->allow_extra_args(false);
+  sub->add_option("-i,--input", verb->inputs, "NAME=@FILE.npy or NAME=2x2xf32=1,2,3,4")
+      ->allow_extra_args(false)
+      ->check(named("NAME=@FILE.npy, NAME=2x2xf32=1,2,3,4 or NAME=2xstr=abc,def"));
   sub->add_option("--entry", verb->session.entry, "which exported function (default: the first)");
   sub->add_option("--threads", verb->session.threads, "threads to run on")->check(CLI::Range(1, 1024));
   sub->add_option("--seed", verb->session.seed, "of the first values of params that have no others (default: 0)");
-  sub->add_option("-O", verb->level, "0, 1 or 2, where a model is compiled");
-  sub->add_option("--device", verb->session.device, "cpu (default), cuda:0 or auto: where it computes");
+  sub->add_option("-O", verb->level, "0, 1 or 2, where a model is compiled")->check(well_formed(parse_level));
+  sub->add_option("--device", verb->session.device, "cpu (default), cuda:0 or auto: where it computes")->check(check_device);
   sub->add_option("--target", verb->session.target, "code section of the package to use");
   sub->add_option("--seconds", verb->seconds, "how long to measure")->check(CLI::Range(0.0, 3600.0));
   sub->add_flag("--slices", verb->slices, "run one slice for each line of standard input (seconds), one line of JSON each");

@@ -3,6 +3,7 @@
 // read from the arena right after the kernel ran.
 #include "tools/check_cases.h"
 #include "tools/cli.h"
+#include "tools/usage.h"
 #include "tools/compare.h"
 
 #include "ir/interpret.h"
@@ -183,8 +184,8 @@ int check_model(const CheckVerb &verb) {
   auto inputs = parse_inputs(verb.inputs);
   auto dims = fixed_dims(verb.model);
   auto level = parse_level(verb.level);
-  if (!inputs || !dims || !level)
-    return fail(!inputs ? inputs.error() : !dims ? dims.error() : level.error()), kBadUsage;
+  if (!inputs)
+    return fail(inputs.error());
   Opened opened;
   if (int code = open_session(verb.model, verb.session, *level, opened); code != kFine)
     return code;
@@ -212,7 +213,7 @@ int check_model(const CheckVerb &verb) {
   Diagnostics diagnostics;
   Module original;
   if (!load_model(verb.model, original, diagnostics))
-    return report(diagnostics, verb.model.json);
+    return report(diagnostics, verb.model);
   auto expected = interpret_entry(original, verb.session.entry, *inputs, verb.session.seed, nullptr);
   if (!expected)
     return fail(expected.error());
@@ -248,12 +249,13 @@ void add_check(CLI::App &app, int &exit_code) {
   sub->add_option("model", verb->model.path, "a .kir or .onnx file");
   verb->model.add_to(*sub, false);
   sub->add_option("-i,--input", verb->inputs, "NAME=@FILE.npy or NAME=2x2xf32=1,2,3,4; random where none is given")
-      ->allow_extra_args(false);
+      ->allow_extra_args(false)
+      ->check(named("NAME=@FILE.npy, NAME=2x2xf32=1,2,3,4 or NAME=2xstr=abc,def"));
   sub->add_option("--entry", verb->session.entry, "which exported function (default: the first)");
-  sub->add_option("--device", verb->session.device, "cpu (default), cuda:0 or auto: where it computes");
+  sub->add_option("--device", verb->session.device, "cpu (default), cuda:0 or auto: where it computes")->check(check_device);
   sub->add_option("--threads", verb->session.threads, "threads to run on")->check(CLI::Range(1, 1024));
   sub->add_option("--seed", verb->session.seed, "of the first values of params that have no others (default: 0)");
-  sub->add_option("-O", verb->level, "0, 1 or 2");
+  sub->add_option("-O", verb->level, "0, 1 or 2")->check(well_formed(parse_level));
   sub->add_flag("--layers", verb->layers, "every kernel's results, the worst first");
   sub->add_option("--tolerance", verb->tolerance, "of a value's largest magnitude (default 1e-3)")->check(CLI::NonNegativeNumber);
   sub->add_option("--cases", verb->cases.folder, "a folder of ONNX test cases");

@@ -3,6 +3,7 @@
 #include "tools/cli.h"
 #include "tools/fit_memory.h"
 #include "tools/tune.h"
+#include "tools/usage.h"
 
 #include "codegen/c/c.h"
 #include "codegen/cuda/device_writer.h"
@@ -77,7 +78,7 @@ Status write_dumps(const std::string &folder, const Module &module, const Compil
 Result<std::vector<FormDims>> parse_forms(const std::vector<std::string> &texts) {
   std::vector<FormDims> out;
   for (const std::string &text : texts) {
-    Error error{fmt::format("--specialise {}: write N=1, N=1,8 or H=224,W=224", text)};
+    Error error{fmt::format("'{}': write N=1, N=1,8 or H=224,W=224", text)};
     std::vector<FormDims> forms{{}};
     std::vector<FormDims> before;
     for (size_t begin = 0; begin <= text.size();) {
@@ -197,17 +198,32 @@ int bad_usage(const std::string &message, bool json) {
   return kBadUsage;
 }
 
+Result<GpuMachine> parse_gpu(const std::string &name) {
+  if (auto gpu = find_gpu(name))
+    return *gpu;
+  std::string known;
+  for (const GpuMachine &machine : gpu_machines())
+    known += machine.is_ptx ? "ptx" : machine.name + ", ";
+  return Error{fmt::format("'{}': no such GPU; there are: {}", name, known)};
+}
+
 // --stop-after names a pass over the graph, or one of the two phases behind them.
-bool choose_stop(CompileVerb &verb, CompileOptions &options) {
+std::string check_stop(const std::string &name) {
+  if (name == "lower" || name == "schedule" || find_pass(name))
+    return "";
+  std::string known;
+  for (const PassInfo &pass : all_passes())
+    known += std::string(pass.name) + ", ";
+  return fmt::format("'{}': no such phase; there are: {}lower, schedule", name, known);
+}
+
+void choose_stop(CompileVerb &verb, CompileOptions &options) {
   if (verb.stop_after == "lower")
     verb.emit = "lowered";
   else if (verb.stop_after == "schedule")
     verb.emit = "kernels";
-  else if (find_pass(verb.stop_after))
-    options.passes.stop_after = verb.stop_after;
   else
-    return false;
-  return true;
+    options.passes.stop_after = verb.stop_after;
 }
 
 int emit_and_write(const CompileVerb &verb, Module &module, const CompileOptions &options, Diagnostics &diagnostics) {
@@ -215,13 +231,13 @@ int emit_and_write(const CompileVerb &verb, Module &module, const CompileOptions
   if (!options.passes.stop_after.empty()) {
     optimise_module(module, options, diagnostics);
     if (diagnostics.has_errors())
-      return report(diagnostics, json);
+      return report(diagnostics, verb.model);
     auto status = write_text(verb.output.empty() ? "-" : verb.output, print_module(module));
     return status ? kFine : report(status.error(), json);
   }
   auto text = emit_text(verb, module, options, diagnostics);
   if (!text)
-    return diagnostics.has_errors() ? report(diagnostics, json) : report(text.error(), json);
+    return diagnostics.has_errors() ? report(diagnostics, verb.model) : report(text.error(), json);
   auto status = write_text(verb.output.empty() ? "-" : verb.output, *text);
   return status ? kFine : report(status.error(), json);
 }
@@ -233,12 +249,12 @@ bool read_tuning(const CompileVerb &verb, Tuning &tuning, Diagnostics &diagnosti
     return true;
   auto file = MappedFile::open(verb.tune_file);
   if (!file) {
-    diagnostics.error({}, file.error().message);
+    diagnostics.error({Symbol(verb.tune_file), 0, 0, {}}, file.error().message);
     return false;
   }
   std::span<const std::byte> bytes = (*file)->bytes();
   if (bytes.size() > kMaxBytes) {
-    diagnostics.error({}, fmt::format("'{}' is no tuning file: it has {} bytes", verb.tune_file, bytes.size()));
+    diagnostics.error({Symbol(verb.tune_file), 0, 0, {}}, fmt::format("this is no tuning file: it has {} bytes", bytes.size()));
     return false;
   }
   return tuning.read(verb.tune_file, {reinterpret_cast<const char *>(bytes.data()), bytes.size()}, diagnostics);
@@ -278,11 +294,7 @@ int compile(CompileVerb verb) {
   CompileOptions options;
   bool json = verb.model.json;
   auto machines = parse_targets(verb.targets);
-  if (!machines)
-    return bad_usage(machines.error().message, json);
   auto level = parse_level(verb.level);
-  if (!level)
-    return bad_usage(level.error().message, json);
   if (is_package(verb.model.path))
     return report(Error{fmt::format("'{}' is compiled already", verb.model.path)}, json);
   if (auto spared = spares_model(verb.model, verb.output.empty() ? default_output(verb) : verb.output); !spared)
@@ -293,16 +305,8 @@ int compile(CompileVerb verb) {
   set_compile_options(verb.model, options);
   options.keep_params = verb.keep_params;
   options.denormals_keep = verb.denormals == "keep";
-  for (const std::string &name : verb.gpus) {
-    auto gpu = find_gpu(name);
-    if (!gpu) {
-      std::string known;
-      for (const GpuMachine &machine : gpu_machines())
-        known += machine.is_ptx ? "ptx" : machine.name + ", ";
-      return bad_usage(fmt::format("--cuda {}: no such GPU; there are: {}", name, known), json);
-    }
-    options.gpus.push_back(*gpu);
-  }
+  for (const std::string &name : verb.gpus)
+    options.gpus.push_back(*parse_gpu(name));
   if (verb.emit == "object")
     options.gpus.clear(); // what is linked has no code for devices
   if (verb.emit == "cuda" && options.gpus.empty())
@@ -313,12 +317,8 @@ int compile(CompileVerb verb) {
   if (verb.emit == "c")
     options.winograd = Winograd::off;
   options.passes.dump_dir = verb.dump_dir;
-  if (!verb.stop_after.empty() && !choose_stop(verb, options)) {
-    std::string known;
-    for (const PassInfo &pass : all_passes())
-      known += std::string(pass.name) + ", ";
-    return bad_usage(fmt::format("--stop-after {}: no such phase; there are: {}lower, schedule", verb.stop_after, known), json);
-  }
+  if (!verb.stop_after.empty())
+    choose_stop(verb, options);
   if (!verb.dump_dir.empty()) {
     std::error_code error;
     std::filesystem::create_directories(verb.dump_dir, error);
@@ -333,23 +333,21 @@ int compile(CompileVerb verb) {
   Module module;
   auto forms = parse_forms(verb.specialise);
   if (!forms)
-    return bad_usage(forms.error().message, json);
+    return bad_usage("--specialise " + forms.error().message, json); // each is well-formed, and there are too many
   options.forms = *forms;
   if (!load_model(verb.model, module, diagnostics))
-    return report(diagnostics, json);
+    return report(diagnostics, verb.model);
   if (!verb.max_memory.empty()) {
     auto limit = parse_bytes(verb.max_memory);
-    if (!limit)
-      return bad_usage(fmt::format("--max-memory {}: write bytes, or 48M, or 1.5G", verb.max_memory), json);
     std::string note;
     if (!fit_memory(verb.model, options, *limit, module, note, diagnostics))
-      return report(diagnostics, json);
+      return report(diagnostics, verb.model);
     if (!note.empty() && !json)
       std::cerr << "kiln: note: " << note << "\n";
   }
   Tuning tuning;
   if (!read_tuning(verb, tuning, diagnostics))
-    return report(diagnostics, json);
+    return report(diagnostics, verb.model);
   options.tuning = &tuning;
   bool is_code = (verb.emit == "package" || verb.emit == "object") && options.passes.stop_after.empty();
   std::string output = verb.output.empty() ? default_output(verb) : verb.output;
@@ -363,7 +361,7 @@ int compile(CompileVerb verb) {
   bool fine = compile_module(module, options, compiled, diagnostics);
   if (show_progress)
     std::cerr << "\r\033[K";
-  if (int code = report(diagnostics, json); !fine)
+  if (int code = report(diagnostics, verb.model); !fine)
     return code == kFine ? int(kBadInput) : code;
   if (verb.tune_seconds > 0)
     if (auto status = tune_and_save(verb, module, options, compiled, tuning, output); !status)
@@ -392,20 +390,24 @@ void add_compile(CLI::App &app, int &exit_code) {
   verb->model.add_to(*sub);
   sub->add_option("-o,--output", verb->output, "the file to write (default: MODEL.kiln; - for standard output)");
   sub->add_option("--target", verb->targets, "host, x86-64-v2, x86-64-v3, x86-64-v4, aarch64; may be repeated")
-      ->allow_extra_args(false);
+      ->allow_extra_args(false)
+      ->check(well_formed([](const std::string &name) { return parse_targets({name}); }));
   sub->add_option("--cuda", verb->gpus, "GPUs that the package has code for beside the processors: sm_80, sm_86, sm_89, sm_90, sm_100, ptx")
       ->delimiter(',')
-      ->allow_extra_args(false);
+      ->allow_extra_args(false)
+      ->check(well_formed(parse_gpu));
   sub->add_flag("--tf32", verb->tf32, "GPUs may round the operands of f32 products to 11 bits of mantissa");
   sub->add_option("--emit", verb->emit, "package, object (with a .h), header, c, cuda, graph, kernels, llvm or asm")
       ->check(CLI::IsMember({"package", "object", "header", "c", "cuda", "graph", "kernels", "llvm", "asm"}));
-  sub->add_option("-O", verb->level, "0: one kernel an op; 1: fused; 2: with layouts (default)");
-  sub->add_option("--max-memory", verb->max_memory, "48M: a training step that needs more between its kernels computes values again instead of keeping them");
+  sub->add_option("-O", verb->level, "0: one kernel an op; 1: fused; 2: with layouts (default)")->check(well_formed(parse_level));
+  sub->add_option("--max-memory", verb->max_memory, "48M: a training step that needs more between its kernels computes values again instead of keeping them")
+      ->check([](const std::string &text) { return parse_bytes(text) ? "" : fmt::format("'{}': write bytes, or 48M, or 1.5G", text); });
   sub->add_option("--specialise", verb->specialise, "N=1,8 or H=224,W=224: code of its own for these sizes, chosen when a run has them")
-      ->allow_extra_args(false);
+      ->allow_extra_args(false)
+      ->check(well_formed([](const std::string &text) { return parse_forms({text}); }));
   sub->add_option("-j,--jobs", verb->jobs, "threads that compile")->check(CLI::Range(1, 256));
   sub->add_option("--dump-dir", verb->dump_dir, "write the graph after each pass that changed it, its constants, and the kernels here");
-  sub->add_option("--stop-after", verb->stop_after, "a graph pass, lower or schedule: stop there and print what there is");
+  sub->add_option("--stop-after", verb->stop_after, "a graph pass, lower or schedule: stop there and print what there is")->check(check_stop);
   sub->add_option("--denormals", verb->denormals, "flush (default) or keep")->check(CLI::IsMember({"flush", "keep"}));
   sub->add_option("--tune", verb->tune_seconds, "seconds to search for better schedules on this machine")->check(CLI::Range(0.0, 86400.0));
   sub->add_option("--tune-file", verb->tune_file, "schedules found before; with --tune also where to write them (default: OUTPUT.tune)");

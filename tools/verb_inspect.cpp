@@ -1,5 +1,6 @@
 // kiln inspect: what is in a model file or a package.
 #include "tools/inspect.h"
+#include "tools/usage.h"
 
 #include "ir/ops/op.h"
 #include "passes/lower/lower.h"
@@ -63,7 +64,7 @@ int inspect_io(const Module &module, bool json) {
 }
 
 // Ops as the model has them; FLOPs as the primitives have them that they become.
-int inspect_ops(Module &module, bool json) {
+int inspect_ops(Module &module, const ModelOptions &model) {
   struct Row {
     int64_t count = 0, parameters = 0;
     double flops = 0;
@@ -85,7 +86,7 @@ int inspect_ops(Module &module, bool json) {
   bool symbolic = false;
   options.level = OptLevel::o0;
   if (!optimise_module(module, options, diagnostics))
-    return report(diagnostics, json);
+    return report(diagnostics, model);
   for (const Function &f : module.functions)
     for (NodeId id : f.body.nodes) {
       const Node &node = f.node(id);
@@ -105,7 +106,7 @@ int inspect_ops(Module &module, bool json) {
   }
   text += fmt::format("{:.3f} MFLOP a run{}\nOps with a count of 0 are what others are made of.\n", total * 1e-6,
                       symbolic ? ", without those that depend on symbolic sizes (--dim N=4 fixes one)" : "");
-  std::cout << (json ? fmt::format("{{\"ops\": [\n  {}],\n \"flops\": {}}}\n", list, total) : text);
+  std::cout << (model.json ? fmt::format("{{\"ops\": [\n  {}],\n \"flops\": {}}}\n", list, total) : text);
   return kFine;
 }
 
@@ -117,7 +118,7 @@ int inspect_memory(Module &module, const ModelOptions &options, OptLevel level) 
   compile.winograd = parse_winograd(options.winograd);
   Program program;
   if (!optimise_module(module, compile, diagnostics) || !lower_module(module, program, diagnostics))
-    return report(diagnostics, options.json);
+    return report(diagnostics, options);
   std::string list, text;
   for (const Plan &plan : program.entries) {
     std::string buffers;
@@ -174,8 +175,6 @@ int inspect(const InspectVerb &verb) {
   if (verb.io + verb.ops + verb.memory + verb.size + verb.code + !verb.graph.empty() > 1)
     return bad_usage("inspect shows one thing at a time: --io, --ops, --graph, --memory, --size or --code", json);
   auto level = parse_level(verb.level);
-  if (!level)
-    return bad_usage(level.error().message, json);
   if (is_package(verb.model.path)) {
     if (!verb.graph.empty() || verb.memory)
       return bad_usage("a package holds code, no graph; inspect the model file that it was compiled from", json);
@@ -190,16 +189,16 @@ int inspect(const InspectVerb &verb) {
   Diagnostics diagnostics;
   Module module;
   if (!load_model(verb.model, module, diagnostics))
-    return report(diagnostics, json);
+    return report(diagnostics, verb.model);
   if (verb.optimised) {
     CompileOptions options;
     options.level = *level;
     options.winograd = parse_winograd(verb.model.winograd);
     if (!optimise_module(module, options, diagnostics))
-      return report(diagnostics, json);
+      return report(diagnostics, verb.model);
   }
   if (verb.ops)
-    return inspect_ops(module, json);
+    return inspect_ops(module, verb.model);
   if (verb.memory)
     return inspect_memory(module, verb.model, *level);
   if (verb.size)
@@ -223,7 +222,7 @@ void add_inspect(CLI::App &app, int &exit_code) {
   sub->add_flag("--size", verb->size, "bytes by constant; by section for a package");
   sub->add_flag("--code", verb->code, "functions of a package's code with their sizes");
   sub->add_option("-o,--output", verb->output, "where --graph goes (default: standard output)");
-  sub->add_option("-O", verb->level, "0, 1 or 2, for --memory and --optimised");
+  sub->add_option("-O", verb->level, "0, 1 or 2, for --memory and --optimised")->check(well_formed(parse_level));
   sub->callback([verb, &exit_code] { exit_code = inspect(*verb); });
 }
 

@@ -1,5 +1,6 @@
 // kiln run: a package, or a model file compiled in memory first, on given inputs.
 #include "tools/cli.h"
+#include "tools/usage.h"
 #include "tools/session.h"
 #include "tools/tensor_files.h"
 #include "tools/text_tensor.h"
@@ -74,13 +75,9 @@ int run(const RunOptions &options) {
   std::vector<std::pair<std::string, std::string>> sinks;
   for (const std::string &text : options.outputs) {
     size_t at = text.find("=@");
-    if (at == std::string::npos || at == 0)
-      return report(Error{fmt::format("--output {}: write NAME=@FILE.npy", text)}, options.model.json);
     sinks.emplace_back(text.substr(0, at), text.substr(at + 2));
   }
   auto level = parse_level(options.level);
-  if (!level)
-    return report(level.error(), options.model.json), kBadUsage;
   Opened opened;
   if (int code = open_session(options.model, options.session, *level, opened); code != kFine)
     return code;
@@ -133,20 +130,29 @@ void add_run(CLI::App &app, int &exit_code) {
   auto options = std::make_shared<RunOptions>();
   CLI::App *verb = app.add_subcommand("run", "Run a package, or compile a model in memory and run it");
   options->model.add_to(*verb);
-  verb->add_option("-i,--input", options->inputs, "NAME=@FILE.npy, a picture for f32[1, 3, H, W], or NAME=2x2xf32=1,2,3,4")->allow_extra_args(false);
-  verb->add_option("-o,--output", options->outputs, "NAME=@FILE.npy, or .png, .csv, .svg (a chart); without any, outputs are printed")->allow_extra_args(false);
+  verb->add_option("-i,--input", options->inputs, "NAME=@FILE.npy, a picture for f32[1, 3, H, W], or NAME=2x2xf32=1,2,3,4")
+      ->allow_extra_args(false)
+      ->check(named("NAME=@FILE.npy, NAME=2x2xf32=1,2,3,4 or NAME=2xstr=abc,def"));
+  verb->add_option("-o,--output", options->outputs, "NAME=@FILE.npy, or .png, .csv, .svg (a chart); without any, outputs are printed")
+      ->allow_extra_args(false)
+      ->check([](const std::string &text) -> std::string {
+        size_t at = text.find("=@");
+        return at == std::string::npos || at == 0 || at + 2 == text.size() ? "'" + text + "': write NAME=@FILE.npy" : "";
+      });
   verb->add_option("--repeat", options->feed.repeat, "runs that often, states go on from run to run; prints each run's first output")
       ->check(CLI::Range(int64_t(1), int64_t(1) << 40));
-  verb->add_option("--feed", options->feed.feeds, "OUTPUT=INPUT: what a run gives, the next one gets")->allow_extra_args(false);
+  verb->add_option("--feed", options->feed.feeds, "OUTPUT=INPUT: what a run gives, the next one gets")
+      ->allow_extra_args(false)
+      ->check(named("OUTPUT=INPUT"));
   verb->add_option("--prompt", options->feed.prompt, "what the first fed input gets before, token by token, as text");
   verb->add_option("--entry", options->session.entry, "which exported function (default: the first)");
   verb->add_option("--threads", options->session.threads, "threads to run on")->check(CLI::Range(1, 1024));
   verb->add_option("--seed", options->session.seed, "of the first values of params that have no others (default: 0)");
-  verb->add_option("--device", options->session.device, "cpu (default), cuda:0 or auto: where it computes");
+  verb->add_option("--device", options->session.device, "cpu (default), cuda:0 or auto: where it computes")->check(check_device);
   verb->add_option("--target", options->session.target, "code section of the package to use");
   verb->add_option("--top", options->top, "print only the N largest values of each output")->check(CLI::Range(0, 1000000));
   verb->add_option("--labels", options->labels, "a file with a name a line for --top");
-  verb->add_option("-O", options->level, "0, 1 or 2, where a model is compiled");
+  verb->add_option("-O", options->level, "0, 1 or 2, where a model is compiled")->check(well_formed(parse_level));
   verb->callback([options, &exit_code] { exit_code = run(*options); });
 }
 

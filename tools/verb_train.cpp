@@ -1,5 +1,6 @@
 // kiln train: runs a model's `train_step` over data, in epochs, with validation, checkpoints and a package at the end.
 #include "tools/training.h"
+#include "tools/usage.h"
 
 namespace kiln {
 
@@ -14,18 +15,16 @@ void add_train(CLI::App &app, int &exit_code) {
                "  --data lines:names.txt --buckets 8,16                      x and y: lines, padded to the bucket\n"
                "  --data 'photos size=64x64' --augment x=flip,crop:4         a folder of PNG and JPEG for each class");
   options->model.add_to(*verb);
-  verb->add_option("-d,--data", options->data.data, "where the examples are, see below")->required()->allow_extra_args(false);
-  verb->add_option("--validate", options->data.validation, "data for the entry `evaluate`, after each epoch")->allow_extra_args(false);
-  verb->add_option("--split", options->data.split, "0.2 or last:0.2: a part of the data, drawn by the seed or its end, is for validation");
-  verb->add_option("--normalise", options->data.normalise, "INPUT=MEAN,DEVIATION or INPUT=auto")->allow_extra_args(false);
-  verb->add_option("--augment", options->data.augment, "INPUT=flip,crop:4 for pictures: mirrored, and shifted by up to 4 pixels")->allow_extra_args(false);
+  options->data.add_to(*verb);
   verb->add_option("--buckets", options->buckets, "lengths that examples of different length are padded to")->delimiter(',')
       ->check(CLI::Range(int64_t(1), int64_t(1) << 40));
-  verb->add_option("--set", options->numbers, "INPUT=NUMBER: an input of train_step that is one number, as in lr=1e-3")->allow_extra_args(false);
+  verb->add_option("--set", options->numbers, "INPUT=NUMBER: an input of train_step that is one number, as in lr=1e-3")
+      ->allow_extra_args(false)
+      ->check(well_formed(parse_setting));
   verb->add_option("--epochs", options->epochs, "how often to go through the data")->check(CLI::Range(int64_t(0), int64_t(1) << 40));
   verb->add_option("--batch", options->batch, "examples in a step, where the model leaves it open")->check(CLI::Range(int64_t(1), int64_t(1) << 30));
   verb->add_option("--seed", options->seed, "of first values, dropout, the order of examples, augmentation and the split");
-  verb->add_option("--device", options->device, "cpu (default), cuda:0 or auto: where it computes");
+  verb->add_option("--device", options->device, "cpu (default), cuda:0 or auto: where it computes")->check(check_device);
   verb->add_option("--threads", options->threads, "threads to run on")->check(CLI::Range(1, 1024));
   verb->add_option("--workers", options->workers, "threads that make batches")->check(CLI::Range(0, 256));
   verb->add_flag("--keep-order", options->keep_order, "do not shuffle");
@@ -42,7 +41,7 @@ void add_train(CLI::App &app, int &exit_code) {
   verb->add_flag("--keep-training", options->keep_training, "with train_step and its state, to be trained further");
   verb->add_option("--step", options->step, "the entry that trains (default: train_step)");
   verb->add_option("--evaluate", options->evaluate, "the entry that validates (default: evaluate)");
-  verb->add_option("-O", options->level, "0, 1 or 2, where a model is compiled");
+  verb->add_option("-O", options->level, "0, 1 or 2, where a model is compiled")->check(well_formed(parse_level));
   verb->callback([options, &exit_code] {
     options->data.seed = options->seed;
     exit_code = Training(*options).run();

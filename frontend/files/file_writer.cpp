@@ -36,6 +36,10 @@ Status FileWriter::commit() {
   return status_of(error);
 }
 
+bool is_temporary_of(std::string_view file, std::string_view target) {
+  return file.starts_with(target) && file.substr(target.size()).starts_with(rt::kTemporaryMark);
+}
+
 Status write_file(const std::string &path, std::span<const std::byte> bytes) {
   KILN_TRY(writer, FileWriter::create(path));
   KILN_RETURN_IF_ERROR(writer.write(bytes));

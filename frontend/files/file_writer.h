@@ -36,6 +36,9 @@ private:
   uint64_t written_ = 0;
 };
 
+// Whether `file` is what a process that was killed has left of writing `target`.
+bool is_temporary_of(std::string_view file, std::string_view target);
+
 // All of it at once.
 Status write_file(const std::string &path, std::span<const std::byte> bytes);
 Status write_file(const std::string &path, std::string_view text);

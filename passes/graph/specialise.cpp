@@ -65,11 +65,10 @@ private:
 
 // Whether the model can run with these dims at all.
 bool is_possible(const Module &module, const FormDims &dims, Diagnostics &diagnostics) {
-  std::string what = "the form " + form_text(dims);
   for (const auto &[name, value] : dims)
     if (auto it = module.dim_bounds.find(name);
         it != module.dim_bounds.end() && (value < it->second.first || value > it->second.second)) {
-      diagnostics.error({}, fmt::format("{}: {} is from {} to {}", what, name, it->second.first, it->second.second));
+      diagnostics.error({}, fmt::format("--specialise {}: {} is from {} to {}", form_text(dims), name, it->second.first, it->second.second));
       return false;
     }
   for (const Module::Constraint &c : module.constraints) {
@@ -78,7 +77,7 @@ bool is_possible(const Module &module, const FormDims &dims, Diagnostics &diagno
     fixer.fix(a);
     fixer.fix(b);
     if (a.is_const() && b.is_const() && a != b) {
-      diagnostics.error(c.location, fmt::format("{}: {} must be {} ({})", what, c.a.text(), c.b.text(), c.reason));
+      diagnostics.error(c.location, fmt::format("--specialise {}: {} must be {} ({})", form_text(dims), c.a.text(), c.b.text(), c.reason));
       return false;
     }
   }
@@ -139,7 +138,7 @@ std::optional<Module> specialise(const Module &module, const FormDims &dims, Dia
   std::string names;
   for (const std::string &name : known)
     names += (names.empty() ? "" : ", ") + name;
-  diagnostics.error({}, fmt::format("no entry has the dims of the form {}; there are: {}", form_text(dims),
+  diagnostics.error({}, fmt::format("--specialise {}: no entry has sizes of these names; there are: {}", form_text(dims),
                                     names.empty() ? "none" : names));
   return std::nullopt;
 }

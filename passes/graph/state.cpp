@@ -310,13 +310,13 @@ bool make_state(Module &module, const StateOptions &options, Diagnostics &diagno
     if (!function.exported)
       continue;
     if (only) {
-      diagnostics.error({}, "--state: the module has several entries; declare `state` in it instead");
+      diagnostics.error({}, "--state: the model has several entries; declare `state` in it instead");
       return false;
     }
     only = &function;
   }
   if (!only) {
-    diagnostics.error({}, "--state: the module has no entry");
+    diagnostics.error({}, "--state: the model has no entry; write `export func name(...)`");
     return false;
   }
   return StateMaker(module, *only, diagnostics).run(options);

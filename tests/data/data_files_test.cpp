@@ -226,6 +226,12 @@ TEST_CASE("files are written whole or not at all") {
     auto writer = FileWriter::create(folder / "f");
     REQUIRE(writer.ok());
     REQUIRE(writer->write("new").ok());
+    size_t temporaries = 0;
+    for (const auto &entry : fs::directory_iterator(folder.path))
+      temporaries += is_temporary_of(entry.path().filename().string(), "f");
+    CHECK(temporaries == 1);
+    CHECK_FALSE(is_temporary_of("f", "f"));
+    CHECK_FALSE(is_temporary_of("f2.tmp1.0", "f"));
   } // not committed
   auto content = [&] {
     auto file = MappedFile::open(folder / "f");

@@ -75,7 +75,7 @@ done
 "$kiln" run plain.kiln --entry predict --input x=3x24xf32=0.5 --device auto >/dev/null || fail "auto takes the CPU where there is no code for a GPU"
 refuses out.txt "$kiln" run net.kiln --entry predict --input x=3x24xf32=0.5 --device cuda:7
 says out.txt "there is no device cuda:7"
-refuses out.txt "$kiln" run net.kiln --entry predict --input x=3x24xf32=0.5 --device tpu
+if "$kiln" run net.kiln --entry predict --input x=3x24xf32=0.5 --device tpu >out.txt 2>&1; then fail "there is a device tpu"; fi
 says out.txt "write cpu, cuda, cuda:0 or auto"
 refuses out.txt env KILN_CUDA_DRIVER=/does/not/exist.so "$kiln" run net.kiln --entry predict --input x=3x24xf32=0.5 --device cuda:0
 says out.txt "no CUDA driver"
