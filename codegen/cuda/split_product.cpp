@@ -58,7 +58,7 @@ std::string SplitProduct::repair(const std::string &row, const std::string &colu
     for (int n = 0; n < {0}; ++n)
       kiln_odd |= (uint64_t)!(fabsf(kiln_acc[n / {1}][n / 4 % {2}][n % 4]) < INFINITY) << n;
 #pragma unroll 1
-    for (int n = 0; kiln_odd >> n != 0; ++n) {{
+    for (int n = 0; n < (kiln_odd == 0 ? 0 : {0}); ++n) {{
       const int i = n / {1}, j = n / 4 % {2}, e = n % 4;
       const {3} kiln_row = {4}, kiln_column = {5};
       if ((kiln_odd >> n & 1) == 0 || kiln_row >= {6} || kiln_column >= {7})
