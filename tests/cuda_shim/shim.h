@@ -6,7 +6,7 @@
 // for each other at different places (a barrier in a branch that others do not take) stop the program, which
 // a GPU would not do. One that ends without having waited leaves its stack to the next, so kernels without barriers
 // run as a loop. Blocks are taken from a counter, which copies of the library on other processors may share.
-// It includes no header of C++ (but for traces), which would take longer to compile than most kernels.
+// It includes no header of C++, which would take longer to compile than most kernels.
 //
 //   #include "tests/cuda_shim/shim.h"
 //   extern "C" __global__ void k(float *x) { x[threadIdx.x] += 1; }
@@ -84,7 +84,7 @@ struct Queue {
   T *end() { return items + count; }
   T &operator[](size_t i) { return items[i]; }
   bool empty() const { return count == 0; }
-  void push(const T &item) {
+  __attribute__((no_sanitize("thread"))) void push(const T &item) {
     if (count == room) {
       room = room ? 2 * room : 16;
       items = static_cast<T *>(realloc(static_cast<void *>(items), room * sizeof(T)));

@@ -5,26 +5,18 @@
 //   * words of shared memory that one warp writes and another one uses with no barrier between: races.
 //
 // The fake NVRTC compiles with -fsanitize=thread where KILN_SHIM_TRACE names a file; the calls that the compiler puts
-// before every access end here, and a line for each launch goes to that file. Lanes are matched by the place in the code
-// and by how often each one has come by since the last barrier.
+// before every access end here, and the fake driver (tests/fake_driver/accesses.cpp) writes a line for each launch to
+// that file. Lanes are matched by the place in the code and by how often each one has come by since the last barrier.
 #pragma once
+
+#include "tests/cuda_shim/traced.h"
 
 #include <link.h>
 
-#include <algorithm>
-#include <tuple>
-#include <vector>
-
 namespace kiln_shim {
 
-struct Traced {
-  const void *code;
-  uintptr_t at;
-  unsigned bytes, thread, epoch, turn;
-  bool is_write;
-  bool is_product = false; // read by tensor cores: no instruction of lanes
-};
-inline std::vector<Traced> g_traced;
+inline Queue<Traced> g_traced;
+inline Analyse g_analyse; // the driver's
 inline bool g_is_tracing, g_is_recording; // recording: between begin_trace and end_trace
 inline unsigned g_epoch;
 struct Range {
@@ -37,9 +29,9 @@ inline int find_image(dl_phdr_info *info, size_t, void *) {
   Range r{~uintptr_t(0), 0};
   for (int i = 0; i < info->dlpi_phnum; ++i)
     if (info->dlpi_phdr[i].p_type == PT_LOAD) {
-      uintptr_t at = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr;
-      r.begin = std::min(r.begin, at);
-      r.end = std::max(r.end, at + info->dlpi_phdr[i].p_memsz);
+      uintptr_t at = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr, end = at + info->dlpi_phdr[i].p_memsz;
+      r.begin = at < r.begin ? at : r.begin;
+      r.end = end > r.end ? end : r.end;
     }
   if (r.has(reinterpret_cast<uintptr_t>(&g_epoch)))
     g_image = r;
@@ -55,14 +47,14 @@ __attribute__((noinline, no_sanitize("thread"))) inline void trace(const void *c
   uintptr_t address = reinterpret_cast<uintptr_t>(at), stacks = reinterpret_cast<uintptr_t>(g_stacks);
   bool is_private = Range{stacks, stacks + kStack * kMaxThreads}.has(address) || (g_image.has(address) && !in_shared(address));
   if (!is_private)
-    g_traced.push_back({code, address, unsigned(bytes), g_current, g_epoch, 0, is_write});
+    g_traced.push({code, address, unsigned(bytes), g_current, g_epoch, 0, is_write});
   g_is_tracing = true;
 }
 
 // What a warpgroup's product reads, as it does.
 inline void trace_product(const void *at, size_t bytes) {
   if (g_is_recording)
-    g_traced.push_back({nullptr, reinterpret_cast<uintptr_t>(at), unsigned(bytes), g_current, g_epoch, 0, false, true});
+    g_traced.push({nullptr, reinterpret_cast<uintptr_t>(at), unsigned(bytes), g_current, g_epoch, 0, false, true});
 }
 
 // While one lives, accesses are the shim's own.
@@ -75,114 +67,24 @@ struct Untraced {
 inline void begin_trace() {
   if (g_image.end == 0)
     dl_iterate_phdr(find_image, nullptr);
-  g_traced.clear();
+  g_traced.count = 0;
   g_epoch = 0;
   g_is_tracing = g_is_recording = true;
 }
 
-// Passes over the banks: lanes go together as far as they ask for 128 bytes.
-inline unsigned passes(const Traced *lanes, size_t count) {
-  unsigned width = std::max(lanes[0].bytes, 4u), together = std::max(128 / width, 1u), out = 0;
-  for (unsigned first = 0; first < 32; first += together) {
-    std::vector<uintptr_t> words;
-    for (size_t i = 0; i < count; ++i)
-      if (unsigned lane = lanes[i].thread % 32; lane >= first && lane < first + together)
-        for (uintptr_t w = lanes[i].at / 4; w <= (lanes[i].at + lanes[i].bytes - 1) / 4; ++w)
-          words.push_back(w);
-    std::sort(words.begin(), words.end());
-    words.erase(std::unique(words.begin(), words.end()), words.end());
-    unsigned banks[32] = {}, most = 0;
-    for (uintptr_t w : words)
-      most = std::max(most, ++banks[w % 32]);
-    out += most;
-  }
-  return out;
-}
-inline unsigned fewest_passes(const Traced *lanes, size_t count) {
-  unsigned width = std::max(lanes[0].bytes, 4u), together = std::max(128 / width, 1u), out = 0;
-  for (unsigned first = 0; first < 32; first += together)
-    out += std::any_of(lanes, lanes + count, [&](const Traced &t) { return t.thread % 32 >= first && t.thread % 32 < first + together; });
-  return out;
-}
-inline void sectors(const Traced *lanes, size_t count, double &touched, double &fewest) {
-  std::vector<uintptr_t> bytes, lines;
-  for (size_t i = 0; i < count; ++i)
-    for (unsigned b = 0; b < lanes[i].bytes; ++b) {
-      bytes.push_back(lanes[i].at + b);
-      lines.push_back((lanes[i].at + b) / 32);
-    }
-  for (std::vector<uintptr_t> *list : {&bytes, &lines}) {
-    std::sort(list->begin(), list->end());
-    list->erase(std::unique(list->begin(), list->end()), list->end());
-  }
-  touched += double(lines.size());
-  fewest += double((bytes.size() + 31) / 32);
-}
-
-// Words (or bytes, where some are written alone) that different warps use between the same barriers, one of them to write.
-inline size_t races() {
-  struct Use {
-    unsigned epoch;
-    uintptr_t word;
-    unsigned warp;
-    bool is_write;
-  };
-  std::vector<Use> uses;
-  uintptr_t unit = std::any_of(g_traced.begin(), g_traced.end(), [](const Traced &t) { return in_shared(t.at) && t.is_write && t.bytes < 4; }) ? 1 : 4;
-  for (const Traced &t : g_traced)
-    if (in_shared(t.at))
-      for (uintptr_t w = t.at / unit; w <= (t.at + t.bytes - 1) / unit; ++w)
-        uses.push_back({t.epoch, w, t.thread / 32, t.is_write});
-  std::sort(uses.begin(), uses.end(), [](const Use &a, const Use &b) { return a.epoch != b.epoch ? a.epoch < b.epoch : a.word < b.word; });
-  size_t out = 0;
-  for (size_t i = 0, end; i < uses.size(); i = end) {
-    bool written = false, shared = false;
-    for (end = i; end < uses.size() && uses[end].epoch == uses[i].epoch && uses[end].word == uses[i].word; ++end) {
-      written |= uses[end].is_write;
-      shared |= uses[end].warp != uses[i].warp;
-    }
-    out += written && shared;
-  }
-  return out;
-}
-
 inline void end_trace(const char *kernel) {
   g_is_tracing = g_is_recording = false;
-  size_t race = races();
-  g_traced.erase(std::remove_if(g_traced.begin(), g_traced.end(), [](const Traced &t) { return t.is_product; }), g_traced.end());
-  // The nth time that a thread comes by a place since the last barrier.
-  auto order = [](const Traced &a, const Traced &b) {
-    if (a.thread != b.thread)
-      return a.thread < b.thread;
-    return a.code != b.code ? a.code < b.code : a.epoch < b.epoch;
-  };
-  std::stable_sort(g_traced.begin(), g_traced.end(), order);
-  for (size_t i = 1; i < g_traced.size(); ++i)
-    if (!order(g_traced[i - 1], g_traced[i]))
-      g_traced[i].turn = g_traced[i - 1].turn + 1;
-  auto key = [](const Traced &t) { return std::make_tuple(t.thread / 32, t.code, t.epoch, t.turn); };
-  std::stable_sort(g_traced.begin(), g_traced.end(), [&](const Traced &a, const Traced &b) { return key(a) < key(b); });
-  double shared = 0, shared_fewest = 0, global = 0, global_fewest = 0;
-  for (size_t i = 0, end; i < g_traced.size(); i = end) {
-    for (end = i; end < g_traced.size() && key(g_traced[end]) == key(g_traced[i]); ++end)
-      ;
-    if (in_shared(g_traced[i].at)) {
-      shared += passes(&g_traced[i], end - i);
-      shared_fewest += fewest_passes(&g_traced[i], end - i);
-    } else {
-      sectors(&g_traced[i], end - i, global, global_fewest);
-    }
-  }
-  if (FILE *file = fopen(getenv("KILN_SHIM_TRACE") ? getenv("KILN_SHIM_TRACE") : "/dev/null", "a")) {
-    fprintf(file, "%s shared %.0f %.0f global %.0f %.0f races %zu\n", kernel, shared, shared_fewest, global, global_fewest, race);
-    fclose(file);
-  }
-  g_traced.clear();
+  if (g_analyse)
+    g_analyse(kernel, g_traced.items, g_traced.count, reinterpret_cast<uintptr_t>(g_dynamic), kSharedBytes);
+  g_traced.count = 0;
 }
+
+__attribute__((destructor, used)) inline void give_back_trace() { free(g_traced.items); }
 
 } // namespace kiln_shim
 
 extern "C" {
+__attribute__((visibility("default"), used)) inline void kiln_shim_analyse(kiln_shim::Analyse analyse) { kiln_shim::g_analyse = analyse; }
 #define KILN_SHIM_SEES(bytes)                                                                                                        \
   inline __attribute__((used)) void __tsan_read##bytes(void *at) { kiln_shim::trace(__builtin_return_address(0), at, bytes, false); } \
   inline __attribute__((used)) void __tsan_write##bytes(void *at) { kiln_shim::trace(__builtin_return_address(0), at, bytes, true); } \

@@ -1,5 +1,7 @@
 #include "tests/fake_driver/fake_kernels.h"
 
+#include "tests/fake_driver/accesses.h"
+
 #include <dlfcn.h>
 #include <unistd.h>
 
@@ -44,9 +46,12 @@ bool add_image(Module &module) {
     std::fprintf(stderr, "fake cuda: %s\n", dlerror());
   close(file);
   unlink(path);
-  if (library)
-    module.images.push_back({library, reinterpret_cast<Share>(dlsym(library, "kiln_shim_share"))});
-  return library != nullptr;
+  if (!library)
+    return false;
+  if (auto report_to = reinterpret_cast<void (*)(kiln_shim::Analyse)>(dlsym(library, "kiln_shim_analyse")))
+    report_to(&kiln_shim::analyse);
+  module.images.push_back({library, reinterpret_cast<Share>(dlsym(library, "kiln_shim_share"))});
+  return true;
 }
 
 void run_blocks(Function &f, const unsigned *grid, const unsigned *block, unsigned shared_bytes, void **args) {

@@ -56,13 +56,11 @@ int run(const std::vector<std::string> &words, const std::string &log) {
 
 std::vector<std::string> compile_command() {
   const char *compiler = std::getenv("KILN_SHIM_CXX"), *level = std::getenv("KILN_SHIM_LEVEL");
-  std::vector<std::string> out = {compiler ? compiler : "c++", "-std=c++17", level ? level : "-O1", "-march=native", "-fvisibility=hidden", "-w", "-ffp-contract=off",
+  std::vector<std::string> out = {compiler ? compiler : "c++", "-std=c++17", "-nostdinc++", level ? level : "-O1", "-march=native", "-fvisibility=hidden", "-w", "-ffp-contract=off",
                                   "-fno-strict-aliasing", "-fno-exceptions", "-fPIC", "-I", KILN_SHIM_ROOT};
   // Calls before each memory access, which the shim answers itself.
   if (std::getenv("KILN_SHIM_TRACE"))
     out.insert(out.begin() + 1, {"-fsanitize=thread", "-fno-threadsafe-statics", "-DKILN_SHIM_TRACED"});
-  else
-    out.insert(out.begin() + 1, "-nostdinc++"); // headers of C alone
   return out;
 }
 
