@@ -66,6 +66,7 @@ inline uint3 g_thread, g_block, g_block_dim, g_grid_dim;
 inline unsigned g_current;
 inline Fiber g_fibers[kMaxThreads], g_scheduler, g_ended;
 inline State g_states[kMaxThreads];
+inline int g_lines[kMaxThreads];                           // in which they wait for their block
 inline uint3 g_ids[kMaxThreads];                           // their threadIdx
 inline unsigned g_free_stacks[kMaxThreads], g_free_stack_count;
 inline unsigned long long g_own_blocks, *g_next_block = &g_own_blocks;
@@ -321,9 +322,14 @@ inline void run_block(unsigned threads) {
     if (!all_wait || !progress)
       stop("the threads of a block wait for each other for ever");
     ++g_epoch;
+    int line = 0;
     for (unsigned t = 0; t < threads; ++t)
-      if (g_states[t] == State::at_block)
+      if (g_states[t] == State::at_block) {
+        if (line != 0 && g_lines[t] != line)
+          stop("the threads of a block wait at different barriers");
+        line = g_lines[t];
         g_states[t] = State::ready;
+      }
   }
 }
 
@@ -404,7 +410,12 @@ inline T exchange(T value, unsigned lane) {
 #define blockDim (kiln_shim::g_block_dim)
 #define gridDim (kiln_shim::g_grid_dim)
 
-inline void __syncthreads() { kiln_shim::wait(kiln_shim::State::at_block); }
+// All threads of a block wait in the same line.
+inline void kiln_wait_in(int line) {
+  kiln_shim::g_lines[kiln_shim::g_current] = line;
+  kiln_shim::wait(kiln_shim::State::at_block);
+}
+#define __syncthreads() kiln_wait_in(__LINE__)
 inline void __syncwarp(unsigned = 0xffffffffu) { kiln_shim::wait(kiln_shim::State::at_warp); }
 inline float __int_as_float(int x) {
   float f;
