@@ -148,7 +148,7 @@ private:
   std::string multiply_tensors() const {
     int bytes = int(dtype_bytes(dtype_)), pairs = shape_.columns_each / 16;
     std::string round;
-    if (dtype_ == DType::f32)
+    if (dtype_ == DType::f32 && !p_.is_exact)
       round = fmt::format("#pragma unroll\n          for (int e = 0; e < {0} * 4; ++e)\n            kiln_rows[e / 4][e % 4] = kiln_to_tf32(kiln_rows[e / 4][e % 4]);\n"
                           "#pragma unroll\n          for (int e = 0; e < {1} * 4; ++e)\n            kiln_columns[e / 4][e % 4] = kiln_to_tf32(kiln_columns[e / 4][e % 4]);\n",
                           sums_down(), pairs);
@@ -200,9 +200,9 @@ private:
 
   // --- scalar products
 
-  // Threads side by side have neighbouring groups of four, which are read together.
-  static int group(int each) { return std::min(each, 4); }
-  static std::string spread(std::string_view at, int each, int threads, std::string_view i) {
+  // Threads side by side have neighbouring groups of 16 bytes, which are read together.
+  int group(int each) const { return std::min(each, 16 / int(dtype_bytes(dtype_))); }
+  std::string spread(std::string_view at, int each, int threads, std::string_view i) const {
     int g = group(each);
     return each == g ? fmt::format("{} * {} + {}", at, g, i) : fmt::format("{0} / {1} * {2} + {3} * {1} + {0} % {1}", i, g, threads * g, at);
   }

@@ -157,9 +157,16 @@ void take_narrow(Product &p, const GpuMachine &machine) {
     return e.is(Expr::Kind::convert) && e.dtype == DType::f32 && e.args[0].is(Expr::Kind::load) &&
            (e.args[0].dtype == DType::bf16 || e.args[0].dtype == DType::f16);
   };
-  if (p.dtype == DType::f32 && machine.rounds_products && machine.has_half_tiles)
+  // Numbers that tf32 has all bits of.
+  auto short_number = [&](const Expr &e) {
+    return narrow(e) || (e.is(Expr::Kind::convert) && e.dtype == DType::f32 && byte(e));
+  };
+  if (p.dtype != DType::f32 || !machine.has_half_tiles)
+    return;
+  p.is_exact = short_number(p.a) && short_number(p.b);
+  if (machine.rounds_products || p.is_exact)
     p.narrow = DType::f32;
-  if (!machine.has_half_tiles || p.dtype != DType::f32 || !narrow(p.a) || !narrow(p.b) || p.a.args[0].dtype != p.b.args[0].dtype)
+  if (!narrow(p.a) || !narrow(p.b) || p.a.args[0].dtype != p.b.args[0].dtype)
     return;
   p.a = Expr(p.a.args[0]);
   p.b = Expr(p.b.args[0]);

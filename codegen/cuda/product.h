@@ -18,6 +18,7 @@ struct Product {
   DType dtype = DType::f32; // of the sums
   // What tensor cores multiply: the dtype of the loads that `a` and `b` are then; of bytes, that of `a`.
   std::optional<DType> narrow;
+  bool is_exact = false; // f32 of halves and bytes, which lose nothing as tf32
 };
 
 std::optional<Product> match_product(const Stmt &nest);

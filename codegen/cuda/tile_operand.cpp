@@ -3,6 +3,8 @@
 #include "codegen/cuda/vector_body.h"
 #include "codegen/cuda/warpgroup.h"
 
+#include "ir/kernel/build.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -51,26 +53,38 @@ TileOperand::TileOperand(std::string name, const Expr &value, DType dtype, const
             : for_warpgroups                    ? TileLayout::own_bytes
                                                 : TileLayout::step_words;
   // Asynchronous copies come from global memory alone, not from what a group keeps in shared memory.
-  bool is_load = value.is(Expr::Kind::load) && value.dtype == dtype && !value.count && context.kernel.find_buffer(value.name);
-  if (is_load && context.machine.has_async_copies && split_index(value.index, sum, own_part_, sum_part_)) {
-    Dim rest, run = length_of_run(value.index, sum_is_fast_ ? sum : own, rest);
-    bool plain = !run.is_const(1) && !context.unaligned.contains(value.name);
+  load_ = value.is(Expr::Kind::convert) && value.dtype == dtype ? &value.args[0] : &value;
+  bool is_load = load_->is(Expr::Kind::load) && !load_->count && context.kernel.find_buffer(load_->name);
+  bool is_copied = is_load && value.is(Expr::Kind::load) && value.dtype == dtype && context.machine.has_async_copies;
+  if (is_load && split_index(load_->index, sum, own_part_, sum_part_)) {
+    Dim rest, run = length_of_run(load_->index, sum_is_fast_ ? sum : own, rest);
+    bool plain = !run.is_const(1) && !context.unaligned.contains(load_->name);
+    auto widest = [&](int most) {
+      while (most > 1 && (!is_multiple(run, most) || !is_multiple(rest, most)))
+        most /= 2;
+      return most;
+    };
     // What lies in rows of steps is turned around on the way, one element at a time.
     bool turns_around = layout_ == TileLayout::steps ? sum_is_fast_ : layout_ == TileLayout::own_bytes && !sum_is_fast_;
-    width_ = plain && !turns_around ? 16 / element_ : 1;
-    while (width_ > 1 && (!is_multiple(run, width_) || !is_multiple(rest, width_)))
-      width_ /= 2;
-    // A few steps and then the next row: weights of bytes in groups of four.
-    along_own_ = sum_is_fast_ && layout_ == TileLayout::own_bytes && width_ > 1 && run.is_const(width_);
-    if (width_ * element_ < 4)
-      width_ = 0;
-    in_quads_ = element_ == 1 && layout_ == TileLayout::own_bytes && !sum_is_fast_ && plain && own_size % 32 == 0 && is_multiple(run, 4) && is_multiple(rest, 4);
+    int whole = 16 / element_; // elements of 16 bytes, as they are in shared memory
+    if (plain && element_ >= 4 && (turns_around ? layout_ == TileLayout::steps : !is_copied) && (own_size * shape.depth / whole) % 32 == 0 &&
+        widest(whole) == whole)
+      pack_ = whole;
+    if (is_copied && pack_ == 0) {
+      width_ = plain && !turns_around ? widest(whole) : 1;
+      // A few steps and then the next row: weights of bytes in groups of four.
+      along_own_ = sum_is_fast_ && layout_ == TileLayout::own_bytes && width_ > 1 && run.is_const(width_);
+      if (width_ * element_ < 4)
+        width_ = 0;
+      in_quads_ = element_ == 1 && layout_ == TileLayout::own_bytes && !sum_is_fast_ && plain && own_size % 32 == 0 && widest(4) == 4;
+    }
   }
-  // Eight steps and four rows of a warp, or eight pieces side by side, meet in no bank.
-  int w = std::max(width_, 1);
+  // Eight steps and four rows of a warp, or eight pieces side by side, meet in no bank; of packs that are turned around,
+  // 32 bytes side by side, or 64 of elements of 8 bytes.
   along_own_ |= !sum_is_fast_;
   in_squares_ = layout_ == TileLayout::own_bytes && !sum_is_fast_ && element_ == 4;
-  run_ = !sum_is_fast_ ? own_size_ / w : along_own_ ? own_size_ : layout_ == TileLayout::steps ? std::min(8, shape.depth) : shape.depth / w;
+  int across = shape.depth / width();
+  run_ = !sum_is_fast_ ? own_size_ / width() : along_own_ ? own_size_ : layout_ != TileLayout::steps ? across : std::min(pack_ > 0 ? element_ / 2 : 8, across);
 }
 
 int TileOperand::row_elements() const { return own_size_ + 16 / element_; }
@@ -95,10 +109,10 @@ std::string TileOperand::own_at() const {
     return fmt::format("(kiln_piece % 8 + kiln_piece / 32 % {} * 8) * 4", own_size_ / 32);
   if (in_squares_)
     return fmt::format("(kiln_piece % 8 + kiln_piece / 32 % {} * 8)", own_size_ / 8);
-  std::string w = width_ > 1 && !sum_is_fast_ ? fmt::format(" * {}", width_) : "";
+  std::string w = width() > 1 && !sum_is_fast_ ? fmt::format(" * {}", width()) : "";
   if (along_own_)
     return own_turns() > 1 ? fmt::format("kiln_piece % {}{}", run_, w) : fmt::format("kiln_thread % {}{}", run_, w);
-  int columns = shape_.depth / std::max(width_, 1);
+  int columns = shape_.depth / width();
   return run_ == columns ? fmt::format("kiln_piece / {}", run_) : fmt::format("kiln_piece / {} % {}", run_, own_size_);
 }
 
@@ -107,10 +121,10 @@ std::string TileOperand::step_at() const {
     return fmt::format("(kiln_piece / 8 % 4 + kiln_piece / {} * 4) * 4", own_size_);
   if (in_squares_)
     return fmt::format("(kiln_piece / 8 % 4 + kiln_piece / {} * 4)", own_size_ * 4);
-  std::string w = width_ > 1 ? fmt::format(" * {}", width_) : "";
+  std::string w = width() > 1 ? fmt::format(" * {}", width()) : "";
   if (along_own_)
     return fmt::format("kiln_piece / {}{}", run_, sum_is_fast_ ? w : "");
-  int columns = shape_.depth / std::max(width_, 1);
+  int columns = shape_.depth / width();
   return run_ == columns ? fmt::format("kiln_piece % {}{}", run_, w) : fmt::format("(kiln_piece % {0} + kiln_piece / {1} * {0}){2}", run_, run_ * own_size_, w);
 }
 
@@ -129,11 +143,12 @@ std::string TileOperand::places() const {
   const std::string &index = context_.index_type;
   int count = own_turns();
   std::string text = fmt::format("    bool kiln_{}_inside[{}];\n", name_, count);
-  bool has_places = is_async() || in_quads_;
+  bool has_places = is_async() || in_quads_ || pack_ > 0;
   if (has_places)
     text += fmt::format("    {} kiln_{}_at[{}];\n", index, name_, count);
   if (!is_async())
-    text += fmt::format("    {} kiln_next_{}[{}];\n", in_quads_ ? "uint32_t" : type_, name_, turns() * (in_quads_ ? 4 : 1));
+    text += fmt::format("    {} kiln_next_{}[{}];\n", in_quads_ ? "uint32_t" : pack_ > 0 ? fmt::format("kiln_pack<{}, {}>", c::c_type(load_->dtype), pack_) : type_, name_,
+                        turns() * (in_quads_ ? 4 : 1));
   for (const Stmt *l : own_)
     text += has_places ? "" : fmt::format("    {} {}[{}];\n", index, held(l), count);
   text += fmt::format("#pragma unroll\n    for (int j = 0; j < {0}; ++j) {{\n      const int kiln_piece = kiln_thread + j * {1};\n      const {2} kiln_own = {3} + {4};\n"
@@ -199,9 +214,43 @@ std::string TileOperand::keep_quads(const std::string &stage) const {
   return text + "\n          }\n        }\n      }\n";
 }
 
+std::string TileOperand::fetch_packs(const std::string &step) const {
+  std::string turn = own_turn();
+  std::string text = "      {\n" + turn_head("        ");
+  text += fmt::format("            const {} kiln_sum = {} * {} + {};\n", context_.index_type, step, shape_.depth, step_at());
+  text += coordinates_of(sum_, "kiln_sum", "            ");
+  text += fmt::format("            if (kiln_{0}_inside[{1}] && kiln_sum < {2})\n              kiln_next_{0}[j] = kiln_load<{3}>({4} + kiln_{0}_at[{1}] + {5});\n", name_, turn, sum_total_, pack_,
+                      c::c_name(load_->name), c::c_dim(sum_part_, helpers_));
+  text += fmt::format("            else\n#pragma unroll\n              for (int e = 0; e < {0}; ++e)\n                kiln_next_{1}[j][e] = 0;\n", pack_, name_);
+  return text + "          }\n        }\n      }\n";
+}
+
+// Side by side, or, where they are turned around, one below the other.
+std::string TileOperand::keep_packs(const std::string &stage) const {
+  bool turns_around = layout_ == TileLayout::steps && sum_is_fast_;
+  std::string element = fmt::format("kiln_next_{}[j][e]", name_);
+  if (load_ != &value_) {
+    Expr one = value_;
+    one.args[0] = kb::var(Symbol("kiln_element"), load_->dtype);
+    element = c::c_expr(one, helpers_);
+  }
+  std::string text = "      {\n" + turn_head("        ");
+  text += fmt::format("            kiln_pack<{}, {}> kiln_wide;\n#pragma unroll\n            for (int e = 0; e < {}; ++e) {{\n", type_, pack_, pack_);
+  if (load_ != &value_)
+    text += fmt::format("              const {} {} = kiln_next_{}[j][e];\n", c::c_type(load_->dtype), c::c_name(Symbol("kiln_element")), name_);
+  text += fmt::format("              kiln_wide[e] = {};\n", element);
+  if (turns_around)
+    return text + fmt::format("              *({} *)({}) = kiln_wide[e];\n            }}\n          }}\n        }}\n      }}\n", type_, place(stage, own_at(), step_at() + " + e"));
+  std::string store = shape_.unit == TileUnit::warpgroup ? fmt::format("kiln_keep((kiln_pack<{}, {}> *)({}), kiln_wide)", type_, pack_, place(stage))
+                                                         : fmt::format("kiln_store<{}>(({} *)({}), kiln_wide)", pack_, type_, place(stage));
+  return text + fmt::format("            }}\n            {};\n          }}\n        }}\n      }}\n", store);
+}
+
 std::string TileOperand::fetch(const std::string &step) const {
   if (in_quads_)
     return fetch_quads(step);
+  if (pack_ > 0)
+    return fetch_packs(step);
   std::string text = "      {\n" + turn_head("        ");
   text += fmt::format("            const {} kiln_sum = {} * {} + {};\n", context_.index_type, step, shape_.depth, step_at());
   text += coordinates_of(sum_, "kiln_sum", "            ");
@@ -216,6 +265,8 @@ std::string TileOperand::fetch(const std::string &step) const {
 std::string TileOperand::keep(const std::string &stage) const {
   if (in_quads_)
     return keep_quads(stage);
+  if (pack_ > 0)
+    return keep_packs(stage);
   std::string_view store = shape_.unit == TileUnit::warpgroup ? "kiln_keep(({0} *)({1}), kiln_next_{2}[j]);" : "*({0} *)({1}) = kiln_next_{2}[j];";
   return "      {\n" + turn_head("        ") + "            " + fmt::format(fmt::runtime(store), type_, place(stage), name_) + "\n          }\n        }\n      }\n";
 }

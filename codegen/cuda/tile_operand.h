@@ -2,11 +2,14 @@
 //
 // An operand that is a plain load goes there past the registers (cp.async), as many neighbouring elements at a time as are
 // known to lie in one aligned piece. Anything else is computed by the threads: fetched into registers one step ahead,
-// and stored when its stage is free.
+// and stored when its stage is free. What is only turned around or widened on the way (rows of the sum for scalar products,
+// halves for products with f32) is fetched in packs of neighbouring elements too.
 #pragma once
 
 #include "codegen/cuda/product.h"
 #include "codegen/cuda/tile_shape.h"
+
+#include <algorithm>
 
 namespace kiln::cuda {
 
@@ -49,7 +52,8 @@ public:
 
 private:
   int row_bytes() const { return layout_ == TileLayout::own_bytes ? shape_.depth * element_ : own_size_ * element_; }
-  int pieces() const { return in_quads_ ? own_size_ * shape_.depth / 16 : own_size_ * shape_.depth / std::max(width_, 1); }
+  int width() const { return std::max({width_, pack_, 1}); } // elements of a piece
+  int pieces() const { return own_size_ * shape_.depth / (in_quads_ ? 16 : width()); }
   int turns() const { return (pieces() + shape_.threads - 1) / shape_.threads; }
   // Of the turn j: the number of the piece, its row or column and its step in the tile.
   std::string own_at() const;
@@ -60,6 +64,8 @@ private:
   std::string turn_head(const std::string &pad) const;
   std::string place(const std::string &stage) const;
   std::string place(const std::string &stage, const std::string &own, const std::string &step) const;
+  std::string fetch_packs(const std::string &step) const;
+  std::string keep_packs(const std::string &stage) const;
   std::string fetch_quads(const std::string &step) const;
   std::string keep_quads(const std::string &stage) const;
   std::string held(const Stmt *loop) const;
@@ -76,6 +82,7 @@ private:
   std::string own_total_, sum_total_, type_;
   int element_;             // bytes
   int width_ = 0;           // elements of a piece that is copied past the registers
+  int pack_ = 0;            // elements of a piece that goes through registers
   int run_;                 // pieces that lie one after the other along the fast direction
   bool sum_is_fast_;
   bool along_own_ = false; // neighbouring threads take neighbouring rows or columns
@@ -83,6 +90,7 @@ private:
   bool in_quads_ = false;   // bytes: four of them by four steps for a thread, which turns them around
   TileLayout layout_;
   Dim own_part_, sum_part_; // of the index
+  const Expr *load_;        // what the value is, or is converted from; or the value
 };
 
 } // namespace kiln::cuda

@@ -275,7 +275,7 @@ void BlockFuser::absorb_views(std::set<int> &members, const std::set<int> &reade
            p >= 0 && is_view(node(p)) && is_free(p) && !members.contains(p);) {
         if (!used_only_in(p, members))
           break;
-        if (node(reader).op == Op::dot && operand == node(reader).operands[0] && node(p).op == Op::permute &&
+        if (!gpu_ && node(reader).op == Op::dot && operand == node(reader).operands[0] && node(p).op == Op::permute &&
             rows_share_sets(function_, node(reader), node(p)))
           break;
         int from = def(node(p).operands[0]);

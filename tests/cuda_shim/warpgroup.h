@@ -201,6 +201,9 @@ inline uint64_t kiln_descriptor(const void *at, uint64_t bits) {
 }
 template <typename T>
 inline void kiln_keep(T *at, T value) {
-  *at = value;
+  if constexpr (sizeof(T) > 8)
+    kiln_shim::move(at, &value, sizeof(T), true);
+  else
+    *at = value;
   kiln_shim::note_written(at, sizeof(T));
 }

@@ -156,6 +156,7 @@ export func odd(a: f32[67, 35], b: f32[35, 71]) -> f32[67, 71] { return a @ b }
 export func batch(a: f32[3, 40, 24], b: f32[3, 24, 48]) -> f32[3, 40, 48] { return a @ b }
 export func maps(x: f32[2, 16, 12, 12], w: f32[32, 16, 3, 3]) -> f32[2, 32, 12, 12] { return relu(conv2d(x, w, padding=1)) }
 export func doubles(a: f64[70, 40], b: f64[40, 66]) -> f64[70, 66] { return a @ b }
+export func right_doubles(a: f64[70, 40], b: f64[66, 40]) -> f64[70, 66] { return a @ transpose(b, 0, 1) }
 export func whole(a: i32[70, 40], b: i32[40, 66]) -> i32[70, 66] { return a @ b }
 )",
         1e-5, {gpu_of(1), gpu_of(84)});
@@ -175,6 +176,22 @@ export func maps(x: bf16[1, 16, 12, 12], w: bf16[32, 16, 3, 3]) -> bf16[1, 32, 1
 export func wide_maps(x: f16[1, 16, 12, 12], w: f16[32, 16, 3, 3]) -> f32[1, 32, 12, 12] { return conv2d(x.to(f32), w.to(f32), padding=1) }
 )",
         0.01, {gpu_of(1), gpu_of(84)});
+}
+
+TEST_CASE("products of f32 with halves and bytes, widened on the way") {
+  GpuMachine rounding = gpu_of(1);
+  rounding.rounds_products = true;
+  const std::string text = R"(
+export func plain(a: f32[256, 64], b: bf16[64, 256]) -> f32[256, 256] { return a @ b.to(f32) }
+export func right(a: f16[136, 72], b: f32[88, 72]) -> f32[136, 88] { return a.to(f32) @ transpose(b, 0, 1) }
+export func rows(a: f32[136, 72], b: bf16[96, 72]) -> f32[136, 96] { return a @ transpose(b.to(f32), 0, 1) }
+export func left(a: f16[72, 136], b: bf16[72, 80]) -> f32[136, 80] { return transpose(a.to(f32), 0, 1) @ b.to(f32) }
+export func odd(a: f16[67, 35], b: f32[35, 71]) -> f32[67, 71] { return a.to(f32) @ b }
+export func whole(a: i32[136, 40], b: i8[40, 64]) -> i32[136, 64] { return a @ b.to(i32) }
+export func halves(a: f16[136, 72], b: bf16[72, 64]) -> f32[136, 64] { return a.to(f32) @ b.to(f32) }
+)";
+  check(text, 1e-5, {gpu_of(1), gpu_of(84), warpgroups_of(1)});
+  check(text, 2e-3, {rounding, warpgroups_of(1, true)});
 }
 
 TEST_CASE("products of bytes on tensor cores") {
@@ -339,6 +356,30 @@ TEST_CASE("tiles are free of bank conflicts and races, and read global memory in
            {"export func f(a: bf16[256, 256], b: bf16[256, 256]) -> bf16[256, 256] { return transpose(a, 0, 1) @ b }", warpgroups_of(84)},
            {"export func f(a: f32[256, 128], b: f32[128, 256]) -> f32[256, 256] { return a @ b }", warpgroups_of(1, true)},
            {"export func f(a: u8[256, 256], b: i8[256, 256], c: i32[256]) -> i32[256, 256] { return dot(a, b, c, transpose_b=true) }", warpgroups_of(1)},
+       }) {
+    INFO(c.text << " " << c.machine.multiprocessors);
+    Accesses a = accesses_of(c.text, c.machine);
+    CHECK(a.shared == a.shared_fewest);
+    CHECK(a.global <= 1.3 * a.global_fewest);
+    CHECK(a.races == 0);
+  }
+}
+
+TEST_CASE("so are tiles whose operands are turned around or widened on the way") {
+  GpuMachine few = gpu_of(1), rounding = gpu_of(1);
+  rounding.rounds_products = true;
+  struct Case {
+    const char *text;
+    GpuMachine machine;
+  };
+  for (const Case &c : std::vector<Case>{
+           {"export func f(a: f32[256, 64], b: bf16[64, 256]) -> f32[256, 256] { return a @ b.to(f32) }", few},
+           {"export func f(a: f32[256, 64], b: bf16[256, 64]) -> f32[256, 256] { return a @ transpose(b.to(f32), 0, 1) }", rounding},
+           {"export func f(a: f32[64, 64], b: bf16[64, 64]) -> f32[64, 64] { return a @ b.to(f32) }", gpu_of(84)},
+           {"export func f(a: f16[256, 64], b: bf16[64, 256]) -> f32[256, 256] { return a.to(f32) @ b.to(f32) }", few},
+           {"export func f(a: f16[256, 64], b: bf16[256, 64]) -> f32[256, 256] { return a.to(f32) @ transpose(b.to(f32), 0, 1) }", warpgroups_of(1)},
+           {"export func f(a: f32[128, 64], b: f32[64, 128]) -> f32[128, 128] { return a @ b }", gpu_of(2)},
+           {"export func f(a: f64[128, 64], b: f64[128, 64]) -> f64[128, 128] { return a @ transpose(b, 0, 1) }", few},
        }) {
     INFO(c.text << " " << c.machine.multiprocessors);
     Accesses a = accesses_of(c.text, c.machine);
