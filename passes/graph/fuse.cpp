@@ -38,7 +38,7 @@ Changed sink_views(Module &module, Function &function, bool gpu) {
           bool widens = def && gpu && widens_for_product(function, function.node(id), operand);
           if (!def || (!is_view(*def) && !unpacks(function, operand) && !widens))
             continue;
-          if (first[size_t(operand)]) { // the first use keeps the original
+          if (first[size_t(operand)] && !widens) { // the first use keeps the original
             first[size_t(operand)] = false;
             continue;
           }

@@ -14,6 +14,7 @@
 #include "passes/graph/pack_weights.h"
 #include "passes/graph/rewrite.h"
 #include "passes/graph/winograd.h"
+#include "passes/graph/zero_points.h"
 
 #include "ir/ops/op.h"
 
@@ -501,8 +502,10 @@ void IntegerProducts::keep_in_registers() {
 
 Changed integer_products(Module &module, PassContext &context) {
   Changed changed = Changed::no;
-  for (Function &function : module.functions)
+  for (Function &function : module.functions) {
+    changed |= split_zero_points(module, function, context.flags);
     changed |= IntegerProducts(module, function, context.flags).run(context);
+  }
   for (Function &function : module.functions)
     changed |= pack_weights(module, function);
   if (changed == Changed::yes)
