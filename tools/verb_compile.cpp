@@ -37,7 +37,7 @@ struct CompileVerb {
   std::string max_memory;
   bool time_passes = false, keep_params = false;
   std::string denormals = "flush";
-  bool tf32 = false;
+  bool tf32 = false, fma = false;
   std::string tune_file;
   std::vector<std::string> specialise;
   double tune_seconds = 0;
@@ -311,8 +311,10 @@ int compile(CompileVerb verb) {
     options.gpus.clear(); // what is linked has no code for devices
   if (verb.emit == "cuda" && options.gpus.empty())
     options.gpus.push_back(*find_gpu("sm_80"));
-  for (GpuMachine &gpu : options.gpus)
+  for (GpuMachine &gpu : options.gpus) {
     gpu.rounds_products = verb.tf32;
+    gpu.splits_products = !verb.fma;
+  }
   // A C compiler that vectorises for itself is given the plain loops.
   if (verb.emit == "c")
     options.winograd = Winograd::off;
@@ -396,7 +398,8 @@ void add_compile(CLI::App &app, int &exit_code) {
       ->delimiter(',')
       ->allow_extra_args(false)
       ->check(well_formed(parse_gpu));
-  sub->add_flag("--tf32", verb->tf32, "GPUs may round the operands of f32 products to 11 bits of mantissa");
+  CLI::Option *tf32 = sub->add_flag("--tf32", verb->tf32, "GPUs may round the operands of f32 products to 11 bits of mantissa");
+  sub->add_flag("--fma", verb->fma, "GPUs multiply f32 by fused multiply-adds alone, not by tensor cores in two parts")->excludes(tf32);
   sub->add_option("--emit", verb->emit, "package, object (with a .h), header, c, cuda, graph, kernels, llvm or asm")
       ->check(CLI::IsMember({"package", "object", "header", "c", "cuda", "graph", "kernels", "llvm", "asm"}));
   sub->add_option("-O", verb->level, "0: one kernel an op; 1: fused; 2: with layouts (default)")->check(well_formed(parse_level));

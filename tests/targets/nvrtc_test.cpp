@@ -191,6 +191,8 @@ TEST_CASE("large tiles of every kind compile for every GPU") {
   Diagnostics diagnostics;
   bool fine = load_kir("tiles.kir", R"(
 export func f32s(a: f32[2048, 1024], b: f32[1024, 2048], c: f32[2048]) -> f32[2048, 2048] { return relu(a @ b + c) }
+export func f32s_turned(a: f32[1024, 2048], b: f32[2048, 1024]) -> f32[2048, 2048] { return transpose(a, 0, 1) @ transpose(b, 0, 1) }
+export func f32_maps(x: f32[8, 64, 56, 56], w: f32[64, 64, 3, 3]) -> f32[8, 64, 56, 56] { return relu(conv2d(x, w, padding=1)) }
 export func halves(a: bf16[4096, 1024], b: bf16[1024, 4096]) -> bf16[4096, 4096] { return a @ b }
 export func turned(a: f16[1024, 2048], b: f16[2048, 1024]) -> f16[2048, 2048] { return transpose(a, 0, 1) @ transpose(b, 0, 1) }
 export func codes(a: u8[2048, 1024], b: i8[2048, 1024], c: i32[2048]) -> i32[2048, 2048] { return dot(a, b, c, transpose_b=true) }
