@@ -42,6 +42,7 @@ int32_t Manifest::open(const void *data, uint64_t size, uint64_t weights_size, c
     return fail(error, KILN_ERROR_VERSION, what, ": its code has the interface version ",
                 header_->entry_abi, ", this runtime runs version ", KILN_ENTRY_ABI,
                 "; compile the model again");
+  checks_left_ = size * 64;
   const char *found = has_tables() ? flaw() : "a table outside the section";
   if (found != nullptr)
     return fail(error, KILN_ERROR_FORMAT, what, ": the manifest has ", found);
@@ -49,6 +50,12 @@ int32_t Manifest::open(const void *data, uint64_t size, uint64_t weights_size, c
     return fail(error, KILN_ERROR_FORMAT, what, ": ", weights_size,
                 " bytes of weights where the manifest wants ", header_->weights_size);
   return KILN_OK;
+}
+
+bool Manifest::has_time(uint64_t checks) const {
+  bool fits = checks <= checks_left_;
+  checks_left_ -= fits ? checks : 0;
+  return fits;
 }
 
 bool Manifest::has_text(String string) const {
@@ -113,7 +120,8 @@ const char *Manifest::flaw_of_entry(const EntryRecord &entry) const {
       entry.scratch_size < 0 || entry.scratch_size % KILN_ALIGNMENT != 0 || !has_range(entry.inputs, header_->values) ||
       !has_range(entry.outputs, header_->values) || !has_range(entry.symbols, header_->symbols) ||
       !has_range(entry.constraints, header_->constraints) ||
-      !has_range(entry.kernels, header_->kernels) || !has_range(entry.sizes, header_->symbols))
+      !has_range(entry.kernels, header_->kernels) || !has_range(entry.sizes, header_->symbols) ||
+      !has_time(uint64_t{entry.sizes.count} + entry.symbols.count))
     return "a malformed entry";
   for (uint32_t i = 0; i < entry.sizes.count; ++i)
     if (int64_t at = symbols()[entry.sizes.first + i].otherwise; at >= 0 && at >= entry.symbols.count)
@@ -132,8 +140,12 @@ bool Manifest::has_symbols(const EntryRecord &entry, const EntryRecord &part) co
     for (uint32_t i = 0; i < (part.*list).count; ++i) {
       const char *name = text(symbols()[(part.*list).first + i].name);
       bool is_there = false;
-      for (uint32_t j = 0; !is_there && j < (entry.*list).count; ++j)
-        is_there = std::strcmp(text(symbols()[(entry.*list).first + j].name), name) == 0;
+      for (uint32_t j = 0; !is_there && j < (entry.*list).count; ++j) {
+        String known = symbols()[(entry.*list).first + j].name;
+        if (!has_time(known.size + uint64_t{1}))
+          return false;
+        is_there = std::strcmp(text(known), name) == 0;
+      }
       if (!is_there)
         return false;
     }
@@ -184,7 +196,7 @@ const char *Manifest::flaw_of_values(Range range, const EntryRecord &entry) cons
   for (uint32_t i = 0; i < range.count; ++i) {
     const ValueRecord &value = values()[range.first + i];
     if (!has_text(value.name) || dtype_size(value.dtype) == 0 || value.dims.count > kMaxRank ||
-        !has_range(value.dims, header_->dims))
+        !has_range(value.dims, header_->dims) || !has_time(value.dims.count + uint64_t{1}))
       return "a malformed input or output";
     for (uint32_t j = 0; j < value.dims.count; ++j) {
       const DimRecord &dim = dims()[value.dims.first + j];

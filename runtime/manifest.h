@@ -67,6 +67,8 @@ private:
     return reinterpret_cast<const Record *>(at(table.offset));
   }
 
+  // Tables may share what they point to, so that a small file could ask for years of checks.
+  bool has_time(uint64_t checks) const;
   bool has_text(package::String string) const;
   bool has_tables() const;
   const char *flaw() const;
@@ -81,6 +83,7 @@ private:
   const uint8_t *data_ = nullptr;
   uint64_t size_ = 0;
   const package::ManifestHeader *header_ = nullptr;
+  mutable uint64_t checks_left_ = 0; // of open()
 };
 
 class Locations {

@@ -23,9 +23,16 @@ int32_t DeviceSection::open(const uint8_t *data, uint64_t size, const Manifest &
   if (header_->abi != kDeviceAbi)
     return fail(error, KILN_ERROR_VERSION, what, ": its device section has version ", header_->abi, ", this runtime reads version ",
                 kDeviceAbi, "; compile the model again");
+  checks_left_ = size * 64;
   if (const char *why = flaw(manifest))
     return fail(error, KILN_ERROR_FORMAT, what, ": its device section is malformed: ", why);
   return KILN_OK;
+}
+
+bool DeviceSection::has_time(uint64_t checks) const {
+  bool fits = checks <= checks_left_;
+  checks_left_ -= fits ? checks : 0;
+  return fits;
 }
 
 const char *DeviceSection::flaw(const Manifest &manifest) const {
@@ -112,7 +119,8 @@ const char *DeviceSection::flaw_of_step(uint32_t index, uint32_t, uint32_t slots
   const DeviceStepRecord &step = steps()[index];
   const EntryRecord &entry = manifest.entries()[entry_index];
   if (uint32_t(step.kind) > uint32_t(DeviceStepKind::Form) || !is_within(step.buffers, header_->buffers) ||
-      !is_within(step.dims, header_->lists) || step.position < -1 || step.position >= int64_t(entry.kernels.count))
+      !is_within(step.dims, header_->lists) || step.position < -1 || step.position >= int64_t(entry.kernels.count) ||
+      !has_time(uint64_t{1} + step.buffers.count + step.dims.count))
     return "a step is wrong";
   for (uint32_t i = 0; i < step.buffers.count; ++i) {
     const DeviceBufferRecord &b = buffers()[step.buffers.first + i];
@@ -155,6 +163,8 @@ const char *DeviceSection::flaw_of_expression(uint32_t index, uint32_t slots) co
   if (index >= header_->expressions.count || !is_within(expressions()[index], header_->words))
     return kWrong;
   Range range = expressions()[index];
+  if (!has_time(range.count))
+    return "its expressions are too long";
   uint32_t depth = 0;
   for (uint32_t i = range.first, end = range.first + range.count; i < end; ++i) {
     int64_t op = words()[i];
@@ -198,7 +208,7 @@ int64_t DeviceSection::evaluate(uint32_t expression, const int64_t *slots) const
     case DeviceOp::Modulo:
       bad = b <= 0;
       if (!bad)
-        out = op == DeviceOp::FloorDivide ? floor_divide(a, b) : a - b * floor_divide(a, b);
+        out = op == DeviceOp::FloorDivide ? floor_divide(a, b) : a % b + (a % b < 0 ? b : 0);
       break;
     case DeviceOp::Minimum:
       out = a < b ? a : b;

@@ -39,10 +39,13 @@ private:
   const char *flaw_of_entry(const package::DeviceEntryRecord &entry, uint32_t index, const Manifest &manifest) const;
   const char *flaw_of_step(uint32_t index, uint32_t end, uint32_t slots, uint32_t entry, const Manifest &manifest) const;
   const char *flaw_of_nesting(uint32_t begin, uint32_t end) const;
+  // Records may share what they point to, so that a small file could ask for years of checks.
+  bool has_time(uint64_t checks) const;
 
   const uint8_t *data_ = nullptr;
   uint64_t size_ = 0;
   const package::DeviceHeader *header_ = nullptr;
+  mutable uint64_t checks_left_ = 0; // of open()
 };
 
 } // namespace kiln::rt
