@@ -39,6 +39,7 @@ std::vector<GpuMachine> gpu_machines() {
   GpuMachine sm_90a = sm_90; // the same devices, with instructions that no other generation has
   sm_90a.name = "sm_90a";
   sm_90a.warpgroup_rate = 4096;
+  sm_90a.has_tensor_copies = true;
 
   GpuMachine sm_100 = sm_90; // B200
   sm_100.name = "sm_100";
@@ -56,9 +57,12 @@ std::vector<GpuMachine> gpu_machines() {
 std::optional<GpuMachine> find_gpu(std::string_view name) {
   if (name == "ptx")
     name = "compute_80";
+  constexpr std::string_view kByThreads = "sm_90a-copies";
   for (GpuMachine &machine : gpu_machines())
-    if (machine.name == name)
+    if (machine.name == (name == kByThreads ? "sm_90a" : name)) {
+      machine.has_tensor_copies &= name != kByThreads;
       return machine;
+    }
   return std::nullopt;
 }
 

@@ -27,13 +27,16 @@ struct GpuMachine {
   int tile_rate = 2048; // products of bytes that a multiprocessor adds so in a cycle; of halves half as many, of tf32 a quarter
   // The same by 128 threads together, from shared memory (wgmma m64nNk16); 0 where there is no such thing.
   int warpgroup_rate = 0;
+  // Boxes of a tensor are copied to shared memory by the device itself (cp.async.bulk.tensor).
+  bool has_tensor_copies = false;
   // Asked for: products of f32 are made of operands that are rounded to 11 bits first (tf32).
   bool rounds_products = false;
   // Products of f32 may be made of three of tf32 where that is faster: as exact as with fused multiply-adds (split_product.h).
   bool splits_products = true;
 };
 
-// "sm_80", "sm_86", "sm_89", "sm_90", "sm_90a", "sm_100"; "ptx" and "compute_80": code that the driver compiles for what
+// "sm_80", "sm_86", "sm_89", "sm_90", "sm_90a", "sm_100"; "sm_90a-copies":
+// sm_90a without copies of tensors, to be compared; "ptx" and "compute_80": code that the driver compiles for what
 // is newer.
 std::optional<GpuMachine> find_gpu(std::string_view name);
 std::vector<GpuMachine> gpu_machines();

@@ -3,6 +3,7 @@
 #include "codegen/c/stmt.h"
 #include "codegen/cuda/nest.h"
 #include "codegen/cuda/preamble.h"
+#include "codegen/cuda/tensor_map.h"
 #include "codegen/cuda/warpgroup.h"
 #include "passes/kernel/schedule.h"
 #include "runtime/digest.h"
@@ -15,14 +16,17 @@ namespace {
 // Stands for the name in a function's text until the text is known.
 constexpr std::string_view kNameMark = "@";
 
-std::string parameters(const Kernel &kernel, bool is_aliased, bool has_scratch) {
+std::string parameters(const Kernel &kernel, bool is_aliased, bool has_scratch, size_t maps) {
   std::string out;
   for (const KernelBuffer &b : kernel.buffers)
     out += fmt::format("{}{} *{}{}, ", b.access == Access::in ? "const " : "", c::c_type(b.dtype), is_aliased ? "" : "__restrict__ ",
                        c::c_name(b.name));
   for (Symbol d : kernel.dims)
     out += fmt::format("int64_t {}, ", c::c_name(d));
-  return out + (has_scratch ? "unsigned char *scratch, " : "") + "int *trap";
+  out += std::string(has_scratch ? "unsigned char *scratch, " : "") + "int *trap";
+  for (size_t i = 0; i < maps; ++i)
+    out += fmt::format(", const __grid_constant__ kiln_tensor_map kiln_map{}", i);
+  return out;
 }
 
 void name_after_text(CudaFunction &function) {
@@ -46,11 +50,13 @@ CudaKernel emit_cuda(const Kernel &lowered, const GpuMachine &machine, const Lau
     f.threads = nest.threads;
     f.shared_bytes = nest.shared_bytes;
     f.scratch_bytes = nest.scratch_bytes;
+    f.resident = nest.takes_turns ? nest.together : 0;
     f.helpers = std::move(nest.helpers);
     std::string bounds = nest.together == 1 ? std::to_string(nest.threads) : fmt::format("{}, {}", nest.threads, nest.together);
     f.text = fmt::format("extern \"C\" __global__ void __launch_bounds__({}) {}({}) {{\n{}{}}}\n", bounds, kNameMark,
-                         parameters(kernel, facts.is_aliased, nest.scratch_bytes > 0), nest.shared_bytes == 0 ? "" : nest.in_lines ? "  KILN_SHARED_LINES;\n" : "  KILN_SHARED;\n", nest.text);
+                         parameters(kernel, facts.is_aliased, nest.scratch_bytes > 0, nest.maps.size()), nest.shared_bytes == 0 ? "" : nest.in_lines ? "  KILN_SHARED_LINES;\n" : "  KILN_SHARED;\n", nest.text);
     name_after_text(f);
+    launch.maps = std::move(nest.maps);
     out.launches.push_back(std::move(launch));
   }
   return out;
@@ -65,6 +71,10 @@ std::string cuda_source(std::span<const CudaFunction> functions) {
       text += function.text + "\n";
   }
   for (const std::string &helper : helpers) {
+    if (helper == kTensorCopies) {
+      out += kTensorCopiesText;
+      continue;
+    }
     if (is_warpgroup_product(helper)) {
       out += warpgroup_text(helper);
       continue;

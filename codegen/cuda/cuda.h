@@ -22,19 +22,34 @@ namespace kiln::cuda {
 // lies in all of it.
 inline constexpr int64_t kScratchBlocks = 512;
 
+// How the device itself finds boxes of a buffer (tensor_map.h); the driver makes it where a launch is recorded. Sizes are over
+// the kernel's dims, in elements.
+struct TensorMap {
+  struct Axis {
+    Dim size, stride; // the first one's stride is 1
+    int box = 1;
+  };
+  int buffer = 0;  // of the kernel
+  int element = 1; // bytes
+  Dim offset = 0;
+  std::vector<Axis> axes;
+};
+
 // Its parameters are the kernel's buffers, then its dims as long long, then, where it has scratch memory,
-// unsigned char *scratch, then int *trap.
+// unsigned char *scratch, then int *trap, then tensor maps.
 struct CudaFunction {
   std::string name, text;
   std::set<std::string> helpers; // device functions that it calls
   int threads = 1;               // of a block
   int64_t shared_bytes = 0;      // dynamic
   int64_t scratch_bytes = 0;     // global memory for each block
+  int resident = 0;              // not 0: blocks of a multiprocessor, which take turns
 };
 
 struct CudaLaunch {
   CudaFunction function;
   Dim blocks; // of the grid, over the kernel's dims; a grid of fewer does the same work
+  std::vector<TensorMap> maps;
 };
 
 struct CudaKernel {

@@ -138,6 +138,7 @@ public:
     header.expressions = put(expressions_);
     header.lists = put(lists_);
     header.words = put(words_);
+    header.maps = put(maps_);
     for (size_t i = 0; i < images.size(); ++i) {
       out_.resize((out_.size() + 63) / 64 * 64);
       image_records[i] = {out_.size(), images[i].size()};
@@ -256,7 +257,8 @@ private:
     return out;
   }
 
-  uint32_t function_index(const CudaFunction &f, const Kernel &kernel, int kernel_index) {
+  uint32_t function_index(const CudaLaunch &launch, const Kernel &kernel, int kernel_index) {
+    const CudaFunction &f = launch.function;
     auto [it, is_new] = function_index_.try_emplace(f.name, uint32_t(functions_.size()));
     if (!is_new)
       return it->second;
@@ -269,8 +271,26 @@ private:
     record.dims = uint32_t(kernel.dims.size());
     record.scratch_blocks = f.scratch_bytes > 0 ? uint32_t(kScratchBlocks) : 0;
     record.scratch_bytes = uint64_t(f.scratch_bytes);
+    record.maps = uint32_t(launch.maps.size());
+    record.resident = uint32_t(f.resident);
     records_.push_back(record);
     return it->second;
+  }
+
+  template <typename F>
+  DeviceMapRecord map_record(const TensorMap &map, F &&expression_here) {
+    DeviceMapRecord out{};
+    out.buffer = uint32_t(map.buffer);
+    out.element = uint32_t(map.element);
+    out.rank = uint32_t(map.axes.size());
+    out.offset = expression_here(map.offset * Dim(map.element));
+    for (size_t i = 0; i < map.axes.size(); ++i) {
+      out.sizes[i] = expression_here(map.axes[i].size);
+      out.box[i] = uint32_t(map.axes[i].box);
+      if (i > 0)
+        out.strides[i - 1] = expression_here(map.axes[i].stride * Dim(map.element));
+    }
+    return out;
   }
 
   void launch(const PlanStep &step) {
@@ -282,16 +302,22 @@ private:
     for (const CudaLaunch &l : kernels_[size_t(step.kernel)].launches) {
       DeviceStepRecord record{};
       record.kind = DeviceStepKind::Launch;
-      record.function = function_index(l.function, kernel, step.kernel);
+      record.function = function_index(l, kernel, step.kernel);
       record.position = step.position;
       record.buffers = buffers;
       record.dims = dims;
-      record.a = expression(l.blocks.substitute([&](Symbol s) -> std::optional<Dim> {
-        for (size_t i = 0; i < kernel.dims.size(); ++i)
-          if (kernel.dims[i] == s)
-            return step.dims[i];
-        return std::nullopt;
-      }));
+      auto here = [&](const Dim &d) {
+        return expression(d.substitute([&](Symbol s) -> std::optional<Dim> {
+          for (size_t i = 0; i < kernel.dims.size(); ++i)
+            if (kernel.dims[i] == s)
+              return step.dims[i];
+          return std::nullopt;
+        }));
+      };
+      record.a = here(l.blocks);
+      record.maps = uint32_t(maps_.size());
+      for (const TensorMap &map : l.maps)
+        maps_.push_back(map_record(map, here));
       record.middle = record.end = uint32_t(steps_.size()) + 1;
       steps_.push_back(record);
       entry_.scratch_bytes = std::max(entry_.scratch_bytes, uint64_t(l.function.scratch_bytes * kScratchBlocks));
@@ -388,6 +414,7 @@ private:
   std::vector<Range> expressions_;
   std::vector<uint32_t> lists_;
   std::vector<int64_t> words_;
+  std::vector<DeviceMapRecord> maps_;
   std::vector<uint8_t> out_;
 };
 

@@ -40,34 +40,42 @@ public:
     c::Helpers &h = out_.helpers;
     Dim row_tiles = ceildiv(product_of(p_.rows), shape_.rows), column_tiles = ceildiv(product_of(p_.columns), shape_.columns);
     out_.blocks = row_tiles * column_tiles * product_of(p_.batch) * Dim(shape_.slices);
-    out_.threads = shape_.threads;
+    if (is_warpgroup() && ends_together()) {
+      a_map_ = a_.as_tensor(p_.batch);
+      b_map_ = b_.as_tensor(p_.batch);
+    }
     // The largest tiles of tensor cores take all registers; of the others two blocks hide each other's waits.
     out_.together = is_tensor() && shape_.rows * shape_.columns > (is_split() ? 128 * 64 : 128 * 128) ? 1 : dtype_bytes(p_.dtype) > 4 ? 1 : 2;
+    out_.threads = shape_.threads + (!is_mapped() ? 0 : out_.together == 1 ? 128 : 32);
     int64_t stage = a_.bytes() + b_.bytes();
-    out_.shared_bytes = stage * shape_.stages;
+    out_.shared_bytes = stage * shape_.stages + (is_mapped() ? 16 * shape_.stages : 0);
     out_.in_lines = is_warpgroup();
     const std::string &index = context_.index_type;
     std::string &t = out_.text;
     t += thread_place();
-    t += fmt::format("  for ({0} kiln_tile = ({0})blockIdx.x; kiln_tile < {1}; kiln_tile += ({0})gridDim.x) {{\n", index, c::c_dim(out_.blocks, h));
+    std::string tiles = fmt::format("  for ({0} kiln_tile = ({0})blockIdx.x; kiln_tile < {1}; kiln_tile += ({0})gridDim.x) {{\n", index, c::c_dim(out_.blocks, h));
     // Blocks that run together share rows and columns: eight rows of tiles, then the next column of them.
-    t += fmt::format("    const {0} kiln_across = {1}, kiln_down = {2}, kiln_rest = kiln_tile / (kiln_across * kiln_down);\n", index, c::c_dim(column_tiles, h), c::c_dim(row_tiles, h));
-    t += fmt::format("    const {0} kiln_in = kiln_tile % (kiln_across * kiln_down), kiln_first_row = kiln_in / (kiln_across * 8) * 8,\n"
+    tiles += fmt::format("    const {0} kiln_across = {1}, kiln_down = {2}, kiln_rest = kiln_tile / (kiln_across * kiln_down);\n", index, c::c_dim(column_tiles, h), c::c_dim(row_tiles, h));
+    tiles += fmt::format("    const {0} kiln_in = kiln_tile % (kiln_across * kiln_down), kiln_first_row = kiln_in / (kiln_across * 8) * 8,\n"
                      "        kiln_together = kiln_down - kiln_first_row < 8 ? kiln_down - kiln_first_row : 8, kiln_at = kiln_in % (kiln_across * 8);\n",
                      index);
-    t += fmt::format("    const {0} kiln_row0 = (kiln_first_row + kiln_at % kiln_together) * {1}, kiln_column0 = kiln_at / kiln_together * {2};\n", index, shape_.rows, shape_.columns);
-    t += fmt::format("    const {0} v_kiln_part = kiln_rest % {1}, kiln_batch = kiln_rest / {1};\n    (void)v_kiln_part;\n    (void)kiln_batch;\n", index, shape_.slices);
+    tiles += fmt::format("    const {0} kiln_row0 = (kiln_first_row + kiln_at % kiln_together) * {1}, kiln_column0 = kiln_at / kiln_together * {2};\n", index, shape_.rows, shape_.columns);
+    tiles += fmt::format("    const {0} v_kiln_part = kiln_rest % {1}, kiln_batch = kiln_rest / {1};\n    (void)v_kiln_part;\n    (void)kiln_batch;\n", index, shape_.slices);
     if (!p_.batch.empty())
-      t += coordinates(p_.batch, "kiln_batch", context_, h, "    ");
-    t += a_.places() + b_.places();
+      tiles += coordinates(p_.batch, "kiln_batch", context_, h, "    ");
+    std::string all = fmt::format("({} + {}) / {}", c::c_dim(product_of(p_.sum), h), shape_.depth - 1, shape_.depth), range;
+    if (shape_.slices == 1)
+      range = fmt::format("    const {} kiln_begin = 0, kiln_steps = {};\n", index, all);
+    else
+      range = fmt::format("    const {0} kiln_all = {1}, kiln_begin = kiln_all * v_kiln_part / {2}, kiln_steps = kiln_all * (v_kiln_part + 1) / {2};\n", index, all, shape_.slices);
+    if (is_mapped())
+      t += ring(stage) + producer(tiles + range, stage) + "  int kiln_slot = 0, kiln_turn = 0;\n";
+    t += tiles;
+    if (!is_mapped())
+      t += a_.places() + b_.places();
     t += fmt::format("    {} kiln_acc[{}][{}]{};\n", c::c_type(p_.dtype), sums_down(), sums_across(), is_tensor() ? "[4]" : "");
     t += each_sum("    ", fmt::format("kiln_acc[i][j]{} = {};", is_tensor() ? "[e]" : "", c::c_expr(p_.init->value, h)));
-    std::string all = fmt::format("({} + {}) / {}", c::c_dim(product_of(p_.sum), h), shape_.depth - 1, shape_.depth);
-    if (shape_.slices == 1)
-      t += fmt::format("    const {} kiln_begin = 0, kiln_steps = {};\n", index, all);
-    else
-      t += fmt::format("    const {0} kiln_all = {1}, kiln_begin = kiln_all * v_kiln_part / {2}, kiln_steps = kiln_all * (v_kiln_part + 1) / {2};\n", index, all, shape_.slices);
-    t += steps(index, stage) + (is_split() ? repair() : "") + finish() + "  }\n";
+    t += range + (is_mapped() ? steps_of_ring(stage) : steps(index, stage)) + (is_split() ? repair() : "") + finish() + "  }\n";
     return std::move(out_);
   }
 
@@ -141,6 +149,61 @@ private:
       t += "    kiln_wgmma_wait<0>();\n    kiln_hold(kiln_acc);\n";
     // The next tile begins with stages that none reads or copies to.
     return t + (any_async ? "    kiln_copy_wait<0>();\n" : "") + "    __syncthreads();\n";
+  }
+
+  // --- tensors that the device copies
+
+  bool is_mapped() const { return a_map_ && b_map_; }
+  // Whether no thread leaves before the others, who would wait for it.
+  bool ends_together() const {
+    bool all = true;
+    std::vector<Stmt> after = p_.after;
+    visit_stmts(after, [&](const Stmt &s) { all &= s.is(Stmt::Kind::let) || s.is(Stmt::Kind::store) || s.is(Stmt::Kind::if_); });
+    return all;
+  }
+
+  // Stages are a ring. Of each, a barrier says that it is full: its bytes are there; another one that it is empty: every warp
+  // has multiplied what it had.
+  std::string ring(int64_t stage) {
+    out_.helpers.insert(std::string(kTensorCopies));
+    out_.maps = {a_map_->map, b_map_->map};
+    out_.takes_turns = true; // what a block's next tile needs is asked for while this one's sums are stored
+    return fmt::format("  uint64_t *const kiln_full = (uint64_t *)(kiln_shared + {0}), *const kiln_empty = kiln_full + {1};\n"
+                       "  if (kiln_thread == 0) {{\n    for (int s = 0; s < {1}; ++s) {{\n      kiln_ring_init(kiln_full + s, 1);\n      kiln_ring_init(kiln_empty + s, {2});\n    }}\n"
+                       "    kiln_ring_made();\n  }}\n  __syncthreads();\n",
+                       stage * shape_.stages, shape_.stages, shape_.threads / 32);
+  }
+  std::string next_slot(std::string_view pad) const {
+    return fmt::format("{0}if (++kiln_slot == {1}) {{\n{0}  kiln_slot = 0;\n{0}  kiln_turn ^= 1;\n{0}}}\n", pad, shape_.stages);
+  }
+
+  // A thread of one more warp asks for what all steps of the block's tiles need, as far ahead as stages are empty. Where a block
+  // has a multiprocessor for itself it is a whole warpgroup, which leaves its registers to the others.
+  std::string producer(const std::string &tiles, int64_t stage) const {
+    constexpr int kFewest = 24, kMost = 240;
+    std::string text = fmt::format("  if (kiln_group == {}) {{\n", shape_.threads / 128), more;
+    if (out_.together == 1) {
+      text += fmt::format("    kiln_fewer_registers<{}>();\n", kFewest);
+      int left = int(context_.machine.registers / 128 - kFewest) / (shape_.threads / 128) / 8 * 8;
+      more = fmt::format("  kiln_more_registers<{}>();\n", std::min(left, kMost));
+    }
+    text += fmt::format("    if (kiln_thread != {})\n      return;\n    int kiln_slot = 0, kiln_turn = 0;\n{}", shape_.threads, tiles);
+    text += fmt::format("      for ({0} kiln_step = kiln_begin; kiln_step < kiln_steps; ++kiln_step) {{\n        kiln_ring_wait(kiln_empty + kiln_slot, kiln_turn ^ 1);\n"
+                        "        kiln_ring_expect(kiln_full + kiln_slot, {1});\n        unsigned char *const kiln_stage = kiln_shared + kiln_slot * {1};\n",
+                        context_.index_type, stage);
+    text += a_.copy_boxes(*a_map_, "kiln_map0", "kiln_step", "kiln_stage") + b_.copy_boxes(*b_map_, "kiln_map1", "kiln_step", fmt::format("kiln_stage + {}", a_.bytes()));
+    return text + next_slot("        ") + "      }\n    }\n    return;\n  }\n" + more;
+  }
+
+  // A stage is empty when the step after it has been issued and its own products are done.
+  std::string steps_of_ring(int64_t stage) {
+    constexpr std::string_view kGive = "kiln_ring_arrive(kiln_empty + (kiln_slot == 0 ? {} : kiln_slot - 1), {} && kiln_lane == 0);\n";
+    int last = shape_.stages - 1;
+    std::string t = fmt::format("    for ({0} kiln_step = kiln_begin; kiln_step < kiln_steps; ++kiln_step) {{\n      kiln_ring_wait(kiln_full + kiln_slot, kiln_turn);\n"
+                                "      {{\n        unsigned char *const kiln_stage = kiln_shared + kiln_slot * {1};\n{2}      }}\n      kiln_wgmma_wait<1>();\n",
+                                context_.index_type, stage, multiply_warpgroups());
+    t += "      " + fmt::format(kGive, last, "kiln_step > kiln_begin") + next_slot("      ") + "    }\n    kiln_wgmma_wait<0>();\n    kiln_hold(kiln_acc);\n";
+    return t + "    " + fmt::format(kGive, last, "kiln_steps > kiln_begin");
   }
 
   // --- products on tensor cores
@@ -296,6 +359,7 @@ private:
   std::string type_;
   GpuNest out_;
   TileOperand a_, b_;
+  std::optional<MappedOperand> a_map_, b_map_;
 };
 
 Loops results_of(const Product &p) {

@@ -23,6 +23,8 @@ struct GpuNest {
   int64_t shared_bytes = 0;  // dynamic: kiln_shared
   bool in_lines = false;     // which begins at a multiple of 1024 bytes
   int64_t scratch_bytes = 0; // for each block, from `scratch` on
+  std::vector<TensorMap> maps; // kiln_map0, ...
+  bool takes_turns = false;  // as many blocks as the device runs at once do all the work
 };
 
 struct NestContext {

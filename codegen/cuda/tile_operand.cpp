@@ -262,6 +262,24 @@ std::string TileOperand::fetch(const std::string &step) const {
   return text + "          }\n        }\n      }\n";
 }
 
+std::optional<MappedOperand> TileOperand::as_tensor(const Loops &batch) const {
+  bool is_along = layout_ == TileLayout::own_bytes && sum_is_fast_;
+  if (!is_async() || !context_.machine.has_tensor_copies || (!is_along && !lies_across()))
+    return std::nullopt;
+  return map_operand(value_, element_, own_, sum_, batch, is_along ? own_size_ : 64, shape_.depth, is_along, context_);
+}
+
+std::string TileOperand::copy_boxes(const MappedOperand &mapped, const std::string &map, const std::string &step, const std::string &stage) const {
+  std::string batch, text, sum = fmt::format("(int)({} * {})", step, shape_.depth);
+  for (const std::string &b : mapped.batch)
+    batch += fmt::format(", (int){}", b);
+  if (!lies_across())
+    return fmt::format("          kiln_copy_box({}, {}, kiln_full + kiln_slot, {}, (int){}{});\n", stage, map, sum, first_, batch);
+  for (int block = 0; block < own_size_ / 64; ++block)
+    text += fmt::format("          kiln_copy_box({} + {}, {}, kiln_full + kiln_slot, (int){} + {}, {}{});\n", stage, block * shape_.depth * 128, map, first_, block * 64, sum, batch);
+  return text;
+}
+
 std::string TileOperand::keep(const std::string &stage) const {
   if (in_quads_)
     return keep_quads(stage);

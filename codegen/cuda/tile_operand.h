@@ -7,6 +7,7 @@
 #pragma once
 
 #include "codegen/cuda/product.h"
+#include "codegen/cuda/tensor_map.h"
 #include "codegen/cuda/tile_shape.h"
 
 #include <algorithm>
@@ -38,6 +39,10 @@ public:
   // Sends step `step` on its way to the stage at the pointer `stage`, or fetches it into registers.
   std::string send(const std::string &step, const std::string &stage) const;
   std::string fetch(const std::string &step) const;
+  // As a tensor of which the device copies boxes, for warpgroups; nothing where it is none. Then what asks for step `step` of it,
+  // through the kernel's parameter `map`.
+  std::optional<MappedOperand> as_tensor(const Loops &batch) const;
+  std::string copy_boxes(const MappedOperand &mapped, const std::string &map, const std::string &step, const std::string &stage) const;
   // Stores what was fetched.
   std::string keep(const std::string &stage) const;
   // For tensor cores: a warp's 16 rows from `base` on (`down`) or 16 columns, for the kth 32 bytes of the sum, into the four

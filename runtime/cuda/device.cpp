@@ -108,6 +108,7 @@ int32_t open_on(KilnModule *module, Device *device, const char *what, KilnError 
     return fail(error, KILN_ERROR_DEVICE, "there is no device cuda:", int32_t{device->ordinal}, ": the driver has ", int32_t{count});
   KILN_DRIVER_TRY(driver, cuDeviceGet, &handle, device->ordinal);
   device->handle = handle;
+  KILN_DRIVER_TRY(driver, cuDeviceGetAttribute, &device->multiprocessors, kAttributeMultiprocessors, handle);
   uint32_t arch = 0;
   if (int32_t code = arch_of(driver, handle, &arch, error))
     return code;

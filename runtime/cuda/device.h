@@ -29,6 +29,7 @@ struct Device {
   const Driver *driver;
   DeviceSection section;
   int ordinal, handle; // the number of the device; the driver's
+  int multiprocessors;
   void *context; // the driver's, of the device
   bool has_context;
   void **modules;   // one for each image

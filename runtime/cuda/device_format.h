@@ -15,8 +15,9 @@
 namespace kiln::package {
 
 inline constexpr uint32_t kDeviceMagic = 0x5645444bu; // "KDEV"
-inline constexpr uint32_t kDeviceAbi = 2;
+inline constexpr uint32_t kDeviceAbi = 3;
 inline constexpr uint32_t kMaxDeviceArguments = 256; // of a kernel: buffers and dims
+inline constexpr uint32_t kMaxDeviceMaps = 4; // of a kernel
 inline constexpr uint32_t kMaxDeviceSlots = 1024;
 inline constexpr uint32_t kMaxDeviceDepth = 64; // of nested steps, and of an expression's stack
 
@@ -34,9 +35,11 @@ struct DeviceFunctionRecord {
   uint32_t threads;      // of a block
   uint32_t shared_bytes; // dynamic
   uint32_t buffers;      // arguments: pointers, then dims (i64), then the scratch memory's pointer where it
-  uint32_t dims;         // has some, then that of the trap (i32)
+  uint32_t dims;         // has some, then that of the trap (i32), then tensor maps
   uint32_t scratch_blocks; // the most blocks that it may be launched with, where it has scratch memory
   uint64_t scratch_bytes;  // for each block; 0 where it has none
+  uint32_t maps;
+  uint32_t resident; // not 0: blocks that a multiprocessor runs at once, and it is given no more of them, which take turns
 };
 
 enum class DeviceBufferKind : uint32_t { Argument, Weight, Variable, Arena };
@@ -47,6 +50,18 @@ struct DeviceBufferRecord {
   uint32_t argument; // inputs, then outputs
   uint32_t offset;   // expression
   uint32_t reserved;
+};
+
+// A tensor map (CUtensorMap) of a launch: how copies find boxes of a buffer, which land in lines of 128 bytes swizzled by as
+// many; what is outside of the sizes is 0 there. The driver makes it of the buffer's address.
+struct DeviceMapRecord {
+  uint32_t buffer;     // of the launch
+  uint32_t element;    // bytes: 1, 2 or 4
+  uint32_t rank;       // 2 to 5
+  uint32_t offset;     // expression: bytes from the buffer's start
+  uint32_t sizes[5];   // expressions: elements; the first ones follow each other
+  uint32_t strides[4]; // expressions: bytes, of the second axis and so on
+  uint32_t box[5];     // elements
 };
 
 enum class DeviceStepKind : uint32_t { Launch, If, While, Loop, Bind, Require, Form };
@@ -65,7 +80,7 @@ struct DeviceStepRecord {
   uint32_t a, b; // expressions
   Range buffers;
   Range dims; // in `lists`: of a launch
-  uint32_t reserved;
+  uint32_t maps; // the first of the function's
 };
 
 struct DeviceEntryRecord {
@@ -89,10 +104,11 @@ struct DeviceHeader {
   Table expressions; // Range of words
   Table lists;       // uint32_t: expressions
   Table words;       // int64_t
+  Table maps;        // DeviceMapRecord
 };
 
-static_assert(sizeof(DeviceImageRecord) == 16 && sizeof(DeviceFunctionRecord) == 40);
+static_assert(sizeof(DeviceImageRecord) == 16 && sizeof(DeviceFunctionRecord) == 48);
 static_assert(sizeof(DeviceBufferRecord) == 16 && sizeof(DeviceStepRecord) == 56);
-static_assert(sizeof(DeviceEntryRecord) == 24 && sizeof(DeviceHeader) == 88);
+static_assert(sizeof(DeviceEntryRecord) == 24 && sizeof(DeviceHeader) == 96 && sizeof(DeviceMapRecord) == 72);
 
 } // namespace kiln::package

@@ -64,6 +64,10 @@ namespace {
 
 constexpr uint64_t kArgumentAlignment = 256;
 
+struct alignas(64) TensorMap { // CUtensorMap
+  uint8_t bytes[128];
+};
+
 uint64_t align_up(uint64_t size) { return (size + kArgumentAlignment - 1) / kArgumentAlignment * kArgumentAlignment; }
 
 const DeviceEntryRecord &entry_of(const KilnContext &context) {
@@ -241,7 +245,8 @@ private:
     const DeviceFunctionRecord &f = section_.functions()[step.function];
     int64_t blocks = section_.evaluate(step.a, on_.slots);
     int64_t values[2 * kMaxDeviceArguments + 2];
-    void *arguments[2 * kMaxDeviceArguments + 2];
+    void *arguments[2 * kMaxDeviceArguments + 2 + kMaxDeviceMaps];
+    TensorMap maps[kMaxDeviceMaps];
     uint32_t count = 0;
     auto add = [&](int64_t value) {
       values[count] = value;
@@ -256,7 +261,14 @@ private:
       add(static_cast<int64_t>(on_.scratch));
     add(static_cast<int64_t>(on_.set->arguments + on_.set->traps + static_cast<uint64_t>(step.position) * sizeof(int32_t)));
     int64_t most = f.scratch_bytes != 0 ? int64_t{f.scratch_blocks} : int64_t{0x7fffffff};
+    if (int64_t turns = int64_t{device_.multiprocessors} * f.resident; turns > 0 && turns < most)
+      most = turns;
     if (blocks > 0) {
+      for (uint32_t i = 0; i < f.maps; ++i) {
+        if (int answer = make_map(step, section_.maps()[step.maps + i], &maps[i]))
+          return fail_at(step, "cuTensorMapEncodeTiled", answer);
+        arguments[count + i] = &maps[i];
+      }
       int answer = driver_.cuLaunchKernel(device_.functions[step.function], static_cast<unsigned>(blocks < most ? blocks : most), 1, 1,
                                           f.threads, 1, 1, f.shared_bytes, on_.stream, arguments, nullptr);
       if (answer != 0)
@@ -273,6 +285,25 @@ private:
         return code;
     context_.hook(context_.hook_self, context_.called_index, context_.first_kernel + static_cast<uint32_t>(step.position));
     return KILN_OK;
+  }
+
+  int make_map(const DeviceStepRecord &step, const DeviceMapRecord &map, TensorMap *out) const {
+    uint64_t sizes[5], strides[4] = {};
+    uint32_t steps[5];
+    for (uint32_t i = 0; i < map.rank; ++i) {
+      // Of nothing nothing is copied, but the driver wants something.
+      int64_t size = section_.evaluate(map.sizes[i], on_.slots);
+      if (size > INT32_MAX) // coordinates have 32 bits, with a sign
+        return kErrorInvalidValue;
+      sizes[i] = size > 0 ? static_cast<uint64_t>(size) : 1;
+      steps[i] = 1;
+      if (i > 0)
+        strides[i - 1] = static_cast<uint64_t>(section_.evaluate(map.strides[i - 1], on_.slots));
+    }
+    DeviceAddress base = address(section_.buffers()[step.buffers.first + map.buffer]) + static_cast<uint64_t>(section_.evaluate(map.offset, on_.slots));
+    int type = map.element == 1 ? kMapBytes1 : map.element == 2 ? kMapBytes2 : kMapBytes4;
+    return driver_.cuTensorMapEncodeTiled(out, type, map.rank, reinterpret_cast<void *>(base), sizes, strides, map.box, steps, kMapNotInterleaved, kMapSwizzle128,
+                                          kMapFetches256, kMapZeroOutside);
   }
 
   // For who compares what kernels leave: the host's arena and outputs become what the device has.

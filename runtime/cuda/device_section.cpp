@@ -48,7 +48,8 @@ const char *DeviceSection::flaw(const Manifest &manifest) const {
                 {h.buffers, sizeof(DeviceBufferRecord)},
                 {h.expressions, sizeof(Range)},
                 {h.lists, sizeof(uint32_t)},
-                {h.words, sizeof(int64_t)}};
+                {h.words, sizeof(int64_t)},
+                {h.maps, sizeof(DeviceMapRecord)}};
   for (const auto &t : tables)
     if (t.table.offset % 8 != 0 || t.table.offset > size_ || t.table.count > (size_ - t.table.offset) / t.size)
       return "a table is outside of it";
@@ -68,7 +69,7 @@ const char *DeviceSection::flaw(const Manifest &manifest) const {
     bool text_fits = f.name.offset < h.strings.count && f.name.size < h.strings.count - f.name.offset &&
                      data_[h.strings.offset + f.name.offset + f.name.size] == 0;
     if (!text_fits || f.image >= h.images.count || f.threads == 0 || f.threads > 1024 || f.buffers > kMaxDeviceArguments ||
-        f.dims > kMaxDeviceArguments || f.shared_bytes > (1u << 20) || f.scratch_bytes > (uint64_t{1} << 40) ||
+        f.dims > kMaxDeviceArguments || f.shared_bytes > (1u << 20) || f.maps > kMaxDeviceMaps || f.resident > 64 || f.scratch_bytes > (uint64_t{1} << 40) ||
         (f.scratch_bytes != 0 && (f.scratch_blocks == 0 || f.scratch_blocks > 65536)))
       return "a function is wrong";
   }
@@ -145,7 +146,12 @@ const char *DeviceSection::flaw_of_step(uint32_t index, uint32_t, uint32_t slots
     if (step.function >= header_->functions.count || step.position < 0)
       return "a launch is wrong";
     const DeviceFunctionRecord &f = functions()[step.function];
-    return f.buffers != step.buffers.count || f.dims != step.dims.count ? "a launch has other arguments than its function" : nullptr;
+    if (f.buffers != step.buffers.count || f.dims != step.dims.count || !is_within({step.maps, f.maps}, header_->maps))
+      return "a launch has other arguments than its function";
+    for (uint32_t i = 0; i < f.maps; ++i)
+      if (const char *why = flaw_of_map(maps()[step.maps + i], f.buffers, slots))
+        return why;
+    return nullptr;
   }
   case DeviceStepKind::Bind:
     return step.slot >= slots || step.slot < entry.symbols.count || step.index >= entry.sizes.count ? "a size is wrong" : nullptr;
@@ -156,6 +162,24 @@ const char *DeviceSection::flaw_of_step(uint32_t index, uint32_t, uint32_t slots
   default:
     return nullptr;
   }
+}
+
+const char *DeviceSection::flaw_of_map(const DeviceMapRecord &map, uint32_t buffers, uint32_t slots) const {
+  constexpr const char *kWrong = "a tensor map is wrong";
+  if (map.buffer >= buffers || (map.element != 1 && map.element != 2 && map.element != 4) || map.rank < 2 || map.rank > 5)
+    return kWrong;
+  if (const char *why = flaw_of_expression(map.offset, slots))
+    return why;
+  for (uint32_t i = 0; i < map.rank; ++i) {
+    if (map.box[i] == 0 || map.box[i] > 256)
+      return kWrong;
+    if (const char *why = flaw_of_expression(map.sizes[i], slots))
+      return why;
+    if (i > 0)
+      if (const char *why = flaw_of_expression(map.strides[i - 1], slots))
+        return why;
+  }
+  return map.box[0] * map.element > 128 ? kWrong : nullptr;
 }
 
 const char *DeviceSection::flaw_of_expression(uint32_t index, uint32_t slots) const {

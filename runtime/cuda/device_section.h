@@ -22,6 +22,7 @@ public:
   const package::DeviceEntryRecord *entries() const { return records<package::DeviceEntryRecord>(header_->entries); }
   const package::DeviceStepRecord *steps() const { return records<package::DeviceStepRecord>(header_->steps); }
   const package::DeviceBufferRecord *buffers() const { return records<package::DeviceBufferRecord>(header_->buffers); }
+  const package::DeviceMapRecord *maps() const { return records<package::DeviceMapRecord>(header_->maps); }
   const uint32_t *lists() const { return records<uint32_t>(header_->lists); }
 
   // The value of an expression; -1 where it overflows or divides by 0.
@@ -38,6 +39,7 @@ private:
   const char *flaw_of_expression(uint32_t index, uint32_t slots) const;
   const char *flaw_of_entry(const package::DeviceEntryRecord &entry, uint32_t index, const Manifest &manifest) const;
   const char *flaw_of_step(uint32_t index, uint32_t end, uint32_t slots, uint32_t entry, const Manifest &manifest) const;
+  const char *flaw_of_map(const package::DeviceMapRecord &map, uint32_t buffers, uint32_t slots) const;
   const char *flaw_of_nesting(uint32_t begin, uint32_t end) const;
   // Records may share what they point to, so that a small file could ask for years of checks.
   bool has_time(uint64_t checks) const;

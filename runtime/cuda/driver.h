@@ -19,6 +19,15 @@ struct Driver {
 // The driver's numbers, under its names (KILN_NUMBER(ours, name, value)): tests/fake_driver/header_test.cpp holds them, and
 // the functions, against cuda.h where that is found.
 #define KILN_DRIVER_NUMBERS(KILN_NUMBER)                                                  \
+  KILN_NUMBER(kAttributeMultiprocessors, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 16)    \
+  KILN_NUMBER(kMapBytes1, CU_TENSOR_MAP_DATA_TYPE_UINT8, 0)                               \
+  KILN_NUMBER(kMapBytes2, CU_TENSOR_MAP_DATA_TYPE_UINT16, 1)                              \
+  KILN_NUMBER(kMapBytes4, CU_TENSOR_MAP_DATA_TYPE_UINT32, 2)                              \
+  KILN_NUMBER(kMapNotInterleaved, CU_TENSOR_MAP_INTERLEAVE_NONE, 0)                       \
+  KILN_NUMBER(kMapSwizzle128, CU_TENSOR_MAP_SWIZZLE_128B, 3)                              \
+  KILN_NUMBER(kMapFetches256, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, 3)                      \
+  KILN_NUMBER(kMapZeroOutside, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE, 0)                      \
+  KILN_NUMBER(kErrorInvalidValue, CUDA_ERROR_INVALID_VALUE, 1)                            \
   KILN_NUMBER(kAttributeSharedBytes, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, 97) \
   KILN_NUMBER(kAttributeMajor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, 75)          \
   KILN_NUMBER(kAttributeMinor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, 76)          \

@@ -28,6 +28,7 @@
 #define __device__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __shared__ static
 #define __align__(n) __attribute__((aligned(n)))
 
@@ -49,7 +50,7 @@ namespace kiln_shim {
 // Stacks are a few lines apart from powers of two, or all of their tops would lie in the same sets of the caches.
 constexpr size_t kStack = (96 << 10) + 9 * 64, kMaxThreads = 1024, kSharedBytes = 232 << 10;
 
-enum class State : unsigned char { fresh, ready, at_warp, at_block, done };
+enum class State : unsigned char { fresh, ready, at_warp, at_block, at_ring, done };
 
 struct Fiber {
   void *sp;
@@ -219,6 +220,9 @@ inline bool take_turn(unsigned &thread) {
 inline bool copies_under_way(unsigned thread);
 inline bool products_under_way(unsigned thread);
 inline void begin_products(unsigned shared_bytes);
+inline void begin_boxes();
+inline void end_boxes();
+inline bool do_some_box();
 inline void note_written(const void *at, unsigned bytes);
 inline void enter(unsigned t) {
   g_current = t;
@@ -289,7 +293,7 @@ inline void fiber_main() {
 inline void run_block(unsigned threads) {
   memset(g_states, int(State::fresh), threads);
   for (unsigned turn = g_block.x;; ++turn) {
-    bool progress = false, all_wait = true, any_left = false;
+    bool progress = false, all_wait = true, any_left = false, any_in_ring = false;
     for (unsigned w = 0; w < threads; w += 32) {
       unsigned warp = turn % 2 != 0 ? (threads - 1) / 32 * 32 - w : w;
       unsigned end = warp + 32 < threads ? warp + 32 : threads;
@@ -301,19 +305,26 @@ inline void run_block(unsigned threads) {
           progress |= g_states[t] <= State::ready;
         go_on(g_scheduler);
         // Threads that wait for their warp go on once no other one of it can still arrive.
-        unsigned at_warp = 0, at_block = 0;
+        unsigned at_warp = 0, at_block = 0, at_ring = 0;
         for (unsigned t = warp; t < end; ++t) {
           at_warp += g_states[t] == State::at_warp;
           at_block += g_states[t] == State::at_block;
+          at_ring += g_states[t] == State::at_ring;
         }
-        again = at_warp > 0 && at_block == 0;
+        again = at_warp > 0 && at_block == 0 && at_ring == 0;
         for (unsigned t = warp; again && t < end; ++t)
           if (g_states[t] == State::at_warp)
             g_states[t] = State::ready;
         if (at_warp > 0 && at_block > 0)
           stop("some threads of a warp wait for the warp, others for the block");
         any_left |= at_block > 0;
+        any_in_ring |= at_ring > 0;
       }
+    }
+    if (any_in_ring) { // copies of tensors are done when nobody can go on without them
+      if (!progress && !do_some_box())
+        stop("the threads of a block wait for each other, or for copies that nobody asked for, for ever");
+      continue;
     }
     for (unsigned t = 0; t < threads; ++t)
       all_wait &= g_states[t] == State::at_block || g_states[t] == State::done;
@@ -359,9 +370,11 @@ inline void launch(const char *name, Body body, uint3 grid, uint3 block, unsigne
     g_block = {unsigned(i % grid.x), unsigned(i / grid.x % grid.y), unsigned(i / grid.x / grid.y)};
     memset(g_dynamic, 0xff, shared_bytes); // what was not written is no number
     begin_products(shared_bytes);
+    begin_boxes();
     if (i == 0)
       begin_trace();
     run_block(threads);
+    end_boxes();
     if (i == 0)
       end_trace(name);
   }
@@ -587,6 +600,8 @@ inline void kiln_copy_wait() {
 }
 
 #include "tests/cuda_shim/warpgroup.h"
+
+#include "tests/cuda_shim/tensor_copy.h"
 
 template <typename T>
 inline T atomicAdd(T *at, T value) {

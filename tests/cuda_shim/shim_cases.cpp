@@ -65,6 +65,31 @@ __global__ void some_end(int *out) {
   __syncthreads();
   out[threadIdx.x] = __shfl_xor_sync(0xffffffffu, 1, 1);
 }
+// A box of 4x4 words, the last column of which is outside of the tensor; `told`: how many bytes a barrier is told of.
+void copy_a_box(int *out, int told, bool waits) {
+  auto *shared = reinterpret_cast<int *>(g_dynamic);
+  auto *ring = reinterpret_cast<uint64_t *>(g_dynamic + 1024);
+  kiln_tensor_map map{};
+  kiln_shim::EncodedMap encoded{kiln_shim::kMapMark, 2, 4, 128, uint64_t(reinterpret_cast<uintptr_t>(out + 64)), {2, 3}, {16}, {4, 4}};
+  memcpy(map.bytes, &encoded, sizeof encoded);
+  if (threadIdx.x == 0) {
+    kiln_ring_init(ring, 1);
+    kiln_ring_made();
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    kiln_ring_expect(ring, told);
+    kiln_copy_box(shared, map, ring, 0, 0);
+  }
+  if (waits)
+    kiln_ring_wait(ring, 0);
+  if (threadIdx.x < 16)
+    out[threadIdx.x] = shared[threadIdx.x] == 7;
+}
+__global__ void box(int *out) { copy_a_box(out, 64, true); }
+__global__ void box_of_fewer_bytes(int *out) { copy_a_box(out, 80, true); }
+__global__ void box_of_more_bytes(int *out) { copy_a_box(out, 48, true); }
+__global__ void box_nobody_waits_for(int *out) { copy_a_box(out, 64, false); }
 
 int main(int argc, char **argv) {
   struct Case {
@@ -77,7 +102,8 @@ int main(int argc, char **argv) {
   const Case cases[] = {CASE(barrier_of_some, one, warps), CASE(barrier_and_shuffle, one, warps), CASE(copy_nobody_waits_for, one, warps),
                         CASE(copy_across_its_size, one, warps), CASE(copy_read_before_and_after, one, warps), CASE(shared_that_nobody_wrote, two, warps),
                         CASE(no_barrier, two, warps), CASE(a_barrier, two, warps), CASE(ids, uint3{2, 2, 2}, uint3{4, 8, 2}), CASE(shuffles, one, warps),
-                        CASE(some_end, one, warps)};
+                        CASE(some_end, one, warps), CASE(box, one, warps), CASE(box_of_fewer_bytes, one, warps), CASE(box_of_more_bytes, one, warps),
+                        CASE(box_nobody_waits_for, one, warps)};
   for (const Case &c : cases)
     if (argc == 2 && strcmp(c.name, argv[1]) == 0) {
       alignas(16) static int values[128];

@@ -145,7 +145,7 @@ template <unsigned kColumns, typename Sum, unsigned kInWord, auto A, auto B, boo
 inline void wgmma(Sum *sums, uint64_t a, uint64_t b) {
   if (!g_is_fenced[g_current])
     stop("a product of a warpgroup with no fence before it");
-  if (g_block_dim.x % 128 != 0)
+  if (g_current / 128 * 128 + 128 > g_block_dim.x)
     stop("a product of a warpgroup in a block of other warps");
   g_descriptors[g_current][0] = a;
   g_descriptors[g_current][1] = b;

@@ -16,6 +16,7 @@
 
 #include "tests/fake_driver/fake_kernels.h"
 #include "tests/fake_driver/same_abi.h"
+#include "tests/cuda_shim/tensor_map.h"
 
 #include <dlfcn.h>
 #include <sys/mman.h>
@@ -618,6 +619,34 @@ FAKE cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, u
     unsigned grid[3] = {gx, gy, gz}, block[3] = {bx, by, bz};
     run_blocks(*function, grid, block, shared_bytes, args.data());
   });
+}
+// The rules that the driver's manual tells, and that all of the tensor lies in the device's memory.
+FAKE cuTensorMapEncodeTiled(void *out, int type, unsigned rank, void *address, const uint64_t *sizes, const uint64_t *strides, const uint32_t *box,
+                            const uint32_t *steps, int interleave, int swizzle, int promotion, int fill) {
+  ENTER("cuTensorMapEncodeTiled");
+  constexpr unsigned kElements[] = {1, 2, 4};
+  uint64_t base = reinterpret_cast<uintptr_t>(address);
+  if (type < 0 || type > 2 || rank < 1 || rank > 5 || reinterpret_cast<uintptr_t>(out) % 64 != 0 || base % 16 != 0 || interleave != 0 || swizzle < 0 ||
+      swizzle > 3 || promotion < 0 || promotion > 3 || fill != 0)
+    return kInvalidValue;
+  kiln_shim::EncodedMap map{kiln_shim::kMapMark, rank, kElements[type], swizzle == 0 ? 0 : 16u << swizzle, base, {}, {}, {}};
+  uint64_t last = 0;
+  for (unsigned i = 0; i < rank; ++i) {
+    if (sizes[i] == 0 || sizes[i] > uint64_t(1) << 32 || box[i] == 0 || box[i] > 256 || steps[i] != 1 ||
+        (i > 0 && (strides[i - 1] % 16 != 0 || strides[i - 1] >= uint64_t(1) << 40)))
+      return kInvalidValue;
+    map.sizes[i] = uint32_t(sizes[i] - 1);
+    map.box[i] = uint16_t(box[i]);
+    if (i > 0)
+      map.strides[i - 1] = strides[i - 1];
+    last += (sizes[i] - 1) * (i == 0 ? map.element : strides[i - 1]);
+  }
+  bool fits_lines = box[0] * map.element % 16 == 0 && (swizzle == 0 || box[0] * map.element <= map.swizzle);
+  if (!fits_lines || !holds(g_device_memory, base, last + map.element))
+    return kInvalidValue;
+  std::memset(out, 0, 128);
+  std::memcpy(out, &map, sizeof map);
+  return kFine;
 }
 FAKE cuGetErrorName(int code, const char **name) {
   *name = code == kOutOfMemory ? "CUDA_ERROR_OUT_OF_MEMORY" : code == 700 ? "CUDA_ERROR_ILLEGAL_ADDRESS" : "CUDA_ERROR_OF_THE_FAKE";

@@ -16,7 +16,7 @@ mkdir "$work/bench"
 for end in onnx npz; do cp "$nodes/function_loop.$end" "$work/bench/function_loop_b32.$end"; done
 "$here/prepare" "$build" "$work/out" --cuda sm_90,sm_90a --small --models "$work/models" --bench "$work/bench" >"$work/said" 2>&1 || fail "prepare"
 PYTHON=$python "$work/out/bin/run" "$work/out" "$work/out/report.txt" cuda:0 >"$work/said" 2>&1 || fail "run"
-for line in "fine    op table" "fine    models/attention_attn_past" "fine    models/function_loop" "fine    bench/function_loop_b32" "function_loop_b32 " "fine    train/mlp_b128" "fine    tiles/plain-warps" "fine    tiles/tf32" "product f32" "product bf16-warps" "launch cost:" "mlp_b128 " "0 failures"; do
+for line in "fine    op table" "fine    models/attention_attn_past" "fine    models/function_loop" "fine    bench/function_loop_b32" "function_loop_b32 " "fine    train/mlp_b128" "fine    tiles/plain-warps" "fine    tiles/tf32" "product f32" "product bf16-warps" "product bf16-copies" "fine    tiles/plain-copies" "launch cost:" "mlp_b128 " "0 failures"; do
   grep -qF -- "$line" "$work/out/report.txt" || fail "no line '$line'"
 done
 # What is wrong is seen.

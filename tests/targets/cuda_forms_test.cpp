@@ -50,9 +50,9 @@ GpuMachine gpu_of(int multiprocessors) {
   return machine;
 }
 
-// A GPU that would rather have four warps multiply together wherever they can.
-GpuMachine warpgroups_of(int multiprocessors, bool rounds_products = false) {
-  GpuMachine machine = *find_gpu("sm_90a"), described = gpu_of(multiprocessors);
+// A GPU that would rather have four warps multiply together wherever they can; `copies`: tensors are copied by threads.
+GpuMachine warpgroups_of(int multiprocessors, bool rounds_products = false, bool copies = false) {
+  GpuMachine machine = *find_gpu(copies ? "sm_90a-copies" : "sm_90a"), described = gpu_of(multiprocessors);
   machine.name = described.name; // what the fake driver loads
   machine.is_ptx = described.is_ptx;
   machine.multiprocessors = multiprocessors;
@@ -221,7 +221,7 @@ TEST_CASE("products of f32 that may be rounded") {
 }
 
 TEST_CASE("products by warpgroups, from descriptors") {
-  std::vector<GpuMachine> machines{warpgroups_of(1), warpgroups_of(132)};
+  std::vector<GpuMachine> machines{warpgroups_of(1), warpgroups_of(132), warpgroups_of(1, false, true), warpgroups_of(132, false, true)};
   check(R"(
 export func plain(a: bf16[256, 192], b: bf16[192, 256]) -> f32[256, 256] { return a.to(f32) @ b.to(f32) }
 export func right(a: f16[130, 328], b: f16[200, 328], c: f16[200]) -> f16[130, 200] { return relu(a @ transpose(b, 0, 1) + c) }
@@ -240,7 +240,7 @@ export func plain(a: u8[256, 256], b: i8[256, 256], c: i32[256]) -> i32[256, 256
 export func odd(a: u8[67, 235], b: i8[235, 71], c: i32[71]) -> i32[67, 71] { return dot(a, b, c) }
 )",
         0, machines);
-  check(kRoundedProducts, 2e-3, {warpgroups_of(1, true), warpgroups_of(132, true)});
+  check(kRoundedProducts, 2e-3, {warpgroups_of(1, true), warpgroups_of(132, true, true)});
 }
 
 // By hand from PTX ISA 9.7.15.5, tables "Matrix descriptor layout", "Leading dimension byte offset" and "Stride dimension byte
