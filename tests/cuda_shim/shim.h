@@ -461,10 +461,8 @@ inline T __shfl_down_sync(unsigned, T value, unsigned delta) {
   unsigned lane = (kiln_shim::g_current & 31) + delta;
   return kiln_shim::exchange(value, lane < 32 ? lane : kiln_shim::g_current & 31);
 }
-// Tensor cores: mma.sync and ldmatrix as the PTX manual spreads their fragments over the lanes.
+// Numbers of tensor cores.
 namespace kiln_shim {
-alignas(16) inline uint32_t g_fragments[kMaxThreads][6];
-
 inline float from_bf16(uint16_t h) {
   uint32_t u = uint32_t(h) << 16;
   float f;
@@ -494,45 +492,11 @@ inline float at_f32(uint32_t word, unsigned) {
   return f;
 }
 
-// 32 bytes along the sum: four lanes hold 4 bytes each of the first 16, and of the others.
-template <typename Sum, unsigned kInWord, auto A, auto B>
-inline void mma(Sum (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  memcpy(g_fragments[g_current], a, 16);
-  g_fragments[g_current][4] = b0;
-  g_fragments[g_current][5] = b1;
-  wait(State::at_warp);
-  unsigned first = g_current / 32 * 32, lane = g_current % 32;
-  for (unsigned e = 0; e < 4; ++e) {
-    unsigned row = lane / 4 + e / 2 * 8, column = lane % 4 * 2 + e % 2;
-    for (unsigned word = 0; word < 8; ++word) {
-      uint32_t x = g_fragments[first + row % 8 * 4 + word % 4][word / 4 * 2 + row / 8], y = g_fragments[first + column * 4 + word % 4][4 + word / 4];
-      for (unsigned i = 0; i < kInWord; ++i)
-        d[e] = Sum(d[e] + A(x, i) * B(y, i));
-    }
-  }
-  wait(State::at_warp);
-}
+} // namespace kiln_shim
+#include "tests/cuda_shim/warp_products.h"
 
-inline const unsigned char *g_rows[kMaxThreads];
-template <bool kAcross>
-inline void ldmatrix(uint32_t (&out)[4], const void *row) {
-  note(row, 16);
-  g_rows[g_current] = static_cast<const unsigned char *>(row);
-  wait(State::at_warp);
-  unsigned first = g_current / 32 * 32, lane = g_current % 32;
-  {
-    Untraced own;
-    for (unsigned block = 0; block < 4; ++block) {
-      const unsigned char *const *rows = g_rows + first + block * 8;
-      if (kAcross)
-        for (unsigned i = 0; i < 2; ++i)
-          memcpy(reinterpret_cast<unsigned char *>(&out[block]) + i * 2, rows[lane % 4 * 2 + i] + lane / 4 * 2, 2);
-      else
-        memcpy(&out[block], rows[lane / 4] + lane % 4 * 4, 4);
-    }
-  }
-  wait(State::at_warp);
-}
+#include "tests/cuda_shim/tensor_floats.h"
+namespace kiln_shim {
 
 // Asynchronous copies happen when the thread waits for them; until then no number is at their place.
 struct Copy {
@@ -576,10 +540,9 @@ inline void copy_wait(unsigned groups) {
   copies.drop_first(done);
 }
 } // namespace kiln_shim
-#include "tests/cuda_shim/tensor_floats.h"
 #define kiln_mma_bf16 kiln_shim::mma<float, 2, kiln_shim::at_bf16, kiln_shim::at_bf16>
 #define kiln_mma_f16 kiln_shim::mma<float, 2, kiln_shim::at_f16, kiln_shim::at_f16>
-#define kiln_mma_f32 kiln_shim::mma_floats
+#define kiln_mma_f32 kiln_shim::mma<float, 1, kiln_shim::at_f32, kiln_shim::at_f32, kiln_shim::CutOff>
 #define kiln_mma_i8_i8 kiln_shim::mma<int, 4, kiln_shim::at_i8, kiln_shim::at_i8>
 #define kiln_mma_i8_u8 kiln_shim::mma<int, 4, kiln_shim::at_i8, kiln_shim::at_u8>
 #define kiln_mma_u8_i8 kiln_shim::mma<int, 4, kiln_shim::at_u8, kiln_shim::at_i8>

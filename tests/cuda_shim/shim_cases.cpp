@@ -91,6 +91,20 @@ __global__ void box_of_fewer_bytes(int *out) { copy_a_box(out, 80, true); }
 __global__ void box_of_more_bytes(int *out) { copy_a_box(out, 48, true); }
 __global__ void box_nobody_waits_for(int *out) { copy_a_box(out, 64, false); }
 
+// Ones times ones along a sum of 16: each of the four sums of a lane is 16.
+__global__ void product_of_a_warp(int *out) {
+  float d[4] = {};
+  uint32_t a[4] = {0x3f803f80u, 0x3f803f80u, 0x3f803f80u, 0x3f803f80u};
+  kiln_mma_bf16(d, a, a[0], a[1]);
+  out[threadIdx.x] = int(d[0] + d[1] + d[2] + d[3]);
+}
+__global__ void product_of_some_lanes(int *) {
+  float d[4] = {};
+  uint32_t a[4] = {};
+  if (threadIdx.x != 7)
+    kiln_mma_bf16(d, a, 0, 0);
+}
+
 int main(int argc, char **argv) {
   struct Case {
     const char *name;
@@ -103,7 +117,7 @@ int main(int argc, char **argv) {
                         CASE(copy_across_its_size, one, warps), CASE(copy_read_before_and_after, one, warps), CASE(shared_that_nobody_wrote, two, warps),
                         CASE(no_barrier, two, warps), CASE(a_barrier, two, warps), CASE(ids, uint3{2, 2, 2}, uint3{4, 8, 2}), CASE(shuffles, one, warps),
                         CASE(some_end, one, warps), CASE(box, one, warps), CASE(box_of_fewer_bytes, one, warps), CASE(box_of_more_bytes, one, warps),
-                        CASE(box_nobody_waits_for, one, warps)};
+                        CASE(box_nobody_waits_for, one, warps), CASE(product_of_a_warp, one, warps), CASE(product_of_some_lanes, one, warps)};
   for (const Case &c : cases)
     if (argc == 2 && strcmp(c.name, argv[1]) == 0) {
       alignas(16) static int values[128];

@@ -23,6 +23,8 @@ expect() { # NAME WORDS
   expect "$1" box_of_fewer_bytes "wait for each other, or for copies that nobody asked for, for ever"
   expect "$1" box_of_more_bytes "more bytes come to a barrier than it was told of"
   expect "$1" box_nobody_waits_for "a block ends while copies of tensors are under way"
+  expect "$1" product_of_a_warp 4096
+  expect "$1" product_of_some_lanes "lanes of a warp are at different products"
 } 2>/dev/null
 [ "$("$1" no_barrier)" -lt 128 ] || { echo "FAILED: a missing barrier is not seen"; failures=1; }
 exit $failures
