@@ -3,8 +3,9 @@
 #include "codegen/cuda/device_writer.h"
 #include "codegen/tuning.h"
 #include "ir/kernel/scratch.h"
-#include "ir/placement.h"
 #include "ir/pack.h"
+#include "ir/placement.h"
+#include "passes/graph/rewrite.h"
 #include "passes/kernel/schedule.h"
 #include "passes/lower/lower.h"
 
@@ -285,6 +286,30 @@ bool split_by_device(Module &module, const CompileOptions &options, Diagnostics 
   return true;
 }
 
+// Variables that functions of processors write, some of them alone, are no constants for GPUs: a function that writes them says so
+// until the passes are done.
+constexpr std::string_view kWrites = "@writes";
+
+void add_writes(const Module &host, Module &twin) {
+  std::vector<bool> written(twin.variables.size());
+  for (const Function &function : host.functions)
+    for_each_node(function, [&](NodeId id) {
+      if (function.node(id).op != Op::assign)
+        return;
+      if (size_t v = size_t(function.node(id).attrs.get_variable("variable")); v < written.size())
+        written[v] = true;
+    });
+  Function out;
+  out.name = kWrites;
+  out.exported = true;
+  GraphBuilder b(twin, out, out.body);
+  for (size_t v = 0; v < written.size(); ++v)
+    if (written[v])
+      b.multi(Op::assign, {b(Op::read_variable, {}, {{"variable", VariableId(v)}})}, {{"variable", VariableId(v)}});
+  if (!out.body.nodes.empty())
+    twin.functions.push_back(std::move(out));
+}
+
 // The module's entries as they are for GPUs, under names of their own: without what is shaped for a processor's caches.
 std::optional<Module> gpu_twin(const Module &module, Diagnostics &diagnostics) {
   Module out = module;
@@ -448,8 +473,10 @@ bool compile_module(Module &module, const CompileOptions &options, Compiled &com
   if (twin) {
     CompileOptions device = options;
     device.passes.dump_dir.clear();
+    add_writes(module, *twin);
     if (!optimise(*twin, device, nullptr))
       return false;
+    std::erase_if(twin->functions, [](const Function &f) { return f.name == kWrites; });
     join_form(module, std::move(*twin));
   }
   timer.begin("lowering");

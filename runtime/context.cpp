@@ -449,9 +449,9 @@ void *context_variables(KilnContext *context) {
   if (context == nullptr)
     return nullptr;
   if (context->frame.variables != nullptr) {
-    if (pull_variables(context->module, context->frame.variables, nullptr) != KILN_OK)
+    if (pull_variables(context->module, kAllVariables, context->frame.variables, nullptr) != KILN_OK)
       return nullptr;
-    touch_variables(context->module, context->frame.variables);
+    touch_variables(context->module, kAllVariables, context->frame.variables);
   }
   return context->frame.variables;
 }
@@ -484,12 +484,12 @@ int32_t prepare(KilnContext *context, KilnError *error) {
 int32_t run_on_host(KilnContext *context, int32_t *trap, KilnError *error) {
   // Other entries may have changed the variables on a device.
   if (context->frame.variables != nullptr)
-    if (int32_t code = pull_variables(context->module, context->frame.variables, error))
+    if (int32_t code = pull_variables(context->module, context->entry_index, context->frame.variables, error))
       return code;
   FpScope scope(context->fp_mode);
   *trap = context->module->run(context->entry_index)(&context->frame);
   if ((context->entry->flags & kEntryWritesVariables) != 0)
-    touch_variables(context->module, context->frame.variables);
+    touch_variables(context->module, context->entry_index, context->frame.variables);
   return KILN_OK;
 }
 

@@ -266,14 +266,19 @@ int32_t wait_for_parts(KilnContext *context, KilnError *error) {
   return code;
 }
 
-// Whether a part on the processor needs what is under way: what it makes, or variables, which are in one place at a time.
+// Whether a part on the processor needs what a part that is under way makes: a border, or a variable.
 bool has_to_wait(const KilnContext *context, const Part &part) {
   const PartedRun &run = *context->parts;
   bool is_any = false;
-  for (uint32_t p = 0; p < run.count; ++p)
-    is_any |= run.parts[p].is_under_way;
-  if (!is_any || (part.record->flags & kPartUsesVariables) != 0)
-    return is_any;
+  for (uint32_t p = 0; p < run.count; ++p) {
+    if (!run.parts[p].is_under_way)
+      continue;
+    is_any = true;
+    if ((part.record->flags & kPartUsesVariables) != 0 && writes_for(*context->module, run.parts[p].record->entry, part.record->entry))
+      return true;
+  }
+  if (!is_any)
+    return false;
   for (uint32_t a = 0; a < part.context->entry->inputs.count; ++a) {
     const PartArgumentRecord &argument = argument_at(*context->module, *part.record, a);
     if (argument.kind == PartArgumentKind::Border && run.parts[run.borders[argument.index].part].is_under_way)

@@ -196,7 +196,7 @@ int32_t variables_init(const KilnModule *module, void *block, KilnError *error) 
   if (module->variables_size() == 0)
     return KILN_OK;
   auto *bytes = static_cast<uint8_t *>(block);
-  touch_variables(module, block);
+  touch_variables(module, kAllVariables, block);
   std::memset(bytes, 0, module->variables_size());
   if (module->saved_state != nullptr) {
     std::memcpy(bytes, module->saved_state, module->manifest.header().variables_size);
@@ -218,7 +218,7 @@ int32_t variable_read(const KilnModule *module, const void *block, uint32_t inde
     return code;
   if (int32_t code = check_variable(module, index, data, size, "variable_read", error))
     return code;
-  if (int32_t code = pull_variables(module, block, error))
+  if (int32_t code = pull_variables(module, kAllVariables, block, error))
     return code;
   if (size != 0)
     std::memcpy(data,
@@ -233,9 +233,9 @@ int32_t variable_write(const KilnModule *module, void *block, uint32_t index, co
     return code;
   if (int32_t code = check_variable(module, index, data, size, "variable_write", error))
     return code;
-  if (int32_t code = pull_variables(module, block, error))
+  if (int32_t code = pull_variables(module, kAllVariables, block, error))
     return code;
-  touch_variables(module, block);
+  touch_variables(module, kAllVariables, block);
   if (size != 0)
     std::memcpy(static_cast<uint8_t *>(block) + module->manifest.variables()[index].offset, data,
                 size);
@@ -248,7 +248,7 @@ int32_t save(const KilnModule *module, const void *block, const char *path, uint
     return fail(error, KILN_ERROR_USAGE, "save: null pointer");
   if (int32_t code = check_block(module, block, "save", error))
     return code;
-  if (int32_t code = pull_variables(module, block, error))
+  if (int32_t code = pull_variables(module, kAllVariables, block, error))
     return code;
   bool is_state_only = (flags & KILN_SAVE_STATE_ONLY) != 0;
   if (!is_state_only && module->package.data == nullptr)
@@ -273,7 +273,7 @@ int32_t load(const KilnModule *module, void *block, const char *path, KilnError 
     return code;
   int32_t code = load_from(file, *module, static_cast<uint8_t *>(block), path, error);
   if (code == KILN_OK)
-    touch_variables(module, block);
+    touch_variables(module, kAllVariables, block);
   unmap_file(&file);
   return code;
 }

@@ -68,6 +68,18 @@ void find_used(const std::vector<PlanStep> &steps, std::vector<bool> &out) {
   }
 }
 
+// What the steps use of the variables, and whether they write it.
+void find_variables(const Plan &plan, const std::vector<PlanStep> &steps, const Program &program, std::map<int, bool> &out) {
+  for (const PlanStep &step : steps) {
+    find_variables(plan, step.condition_body, program, out);
+    find_variables(plan, step.body, program, out);
+    find_variables(plan, step.other, program, out);
+    for (size_t i = 0; step.kind == PlanStep::Kind::launch && i < step.buffers.size(); ++i)
+      if (const PlanBuffer &b = plan.buffers[size_t(step.buffers[i])]; b.kind == PlanBuffer::Kind::variable)
+        out[b.variable] |= program.kernels[size_t(step.kernel)].buffers[i].access != Access::in;
+  }
+}
+
 // Of the kernels that a device runs; nothing for the others.
 std::vector<CudaKernel> emit_all(const Program &program, const GpuMachine &machine) {
   std::vector<LaunchFacts> facts(program.kernels.size());
@@ -99,6 +111,7 @@ public:
       entry_.steps.first = uint32_t(steps_.size());
       if (is_for_device(program_, plan))
         write_steps(plan.steps);
+      write_variables(plan);
       entry_.steps.count = uint32_t(steps_.size()) - entry_.steps.first;
       if (entry_.slots > kMaxDeviceSlots)
         return Error{fmt::format("the entry {} has more than {} sizes and loops", plan.name, kMaxDeviceSlots)};
@@ -322,6 +335,17 @@ private:
       steps_.push_back(record);
       entry_.scratch_bytes = std::max(entry_.scratch_bytes, uint64_t(l.function.scratch_bytes * kScratchBlocks));
     }
+  }
+
+  void write_variables(const Plan &plan) {
+    std::map<int, bool> used;
+    for (const PlanBuffer &b : plan.buffers) // conditions and sizes may lie in some
+      if (b.kind == PlanBuffer::Kind::variable)
+        used.emplace(b.variable, false);
+    find_variables(plan, plan.steps, program_, used);
+    entry_.variables = {uint32_t(lists_.size()), uint32_t(used.size())};
+    for (auto [variable, is_written] : used)
+      lists_.push_back(2 * uint32_t(variable) + is_written);
   }
 
   uint32_t new_slot(Symbol name) {

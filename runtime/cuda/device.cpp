@@ -1,4 +1,4 @@
-// Opens a device for a package, and keeps the mirrors of variables.
+// Opens a device for a package.
 #include "runtime/cuda/device.h"
 
 #include <cstdlib>
@@ -65,12 +65,16 @@ int32_t arch_of(const Driver &driver, int device, uint32_t *arch, KilnError *err
   return KILN_OK;
 }
 
+} // namespace
+
 // A copy from memory that is not pinned may still be on its way when it returns, and streams of contexts do not wait
 // for the stream that it is in.
 int32_t wait_for_copies(const Driver &driver, KilnError *error) {
   KILN_DRIVER_TRY(driver, cuStreamSynchronize, nullptr);
   return KILN_OK;
 }
+
+namespace {
 
 int32_t load_images(KilnModule *module, Device *device, KilnError *error) {
   const Driver &driver = *device->driver;
@@ -139,20 +143,6 @@ int32_t open_on(KilnModule *module, Device *device, const char *what, KilnError 
   return load_images(module, device, error);
 }
 
-void free_mirror(Device *device, VariablesMirror **at) {
-  VariablesMirror *mirror = *at;
-  *at = mirror->next;
-  device->driver->cuMemFree_v2(mirror->memory);
-  std::free(mirror);
-}
-
-VariablesMirror *find_mirror(Device *device, const void *block) {
-  for (VariablesMirror *m = device->mirrors; m != nullptr; m = m->next)
-    if (m->block == block)
-      return m;
-  return nullptr;
-}
-
 } // namespace
 
 bool is_device_usable(const KilnModule &module) {
@@ -218,8 +208,7 @@ void close_device(KilnModule *module) {
     ContextScope scope(driver, device->context);
     while (device->contexts != nullptr)
       free_device_context(device, device->contexts);
-    while (device->mirrors != nullptr)
-      free_mirror(device, &device->mirrors);
+    free_mirrors(device);
     if (device->weights != 0)
       driver.cuMemFree_v2(device->weights);
     for (uint32_t i = 0; device->modules != nullptr && i < device->section.header().images.count; ++i)
@@ -232,107 +221,6 @@ void close_device(KilnModule *module) {
   std::free(device->functions);
   std::free(device);
   module->device = nullptr;
-}
-
-int32_t mirror_of(const KilnModule *module, void *block, VariablesMirror **out, KilnError *error) {
-  Device *device = module->device;
-  pthread_mutex_lock(&device->lock);
-  VariablesMirror *mirror = find_mirror(device, block);
-  if (mirror == nullptr && (mirror = static_cast<VariablesMirror *>(std::calloc(1, sizeof *mirror))) != nullptr) {
-    mirror->block = block;
-    mirror->host_is_newer = true;
-    int answer = device->driver->cuMemAlloc_v2(&mirror->memory, module->variables_size());
-    if (answer != 0) {
-      std::free(mirror);
-      pthread_mutex_unlock(&device->lock);
-      return fail_driver(*device->driver, "cuMemAlloc_v2", answer, error);
-    }
-    mirror->next = device->mirrors;
-    device->mirrors = mirror;
-  }
-  if (mirror != nullptr)
-    ++mirror->users;
-  *out = mirror; // under the lock: others look for who uses a mirror
-  pthread_mutex_unlock(&device->lock);
-  return mirror != nullptr ? KILN_OK : fail(error, KILN_ERROR_MEMORY, "out of memory");
-}
-
-void forget_variables(const KilnModule *module, const void *block) {
-  Device *device = module->device;
-  if (device == nullptr)
-    return;
-  ContextScope scope(*device->driver, device->context);
-  pthread_mutex_lock(&device->lock);
-  for (VariablesMirror **at = &device->mirrors; *at != nullptr; at = &(*at)->next)
-    if ((*at)->block == block && (*at)->users == 0) {
-      free_mirror(device, at);
-      break;
-    }
-  pthread_mutex_unlock(&device->lock);
-}
-
-int32_t push_variables(const KilnModule *module, VariablesMirror *mirror, KilnError *error) {
-  if (!mirror->host_is_newer)
-    return KILN_OK;
-  if (int32_t code = wait_for_runs(module->device, mirror, nullptr, false, error))
-    return code;
-  KILN_DRIVER_TRY(*module->device->driver, cuMemcpyHtoD_v2, mirror->memory, mirror->block, module->variables_size());
-  if (int32_t code = wait_for_copies(*module->device->driver, error))
-    return code;
-  mirror->host_is_newer = false;
-  return KILN_OK;
-}
-
-int32_t pull_variables(const KilnModule *module, const void *block, KilnError *error) {
-  Device *device = module->device;
-  if (device == nullptr)
-    return KILN_OK;
-  pthread_mutex_lock(&device->lock);
-  VariablesMirror *mirror = find_mirror(device, block);
-  pthread_mutex_unlock(&device->lock);
-  if (mirror == nullptr || !mirror->device_is_newer)
-    return KILN_OK;
-  ContextScope scope(*device->driver, device->context);
-  if (int32_t code = wait_for_runs(device, mirror, nullptr, true, error))
-    return code;
-  KILN_DRIVER_TRY(*device->driver, cuMemcpyDtoH_v2, mirror->block, mirror->memory, module->variables_size());
-  mirror->device_is_newer = false;
-  return KILN_OK;
-}
-
-int32_t pull_held_dims(KilnContext *context, KilnError *error) {
-  const KilnModule *module = context->module;
-  Device *device = module->device;
-  if (device == nullptr)
-    return KILN_OK;
-  pthread_mutex_lock(&device->lock);
-  VariablesMirror *mirror = find_mirror(device, context->frame.variables);
-  pthread_mutex_unlock(&device->lock);
-  if (mirror == nullptr || !mirror->device_is_newer)
-    return KILN_OK;
-  ContextScope scope(*device->driver, device->context);
-  if (int32_t code = wait_for_runs(device, mirror, nullptr, true, error))
-    return code;
-  for (uint32_t i = 0; i < context->entry->symbols.count; ++i) {
-    const SymbolRecord &symbol = module->manifest.symbols()[context->entry->symbols.first + i];
-    if (symbol.variable == kNoIndex)
-      continue;
-    uint64_t offset = module->manifest.variables()[symbol.variable].offset;
-    KILN_DRIVER_TRY(*device->driver, cuMemcpyDtoH_v2, context->frame.variables + offset, mirror->memory + offset, sizeof(int64_t));
-  }
-  return KILN_OK;
-}
-
-void touch_variables(const KilnModule *module, const void *block) {
-  Device *device = module->device;
-  if (device == nullptr)
-    return;
-  pthread_mutex_lock(&device->lock);
-  if (VariablesMirror *mirror = find_mirror(device, block)) {
-    mirror->host_is_newer = true;
-    mirror->device_is_newer = false;
-  }
-  pthread_mutex_unlock(&device->lock);
 }
 
 } // namespace kiln::rt

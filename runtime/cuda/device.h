@@ -1,8 +1,8 @@
 // A module on a GPU: its kernels loaded and its weights there, once for all contexts.
 //
-// Variables are a block of the caller's on the host, with a mirror on the device for as long as a context uses
+// Variables are a block of the caller's on the host, with a mirror on the device (mirror.cpp) for as long as a context uses
 // it: a run changes the mirror, and whoever looks at the block (variable_read, save, context_variables) gets
-// what the device has first. What the host writes is sent before the next run.
+// what the device has first. What the host writes is sent before the next run that uses it.
 #pragma once
 
 #include "runtime/cuda/device_section.h"
@@ -20,9 +20,9 @@ struct DeviceContext;
 struct VariablesMirror {
   void *block;
   DeviceAddress memory;
-  bool host_is_newer, device_is_newer;
   uint32_t users; // contexts
   VariablesMirror *next;
+  uint8_t newer[]; // of each variable: the side that wrote it last, until the other one has it
 };
 
 struct Device {
@@ -60,6 +60,9 @@ int32_t finish_on_device(KilnContext *context, int32_t *trap, KilnError *error);
 // The stream of a context and memory for borders, pinned and on the device, that is given back with it.
 int32_t share_device(KilnContext *context, uint64_t size, void **stream, DeviceAddress *memory, uint8_t **pinned, KilnError *error);
 
+// Until what was copied from memory that is not pinned has arrived.
+int32_t wait_for_copies(const Driver &driver, KilnError *error);
+
 void free_device_context(Device *device, DeviceContext *context);
 
 // The mirror of a block for one more context, made where there is none yet.
@@ -68,12 +71,18 @@ int32_t mirror_of(const KilnModule *module, void *block, VariablesMirror **mirro
 void forget_variables(const KilnModule *module, const void *block);
 // Waits for the runs that are under way with a mirror, but for those of `own` stream: those that write it, or all.
 int32_t wait_for_runs(Device *device, const VariablesMirror *mirror, const void *own, bool only_writers, KilnError *error);
-int32_t push_variables(const KilnModule *module, VariablesMirror *mirror, KilnError *error);
-// The block has what the device has, where there is a mirror of it.
-int32_t pull_variables(const KilnModule *module, const void *block, KilnError *error);
+void free_mirrors(Device *device);
+// Before a run of an entry on the device: it has what the host wrote last of what the entry uses, and will have written what the
+// entry writes.
+int32_t push_variables(const KilnModule *module, uint32_t entry, VariablesMirror *mirror, KilnError *error);
+// The block has what the device has, where there is a mirror of it: all, or what an entry uses.
+inline constexpr uint32_t kAllVariables = UINT32_MAX;
+int32_t pull_variables(const KilnModule *module, uint32_t entry, const void *block, KilnError *error);
 // The same for the variables that dims are read from.
 int32_t pull_held_dims(KilnContext *context, KilnError *error);
-// The host has written to the block.
-void touch_variables(const KilnModule *module, const void *block);
+// The host has written to the block: anywhere, or what an entry writes.
+void touch_variables(const KilnModule *module, uint32_t entry, const void *block);
+// Whether the second entry uses what the first one writes.
+bool writes_for(const KilnModule &module, uint32_t first, uint32_t second);
 
 } // namespace kiln::rt

@@ -15,7 +15,7 @@
 namespace kiln::package {
 
 inline constexpr uint32_t kDeviceMagic = 0x5645444bu; // "KDEV"
-inline constexpr uint32_t kDeviceAbi = 3;
+inline constexpr uint32_t kDeviceAbi = 4;
 inline constexpr uint32_t kMaxDeviceArguments = 256; // of a kernel: buffers and dims
 inline constexpr uint32_t kMaxDeviceMaps = 4; // of a kernel
 inline constexpr uint32_t kMaxDeviceSlots = 1024;
@@ -83,8 +83,10 @@ struct DeviceStepRecord {
   uint32_t maps; // the first of the function's
 };
 
+// There is one for every entry of the manifest; those of the processor have no steps.
 struct DeviceEntryRecord {
   Range steps;
+  Range variables; // that it uses, in `lists`: twice the index in the manifest, and 1 more where it writes it; in order
   uint32_t slots;
   uint32_t reads_back; // not 0: the host needs values from the device on the way, so there is no graph
   uint64_t scratch_bytes;
@@ -102,13 +104,13 @@ struct DeviceHeader {
   Table steps;       // DeviceStepRecord
   Table buffers;     // DeviceBufferRecord
   Table expressions; // Range of words
-  Table lists;       // uint32_t: expressions
+  Table lists;       // uint32_t: expressions, or variables
   Table words;       // int64_t
   Table maps;        // DeviceMapRecord
 };
 
 static_assert(sizeof(DeviceImageRecord) == 16 && sizeof(DeviceFunctionRecord) == 48);
 static_assert(sizeof(DeviceBufferRecord) == 16 && sizeof(DeviceStepRecord) == 56);
-static_assert(sizeof(DeviceEntryRecord) == 24 && sizeof(DeviceHeader) == 96 && sizeof(DeviceMapRecord) == 72);
+static_assert(sizeof(DeviceEntryRecord) == 32 && sizeof(DeviceHeader) == 96 && sizeof(DeviceMapRecord) == 72);
 
 } // namespace kiln::package

@@ -648,11 +648,10 @@ int32_t start_on_device(KilnContext *context, bool is_sent, int32_t *trap, KilnE
   if (scope.answer() != 0)
     return fail_driver(driver, "cuCtxPushCurrent", scope.answer(), error);
   if (on->mirror != nullptr) {
-    if (int32_t code = push_variables(context->module, on->mirror, error))
+    if (int32_t code = push_variables(context->module, context->entry_index, on->mirror, error))
       return code;
     if (int32_t code = wait_for_runs(device, on->mirror, on->stream, !on->writes_variables, error))
       return code;
-    on->mirror->device_is_newer |= on->writes_variables;
   }
   on->is_under_way = true;
   if (int32_t code = queue_run(context, is_sent, trap, error)) {

@@ -83,6 +83,12 @@ const char *DeviceSection::flaw_of_entry(const DeviceEntryRecord &entry, uint32_
   const EntryRecord &known = manifest.entries()[index];
   if (!is_within(entry.steps, header_->steps) || entry.slots > kMaxDeviceSlots || entry.slots < known.symbols.count)
     return "an entry is wrong";
+  if (!is_within(entry.variables, header_->lists))
+    return "an entry is wrong";
+  const uint32_t *used = lists() + entry.variables.first;
+  for (uint32_t i = 0; i < entry.variables.count; ++i)
+    if (used[i] / 2 >= manifest.header().variables.count || (i > 0 && used[i] / 2 <= used[i - 1] / 2))
+      return "an entry uses variables that there are not";
   uint32_t end = entry.steps.first + entry.steps.count;
   for (uint32_t s = entry.steps.first; s < end; ++s)
     if (const char *why = flaw_of_step(s, end, entry.slots, index, manifest))

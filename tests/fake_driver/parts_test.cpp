@@ -311,6 +311,13 @@ export func f(x: f32[N, 4]) -> (y: f32[N, 4]) {
         CHECK(all_on_processor.out[0][i] == Approx(whole.out[0][i]).epsilon(1e-5));
       }
     }
+    // Variables of one side stay there: a step copies none of w, v and steps, but for what is asked for in the end.
+    int sent = calls("cuMemcpyHtoD_v2"), fetched = calls("cuMemcpyDtoH_v2");
+    for (int step = 0; step < 2; ++step)
+      for (Rows *rows : {&split, &whole, &all_on_processor})
+        REQUIRE(rows->run(3) == KILN_OK);
+    CHECK(calls("cuMemcpyHtoD_v2") == sent);
+    CHECK(calls("cuMemcpyDtoH_v2") == fetched);
     auto *a = static_cast<const float *>(runtime::api().context_variables(split.context->handle()));
     auto *b = static_cast<const float *>(runtime::api().context_variables(whole.context->handle()));
     REQUIRE(a);
@@ -323,6 +330,64 @@ export func f(x: f32[N, 4]) -> (y: f32[N, 4]) {
       CHECK(one[0] != (i == 0 ? 0.5f : i == 1 ? 0.25f : 0.0f));
     }
   }
+  CHECK(left() == 0);
+}
+
+TEST_CASE("of the variables, those that changed sides are copied") {
+  const std::string text = R"(
+state back: f32[4] = 1.0
+state here: f32[64] = 1.0
+state there: f32[64] = 1.0
+state forth: f32[4] = 1.0
+export func f(x: f32[3, 4]) -> f32[3, 4] device cuda {
+  back = back + sum(x)
+  there = there + sum(forth)
+  return x * forth + sum(there)
+}
+export func g(x: f32[3, 4]) -> f32[3, 4] device cpu {
+  forth = forth + sum(x)
+  here = here + sum(back)
+  return x * back + sum(here)
+}
+)";
+  Package package = compile(text);
+  KilnError error{};
+  auto outcome = [&](const KilnOpenOptions *options, int *copies) {
+    auto module = runtime::Module::try_open(package.bytes, error, options);
+    REQUIRE(module);
+    runtime::Variables variables = module->variables();
+    runtime::ContextOptions how;
+    how.variables = &variables;
+    auto f = module->try_context("f", how, error), g = module->try_context("g", how, error);
+    REQUIRE(f);
+    REQUIRE(g);
+    std::vector<float> x(12, 0.5f), y(12), all;
+    int64_t dims[] = {3, 4};
+    KilnTensor in{x.data(), 48, KILN_F32, 2, dims}, out{y.data(), 48, KILN_F32, 2, dims};
+    for (int step = 0; step < 4; ++step)
+      for (runtime::Context *c : {&*f, &*g}) {
+        *copies = calls("cuMemcpyHtoD_v2") * 1000 + calls("cuMemcpyDtoH_v2");
+        REQUIRE(runtime::api().bind_input(c->handle(), 0, &in, &error) == KILN_OK);
+        REQUIRE(runtime::api().bind_output(c->handle(), 0, &out, &error) == KILN_OK);
+        REQUIRE(runtime::api().run(c->handle(), &error) == KILN_OK);
+        *copies = calls("cuMemcpyHtoD_v2") * 1000 + calls("cuMemcpyDtoH_v2") - *copies;
+        if (step > 0) // before, everything is sent that f uses
+          CHECK(*copies == (options != nullptr ? 0 : c == &*g ? 1 : 1000)); // back to the one, forth to the other
+        all.insert(all.end(), y.begin(), y.end());
+      }
+    for (uint32_t i = 0; i < 4; ++i) {
+      std::vector<float> values(i == 1 || i == 2 ? 64 : 4);
+      REQUIRE(runtime::api().variable_read(module->handle(), variables.data(), i, values.data(), values.size() * 4, nullptr) == KILN_OK);
+      CHECK(values.back() != 1.0f);
+      all.insert(all.end(), values.begin(), values.end());
+    }
+    return all;
+  };
+  int copies = 0;
+  std::vector<float> both = outcome(nullptr, &copies), processor = outcome(&kOnProcessor, &copies);
+  REQUIRE(both.size() == processor.size());
+  for (size_t i = 0; i < both.size(); ++i)
+    CHECK(both[i] == Approx(processor[i]).epsilon(1e-5));
   CHECK(left() == 0);
 }
 
