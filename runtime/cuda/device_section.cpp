@@ -83,7 +83,7 @@ const char *DeviceSection::flaw_of_entry(const DeviceEntryRecord &entry, uint32_
   const EntryRecord &known = manifest.entries()[index];
   if (!is_within(entry.steps, header_->steps) || entry.slots > kMaxDeviceSlots || entry.slots < known.symbols.count)
     return "an entry is wrong";
-  if (!is_within(entry.variables, header_->lists))
+  if (!is_within(entry.variables, header_->lists) || !has_time(entry.variables.count))
     return "an entry is wrong";
   const uint32_t *used = lists() + entry.variables.first;
   for (uint32_t i = 0; i < entry.variables.count; ++i)
