@@ -1,5 +1,6 @@
 // Which form each nest of a kernel takes on a GPU.
 #include "codegen/cuda/nest.h"
+#include "codegen/cuda/streamed_softmax.h"
 
 #include <algorithm>
 #include <iterator>
@@ -35,6 +36,8 @@ Nests emit_nest(const Stmt &nest, const NestContext &context) {
   if (Nests tiles = try_emit_tile(nest, context); !tiles.empty())
     return tiles;
   std::vector<const Stmt *> outer = perfect_nest(nest, LoopKind::parallel);
+  if (Nests streamed = try_emit_streamed_softmax(outer, outer.back()->body, context); !streamed.empty())
+    return streamed;
   if (auto split = try_split_reduction(outer, outer.back()->body, context.machine))
     return emit_split(*split, context);
   if (wants_group(outer, outer.back()->body))
@@ -62,7 +65,9 @@ std::vector<GpuNest> map_gpu(const Kernel &lowered, const GpuMachine &machine, c
     if (others.empty())
       return;
     auto split = try_split_reduction({}, others, machine);
-    Nests nests = split ? emit_split(*split, context) : Nests{emit_group({}, others, context)};
+    Nests nests = try_emit_streamed_softmax({}, others, context);
+    if (nests.empty())
+      nests = split ? emit_split(*split, context) : Nests{emit_group({}, others, context)};
     std::move(nests.begin(), nests.end(), std::back_inserter(out));
     others.clear();
   };

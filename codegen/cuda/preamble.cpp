@@ -132,7 +132,14 @@ __device__ __forceinline__ uint64_t kiln_descriptor(const void *at, uint64_t bit
 template <typename T>
 __device__ __forceinline__ void kiln_keep(T *at, T value) { *at = value; }
 #define KILN_MOVE(type, to, from, is_write) *(type *)(to) = *(const type *)(from)
+// 2^x in one instruction: right to 2 units in the last place, denormals are 0.
+__device__ __forceinline__ float kiln_exp2(float x) {
+  float out;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
+  return out;
+}
 #else
+inline float kiln_exp2(float x) { return exp2f(x); }
 #define KILN_SHARED unsigned char *const kiln_shared = kiln_shim::g_dynamic
 #define KILN_SHARED_LINES KILN_SHARED
 #define KILN_MOVE(type, to, from, is_write) kiln_shim::move(to, from, sizeof(type), is_write)
@@ -204,6 +211,39 @@ __device__ __forceinline__ void kiln_split(uint32_t &big, uint32_t &small) {
   asm("sub.f32 %0, %1, %2;" : "=f"(rest) : "f"(whole), "f"(__int_as_float((int)big))); // denormals are numbers whatever the options
 #endif
   small = __float_as_uint(rest);
+}
+// Products of f32 by tensor cores: of numbers rounded to tf32, or of sums of two of them.
+__device__ __forceinline__ void kiln_rounded_product(float (&d)[4], const float (&a)[4], float b0, float b1) {
+  uint32_t as[4];
+#pragma unroll
+  for (int e = 0; e < 4; ++e)
+    as[e] = kiln_to_tf32(__float_as_uint(a[e]));
+  kiln_mma_f32(d, as, kiln_to_tf32(__float_as_uint(b0)), kiln_to_tf32(__float_as_uint(b1)));
+}
+// `high` is cut off by the tensor cores; what is left of an infinity, the NaN 0x7fffffff, becomes a number near 0.
+__device__ __forceinline__ void kiln_cut_f32(float x, uint32_t &high, uint32_t &low) {
+  high = __float_as_uint(x) & 0xffffe000u;
+  const float rest = x - __int_as_float((int)high);
+  low = __float_as_uint(rest) + 0x1000u;
+#ifdef KILN_CUDA_SHIM
+  low = rest == rest ? low : 0x80000fffu;
+#endif
+}
+// Tensor cores cut their sums off, so these begin at 0 and are added to the others by threads.
+__device__ __forceinline__ void kiln_cut_product(float (&d)[4], const float (&a)[4], float b0, float b1) {
+  uint32_t high[4], low[4], b_high[2], b_low[2];
+  float sums[4] = {};
+#pragma unroll
+  for (int e = 0; e < 4; ++e)
+    kiln_cut_f32(a[e], high[e], low[e]);
+  kiln_cut_f32(b0, b_high[0], b_low[0]);
+  kiln_cut_f32(b1, b_high[1], b_low[1]);
+  kiln_mma_f32(sums, low, b_high[0], b_high[1]);
+  kiln_mma_f32(sums, high, b_low[0], b_low[1]);
+  kiln_mma_f32(sums, high, b_high[0], b_high[1]);
+#pragma unroll
+  for (int e = 0; e < 4; ++e)
+    d[e] += sums[e];
 }
 
 // What all lanes of a warp hold, one of them after the other in a fixed order.

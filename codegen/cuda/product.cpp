@@ -74,7 +74,7 @@ bool moves_by_one(const Expr &e, Symbol loop) {
   return std::any_of(e.args.begin(), e.args.end(), [&](const Expr &arg) { return moves_by_one(arg, loop); });
 }
 
-std::optional<Product> match_product(const Stmt &nest) {
+std::optional<Product> match_product(const Stmt &nest, bool may_be_row) {
   Loops outer = perfect_nest(nest, LoopKind::parallel);
   const std::vector<Stmt> &body = outer.back()->body;
   if (body.size() < 4 || !body[0].is(Stmt::Kind::alloc) || body[0].space != MemorySpace::reg || body[0].size != 1 ||
@@ -124,7 +124,7 @@ std::optional<Product> match_product(const Stmt &nest) {
     bool in_a = uses(out.a, l->name), in_b = uses(out.b, l->name);
     (in_a && !in_b ? out.rows : in_b && !in_a ? out.columns : out.batch).push_back(l);
   }
-  if (out.rows.empty() || out.columns.empty())
+  if ((out.rows.empty() && !may_be_row) || out.columns.empty())
     return std::nullopt;
   // Neighbouring columns are neighbours in the result.
   const Stmt &result = out.after.back();

@@ -21,7 +21,8 @@ struct Product {
   bool is_exact = false; // f32 of halves and bytes, which lose nothing as tf32
 };
 
-std::optional<Product> match_product(const Stmt &nest);
+// `may_be_row`: loops over rows may be missing.
+std::optional<Product> match_product(const Stmt &nest, bool may_be_row = false);
 // Whether some load moves by one element with the loop.
 bool moves_by_one(const Expr &e, Symbol loop);
 // Makes `a` and `b` the loads of what tensor cores multiply, where they do.

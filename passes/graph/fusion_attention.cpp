@@ -38,7 +38,8 @@ void BlockFuser::fuse_attention(int root) {
   };
   bool plain = parts->nan_to_zero ||
                std::all_of(parts->to_normalised.begin(), parts->to_normalised.end(), keeps_ratios);
-  if (!plain || !at_least(queries, kMinQueries) || !at_least(keys, kMinQueries) ||
+  // A GPU shares the keys of few queries among blocks.
+  if (!plain || !at_least(queries, gpu_ ? 1 : kMinQueries) || !at_least(keys, kMinQueries) ||
       !at_most(function_.type(dot.operands[0]).shape.back(), kMaxHead) ||
       !at_most(shape(root).back(), kMaxHead))
     return;

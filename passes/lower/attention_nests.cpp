@@ -16,6 +16,9 @@
 //
 // With a known number of queries, shares are of one size, and blocks where there are no spans: the last
 // begins early enough to be whole and computes a few rows again, to the same bits.
+//
+// On a GPU shares are as many rows as a block of threads multiplies, and keys come in spans always, however few there
+// are: one form, which codegen/cuda keeps in registers (streamed_softmax.h).
 #include "passes/lower/kernel_lowering.h"
 
 #include "passes/graph/index_map.h"
@@ -40,6 +43,11 @@ constexpr int64_t kGpuShareRows = 32, kGpuSpan = 64;
 // Halves are multiplied by tensor cores, which read keys and values where they lie: as many rows as keys of a span, whose
 // scores lie eight elements apart, so that pairs of them in four rows meet in no bank.
 constexpr int64_t kGpuRowGap = 8;
+// Shares whose rows stay in registers: of keys and values up to this size, spans of so many bytes of both.
+constexpr int64_t kStreamedSize = 128, kStreamedBytes = 32 << 10;
+constexpr int64_t kStreamedRows = 64, kLeastStreamedRows = 16, kStreamedSpan = 64, kLeastStreamedSpan = 32;
+constexpr int64_t kGpuShares = 128;  // that keep the multiprocessors of most devices busy
+constexpr int64_t kUnknownBatch = 8; // a batch whose size only a run tells
 constexpr int64_t kMinShareRows = 32, kShareRows = 256; // a share copies all keys and values
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -59,9 +67,14 @@ public:
     key_size_ = l_.type(keys_dot_.operands[0]).shape.back().as_const();
     auto is_half = [&](ValueId v) { return l_.type(v).dtype == DType::bf16 || l_.type(v).dtype == DType::f16; };
     on_tensors_ = l_.options_.gpu && is_half(keys_dot_.operands[1]) && is_half(values_dot_.operands[1]);
+    auto is_small = [](int64_t size) { return size >= 8 && size <= kStreamedSize; };
+    streams_ = l_.options_.gpu && dtype_ == DType::f32 && is_small(key_size_) && is_small(value_size_);
     choose_spans();
     choose_blocks();
-    reach_ = mask_reach(l_.module_, function_, parts_, [&](ValueId v) { return l_.resolve(v); });
+    auto resolve = [&](ValueId v) { return l_.resolve(v); };
+    reach_ = mask_reach(l_.module_, function_, parts_, resolve);
+    if (streams_)
+      bands_ = band_masks(l_.module_, function_, parts_, resolve);
   }
 
   void run() { over_batch(0); }
@@ -69,6 +82,13 @@ public:
 private:
   void choose_spans() {
     int64_t of_a_key = std::max<int64_t>(key_size_ + value_size_, 1); // any size may be 0
+    if (streams_) {
+      in_spans_ = true;
+      span_ = of_a_key * (on_tensors_ ? 2 : 4) * kStreamedSpan <= kStreamedBytes ? kStreamedSpan : kLeastStreamedSpan;
+      row_ = span_;
+      values_row_ = value_size_;
+      return;
+    }
     bool gpu = l_.options_.gpu;
     in_spans_ = !keys_.is_const() || (gpu ? keys_.as_const() > kGpuSpan : keys_.as_const() * of_a_key > kHeldElements);
     span_ = !in_spans_ ? keys_.as_const() : gpu ? kGpuSpan : std::max<int64_t>(kSpanElements / of_a_key / 64, 1) * 64;
@@ -76,7 +96,26 @@ private:
     row_ = on_tensors_ ? span_ + kGpuRowGap : padded_row(span_);
   }
 
+  // Fewer rows where there would be fewer blocks than multiprocessors: then warps share the keys of a span.
+  void choose_streamed() {
+    rows_ = kStreamedRows;
+    int64_t heads = 1;
+    const Shape &out = l_.type(out_).shape;
+    for (size_t d = 0; d + 2 < out.size(); ++d)
+      heads *= out[d].is_const() ? out[d].as_const() : kUnknownBatch;
+    if (queries_.is_const()) {
+      int64_t queries = std::max<int64_t>(queries_.as_const(), 1);
+      auto shares = [&] { return (queries + rows_ - 1) / rows_; };
+      while (rows_ > kLeastStreamedRows && heads * shares() < kGpuShares)
+        rows_ /= 2;
+      rows_ = (queries + shares() - 1) / shares();
+    }
+    share_rows_ = rows_;
+  }
+
   void choose_blocks() {
+    if (streams_)
+      return choose_streamed();
     bool gpu = l_.options_.gpu;
     int64_t gpu_rows = on_tensors_ ? kGpuSpan : kGpuShareRows;
     int64_t most = gpu ? gpu_rows : std::clamp(kBlockElements / std::max<int64_t>(row_, 1), kMinBlockRows, kMaxBlockRows);
@@ -144,7 +183,7 @@ private:
     if (count.is_const())
       return share(first, count, true);
     Dim rows = named(count, 1, Dim(share_rows_) + Dim(1));
-    if (key_size_ < kMinDirectKey || on_tensors_)
+    if (key_size_ < kMinDirectKey || on_tensors_ || streams_)
       return share(first, rows, true);
     Expr few = kb::lt(kb::index(rows), kb::integer(DType::i64, kMinCopyRows));
     auto direct = l_.in_scope(Symbol(), [&] { share(first, rows, false); });
@@ -167,7 +206,7 @@ private:
       over_blocks(first, count, begin, size);
       l_.local_operands_.clear();
     };
-    if (!keys_.is_const()) {
+    if (!keys_.is_const() || streams_) {
       l_.loop("span", 0, ceildiv(keys, span_), LoopKind::serial, [&](const Dim &var) {
         Dim begin = var * Dim(span_);
         span(begin, named(min(Dim(span_), keys_ - begin), 1, Dim(span_) + Dim(1)));
@@ -186,6 +225,8 @@ private:
   }
 
   void over_blocks(const Dim &first, const Dim &count, const Dim &begin, const Dim &size) {
+    if (streams_)
+      return block(first, 0, count, begin, size);
     if (!copies_)
       return l_.loop("row", 0, count, LoopKind::parallel,
                      [&](const Dim &at) { block(first, at, 1, begin, size); });
@@ -252,7 +293,7 @@ private:
 
   void copy_span(const Dim &begin, const Dim &size) {
     keys_stay_ = false;
-    if (!copies_ || on_tensors_)
+    if (!copies_ || on_tensors_ || streams_)
       return;
     keys_stay_ = l_.options_.gpu && size.is_const() && keys_lie_in_rows(begin);
     if (!keys_stay_)
@@ -350,7 +391,7 @@ private:
   // Rows `at` to at + rows of the share that begins at `first`, for the keys of one span.
   void block(const Dim &first, const Dim &at, const Dim &rows, const Dim &begin, const Dim &size) {
     Dim row = named(first + at, 0, queries_), seen = size;
-    if (reach_ && !on_tensors_ && !keys_stay_) // a tile is whole; hidden keys weigh nothing
+    if (reach_ && !on_tensors_ && !keys_stay_ && !streams_) // a tile is whole; hidden keys weigh nothing
       seen = in_spans_ ? named(max(Dim(0), min(size, seen_by(row + rows) - begin)), 0, Dim(span_) + Dim(1))
                        : seen_by(row + rows);
     scores_ = l_.fresh("s");
@@ -368,13 +409,25 @@ private:
 
   Dim score_offset(const Dim &i, const Dim &j) const { return l_.simplified(i * Dim(row_) + j); }
 
+  // Masks that are comparisons of a key's number with a query's.
+  void compare_numbers() {
+    for (const BandMask &band : bands_)
+      l_.local_operands_.push_back({function_.node(band.node).results[0], band.operand, [=](std::span<const Dim> index) {
+        Expr key = kb::index(index.back()), end = kb::index(index[index.size() - 2] + Dim(band.reach));
+        if (band.is_condition)
+          return band.seen ? kb::lt(std::move(key), std::move(end)) : kb::le(std::move(end), std::move(key));
+        return kb::select(kb::lt(std::move(key), std::move(end)), kb::number(DType::f32, 0), kb::number(DType::f32, band.hidden));
+      }});
+  }
+
   void query_keys(const Dim &row, const Dim &rows, const Dim &begin, const Dim &seen) {
+    compare_numbers();
     l_.loop("i", 0, rows, LoopKind::parallel, [&](const Dim &i) {
       auto score_of = [&](const Dim &j) {
         Expr score = l_.pull(parts_.scores, scores_at(row + i, begin + j));
         l_.emit(kb::store(scores_, score_offset(i, j), kb::convert(dtype_, std::move(score))));
       };
-      if (on_tensors_ || keys_stay_)
+      if (on_tensors_ || keys_stay_ || streams_)
         return l_.loop("j", 0, seen, LoopKind::parallel, score_of);
       l_.loop("p", 0, ceildiv(seen, kPanel), LoopKind::parallel, [&](const Dim &p) {
         Dim width = min(Dim(kPanel), seen - p * Dim(kPanel));
@@ -550,9 +603,11 @@ private:
   DType dtype_;
   Dim queries_, keys_;
   int64_t key_size_ = 0, value_size_ = 0;
+  std::vector<BandMask> bands_;
   std::optional<int64_t> reach_; // queries before `end` see keys before end + reach
   bool in_spans_ = false, copies_ = true;
   bool on_tensors_ = false; // of a GPU: operands are f16 or bf16
+  bool streams_ = false;    // of a GPU: what a share has gathered stays in registers
   bool keys_stay_ = false;  // of a GPU: those of the span at hand are multiplied where they lie
   int64_t span_ = 0;       // keys at once
   int64_t row_ = 0;        // elements between rows of scores

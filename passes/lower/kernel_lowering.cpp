@@ -422,14 +422,14 @@ Expr KernelLowering::pull_external(ValueId value, std::span<const Dim> index) {
 Expr KernelLowering::pull_scalar(const Node &node, std::span<const Dim> index) {
   const OpDef &def = op_def(node.op);
   std::vector<Expr> args;
-  for (ValueId operand : node.operands) {
-    const Shape &shape = type(operand).shape;
+  for (size_t o = 0; o < node.operands.size(); ++o) {
+    const Shape &shape = type(node.operands[o]).shape;
     std::vector<Dim> at;
     for (size_t i = 0; i < shape.size(); ++i) {
       const Dim &d = index[index.size() - shape.size() + i];
       at.push_back(shape[i].is_const(1) ? Dim(0) : d);
     }
-    args.push_back(pull(operand, at));
+    args.push_back(pull_operand(node, int(o), at));
   }
   const TensorType &result = type(node.results[0]);
   if (def.has(kTrapsOnZero) && is_integer(args.back().dtype)) {

@@ -60,4 +60,40 @@ std::optional<int64_t> mask_reach(const Module &module, const Function &function
   return out;
 }
 
+std::vector<BandMask> band_masks(const Module &module, const Function &function, const AttentionParts &parts, const std::function<ValueId(ValueId)> &resolve) {
+  std::vector<BandMask> out;
+  for (auto [id, operand] : parts.to_dot) {
+    const Node &n = function.node(id);
+    bool is_where = n.op == Op::where && operand > 0;
+    if (!is_where && n.op != Op::add)
+      continue;
+    BandMask band;
+    band.node = id;
+    band.operand = is_where ? 0 : 1 - operand;
+    band.is_condition = is_where;
+    band.seen = operand == 1;
+    const Tensor *mask = constant_tensor(module, function, resolve(n.operands[size_t(band.operand)]));
+    const Shape &scores = function.type(n.results[0]).shape;
+    if (!mask || mask->dims().size() < 2 || mask->count() == 0)
+      continue;
+    // The last element of the first row and column tells what is hidden.
+    int64_t keys = mask->dims().back();
+    band.hidden = is_where ? 0 : mask->at_f64(keys - 1);
+    auto hides = [&](int64_t i) { return is_where ? (mask->at_i64(i) != 0) != band.seen : mask->at_f64(i) <= kHidden; };
+    auto reach = reach_of(*mask, scores, hides);
+    if (!reach)
+      continue;
+    band.reach = *reach + 1;
+    bool is_band = true;
+    int64_t queries = mask->dims()[mask->dims().size() - 2];
+    for (int64_t i = 0; is_band && i < mask->count(); ++i) {
+      bool hidden = i % keys >= i / keys % queries + band.reach;
+      is_band = is_where ? hides(i) == hidden : mask->at_f64(i) == (hidden ? band.hidden : 0.0);
+    }
+    if (is_band)
+      out.push_back(band);
+  }
+  return out;
+}
+
 } // namespace kiln

@@ -4,6 +4,7 @@
 #include "passes/graph/attention.h"
 
 #include <functional>
+#include <vector>
 
 namespace kiln {
 
@@ -14,5 +15,16 @@ namespace kiln {
 std::optional<int64_t> mask_reach(const Module &module, const Function &function,
                                   const AttentionParts &parts,
                                   const std::function<ValueId(ValueId)> &resolve);
+
+// A constant mask that hides the keys at and behind query + reach and no others: what it adds to them, or that it is the
+// condition of a `where`. It need not be read.
+struct BandMask {
+  NodeId node;
+  int operand = 0; // of the node: the mask
+  int64_t reach = 0;
+  bool is_condition = false, seen = true; // the condition's value for keys that are seen
+  double hidden = 0;                      // what is added to the others
+};
+std::vector<BandMask> band_masks(const Module &module, const Function &function, const AttentionParts &parts, const std::function<ValueId(ValueId)> &resolve);
 
 } // namespace kiln

@@ -310,6 +310,43 @@ export func causal_halves(q: f16[1, 2, 128, 32], k: f16[1, 2, 128, 32], v: f16[1
   check(text, 0.01, {gpu_of(84), rounding});
 }
 
+TEST_CASE("attention keeps rows in registers, whatever its sizes, masks and heads") {
+  const std::string text = R"(
+export func one_query(q: f32[1, 3, 1, 64], k: f32[1, 3, 700, 64], v: f32[1, 3, 700, 64]) -> f32[1, 3, 1, 64] { return scaled_dot_product_attention(q, k, v) }
+export func one_query_halves(q: bf16[2, 2, 1, 64], k: bf16[2, 2, 1000, 64], v: bf16[2, 2, 1000, 128]) -> bf16[2, 2, 1, 128] { return scaled_dot_product_attention(q, k, v) }
+export func one_head(q: f32[1, 1, 5, 16], k: f32[1, 1, 600, 16], v: f32[1, 1, 600, 8]) -> f32[1, 1, 5, 8] { return scaled_dot_product_attention(q, k, v) }
+export func added(q: f32[2, 3, 37, 24], k: f32[2, 3, 77, 24], v: f32[2, 3, 77, 20], m: f32[2, 1, 1, 77]) -> f32[2, 3, 37, 20] { return scaled_dot_product_attention(q, k, v, attn_mask=m) }
+export func hidden(q: f16[2, 2, 33, 40], k: f16[2, 2, 66, 40], v: f16[2, 2, 66, 40], m: bool[33, 66]) -> f16[2, 2, 33, 40] { return scaled_dot_product_attention(q, k, v, attn_mask=m) }
+export func many(q: bf16[8, 20, 70, 80], k: bf16[8, 20, 70, 80], v: bf16[8, 20, 70, 80]) -> bf16[8, 20, 70, 80] { return scaled_dot_product_attention(q, k, v, is_causal=true) }
+export func many_floats(q: f32[8, 20, 70, 100], k: f32[8, 20, 90, 100], v: f32[8, 20, 90, 100]) -> f32[8, 20, 70, 100] { return scaled_dot_product_attention(q, k, v) }
+export func odd(q: f32[1, 2, 19, 9], k: f32[1, 2, 67, 9], v: f32[1, 2, 67, 11]) -> f32[1, 2, 19, 11] { return scaled_dot_product_attention(q, k, v) }
+export func odd_halves(q: f16[1, 2, 19, 9], k: f16[1, 2, 67, 9], v: f16[1, 2, 67, 11]) -> f16[1, 2, 19, 11] { return scaled_dot_product_attention(q, k, v) }
+export func grouped(q: f32[1, 8, 20, 32], k: f32[1, 2, 1, 100, 32], v: f32[1, 2, 1, 100, 32]) -> f32[1, 8, 20, 32] {
+  keys = reshape(expand(k, [1, 2, 4, 100, 32]), [1, 8, 100, 32])
+  values = reshape(expand(v, [1, 2, 4, 100, 32]), [1, 8, 100, 32])
+  return scaled_dot_product_attention(q, keys, values)
+}
+export func interleaved(q: bf16[1, 40, 4, 32], k: bf16[1, 90, 4, 32], v: bf16[1, 90, 4, 32]) -> bf16[1, 40, 128] {
+  return reshape(transpose(scaled_dot_product_attention(transpose(q, 1, 2), transpose(k, 1, 2), transpose(v, 1, 2)), 1, 2), [1, 40, 128])
+}
+export func turned_keys(q: f32[1, 2, 33, 32], k: f32[1, 2, 32, 80], v: f32[1, 2, 80, 32]) -> f32[1, 2, 33, 32] { return softmax(q @ k * 0.2, axis=3) @ v }
+)";
+  check(text, 0.012, {gpu_of(84)});
+  // Lengths that only a run tells: few queries and many, one span and several, parts that are not all used.
+  const std::string symbolic = R"(
+dim Q = 1..4096
+dim K = 1..4096
+export func floats(q: f32[1, 2, Q, 32], k: f32[1, 2, K, 32], v: f32[1, 2, K, 32]) -> f32[1, 2, Q, 32] { return scaled_dot_product_attention(q, k, v) }
+export func halves(q: f16[1, 2, Q, 32], k: f16[1, 2, K, 32], v: f16[1, 2, K, 32]) -> f16[1, 2, Q, 32] { return scaled_dot_product_attention(q, k, v, is_causal=true) }
+export func one(q: f32[1, 4, 1, 32], k: f32[1, 4, K, 32], v: f32[1, 4, K, 32]) -> f32[1, 4, 1, 32] { return scaled_dot_product_attention(q, k, v) }
+export func batch(q: bf16[Q, 2, 1, 64], k: bf16[Q, 2, K, 64], v: bf16[Q, 2, K, 64]) -> bf16[Q, 2, 1, 64] { return scaled_dot_product_attention(q, k, v) }
+)";
+  for (int64_t dim : {3, 650})
+    check(symbolic, 0.012, {gpu_of(84)}, dim);
+  // As exact as products of f32 are, not as their halves.
+  check("export func f(q: f32[1, 2, 70, 64], k: f32[1, 2, 130, 64], v: f32[1, 2, 130, 64]) -> f32[1, 2, 70, 64] { return scaled_dot_product_attention(q * 3.0, k, v) }", 3e-6, {gpu_of(84)});
+}
+
 TEST_CASE("long sums with few results are cut into parts") {
   check(R"(
 export func product(a: f32[32, 2048], b: f32[2048, 64], c: f32[64]) -> f32[32, 64] { return relu(a @ b + c) }
