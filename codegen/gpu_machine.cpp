@@ -9,13 +9,15 @@ namespace kiln {
 // 1.74 GHz): 37.4, 74.8, 149.7, 299. L40S ("Ada GPU Architecture", 142 at 2.52 GHz): 91.6, 183, 362, 733. H100 SXM ("H100 Tensor Core
 // GPU Architecture", 132 at 1.83 to 1.98 GHz): 67, 495, 989, 1979. GeForce of the same generations adds halves in f32 at half the rate.
 std::vector<GpuMachine> gpu_machines() {
-  GpuMachine sm_80; // A100
+  GpuMachine sm_80; // A100 with 40 GB
   sm_80.name = "sm_80";
 
   GpuMachine sm_86 = sm_80; // A40, RTX 30
   sm_86.name = "sm_86";
   sm_86.arch = 86;
   sm_86.multiprocessors = 84;
+  sm_86.gigahertz = 1.74;
+  sm_86.memory_gigabytes = 696;
   sm_86.threads = 1536;
   sm_86.shared_bytes = 100 << 10;
   sm_86.block_shared_bytes = 99 << 10;
@@ -26,11 +28,15 @@ std::vector<GpuMachine> gpu_machines() {
   sm_89.name = "sm_89";
   sm_89.arch = 89;
   sm_89.multiprocessors = 142;
+  sm_89.gigahertz = 2.49;
+  sm_89.memory_gigabytes = 864;
 
   GpuMachine sm_90 = sm_80; // H100, H200
   sm_90.name = "sm_90";
   sm_90.arch = 90;
   sm_90.multiprocessors = 132;
+  sm_90.gigahertz = 1.755;
+  sm_90.memory_gigabytes = 3352;
   sm_90.shared_bytes = 228 << 10;
   sm_90.block_shared_bytes = 227 << 10;
   sm_90.fma_rate = 128;
@@ -45,6 +51,8 @@ std::vector<GpuMachine> gpu_machines() {
   sm_100.name = "sm_100";
   sm_100.arch = 100;
   sm_100.multiprocessors = 148;
+  sm_100.gigahertz = 1.85;
+  sm_100.memory_gigabytes = 8000;
 
   // What every one of them can do.
   GpuMachine ptx = sm_86;

@@ -15,6 +15,8 @@ struct GpuMachine {
   int arch = 80;     // 10 * major + minor
   bool is_ptx = false;
   int multiprocessors = 108;
+  double gigahertz = 1.41;          // of its multiprocessors; this and the next as in data sheets, for estimates that people read
+  double memory_gigabytes = 1555;   // from and to its memory, a second
   int threads = 2048;               // of a multiprocessor
   int64_t block_shared_bytes = 163 << 10; // the most that a block can ask for
   int64_t shared_bytes = 164 << 10; // of a multiprocessor, for all of its blocks

@@ -15,8 +15,8 @@ namespace {
 
 struct InspectVerb {
   ModelOptions model;
-  std::string graph, output, level = "2";
-  bool io = false, ops = false, memory = false, size = false, code = false, optimised = false;
+  std::string graph, output, level = "2", launches;
+  bool io = false, ops = false, memory = false, size = false, code = false, optimised = false, tf32 = false;
 };
 
 // A node and, in regions, those inside it.
@@ -172,11 +172,11 @@ namespace {
 
 int inspect(const InspectVerb &verb) {
   bool json = verb.model.json;
-  if (verb.io + verb.ops + verb.memory + verb.size + verb.code + !verb.graph.empty() > 1)
-    return bad_usage("inspect shows one thing at a time: --io, --ops, --graph, --memory, --size or --code", json);
+  if (verb.io + verb.ops + verb.memory + verb.size + verb.code + !verb.graph.empty() + !verb.launches.empty() > 1)
+    return bad_usage("inspect shows one thing at a time: --io, --ops, --graph, --memory, --launches, --size or --code", json);
   auto level = parse_level(verb.level);
   if (is_package(verb.model.path)) {
-    if (!verb.graph.empty() || verb.memory)
+    if (!verb.graph.empty() || verb.memory || !verb.launches.empty())
       return bad_usage("a package holds code, no graph; inspect the model file that it was compiled from", json);
     if (auto fits = for_package(verb.model); !fits)
       return bad_usage(fits.error().message, json);
@@ -201,6 +201,8 @@ int inspect(const InspectVerb &verb) {
     return inspect_ops(module, verb.model);
   if (verb.memory)
     return inspect_memory(module, verb.model, *level);
+  if (!verb.launches.empty())
+    return inspect_launches(module, verb.model, *level, verb.launches, verb.tf32);
   if (verb.size)
     return inspect_size(module, json);
   if (!verb.graph.empty())
@@ -219,10 +221,12 @@ void add_inspect(CLI::App &app, int &exit_code) {
   sub->add_option("--graph", verb->graph, "text, dot, svg or html")->check(CLI::IsMember({"text", "dot", "svg", "html"}));
   sub->add_flag("--optimised", verb->optimised, "the graph after the passes, not as it was read");
   sub->add_flag("--memory", verb->memory, "the arena: each buffer with offset, size and lifetime");
+  sub->add_option("--launches", verb->launches, "what a GPU (sm_80, sm_90, ...) would run: launches with form, grid, bytes, products and estimated times");
+  sub->add_flag("--tf32", verb->tf32, "with --launches: as `kiln compile --tf32`");
   sub->add_flag("--size", verb->size, "bytes by constant; by section for a package");
   sub->add_flag("--code", verb->code, "functions of a package's code with their sizes");
   sub->add_option("-o,--output", verb->output, "where --graph goes (default: standard output)");
-  sub->add_option("-O", verb->level, "0, 1 or 2, for --memory and --optimised")->check(well_formed(parse_level));
+  sub->add_option("-O", verb->level, "0, 1 or 2, for --memory, --launches and --optimised")->check(well_formed(parse_level));
   sub->callback([verb, &exit_code] { exit_code = inspect(*verb); });
 }
 

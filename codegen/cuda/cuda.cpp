@@ -46,6 +46,7 @@ CudaKernel emit_cuda(const Kernel &lowered, const GpuMachine &machine, const Lau
   for (GpuNest &nest : map_gpu(kernel, machine, facts)) {
     CudaLaunch launch;
     launch.blocks = nest.blocks;
+    launch.work = nest.work;
     CudaFunction &f = launch.function;
     f.threads = nest.threads;
     f.shared_bytes = nest.shared_bytes;

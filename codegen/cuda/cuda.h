@@ -5,6 +5,7 @@
 // required: without it only the source can be had.
 #pragma once
 
+#include "codegen/cuda/launch_work.h"
 #include "codegen/gpu_machine.h"
 #include "ir/plan.h"
 
@@ -48,6 +49,7 @@ struct CudaFunction {
 
 struct CudaLaunch {
   CudaFunction function;
+  LaunchWork work;
   Dim blocks; // of the grid, over the kernel's dims; a grid of fewer does the same work
   std::vector<TensorMap> maps;
 };

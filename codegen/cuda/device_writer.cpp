@@ -52,12 +52,6 @@ void find_facts(const Plan &plan, const std::vector<PlanStep> &steps, const Prog
   }
 }
 
-// Whether a device runs the entry: one that has a twin for GPUs leaves that to it.
-bool is_for_device(const Program &program, const Plan &plan) {
-  bool has_twins = std::any_of(program.entries.begin(), program.entries.end(), [](const Plan &p) { return is_gpu_twin(p.name); });
-  return !has_twins || is_gpu_twin(plan.name);
-}
-
 void find_used(const std::vector<PlanStep> &steps, std::vector<bool> &out) {
   for (const PlanStep &step : steps) {
     find_used(step.condition_body, out);
@@ -78,22 +72,6 @@ void find_variables(const Plan &plan, const std::vector<PlanStep> &steps, const 
       if (const PlanBuffer &b = plan.buffers[size_t(step.buffers[i])]; b.kind == PlanBuffer::Kind::variable)
         out[b.variable] |= program.kernels[size_t(step.kernel)].buffers[i].access != Access::in;
   }
-}
-
-// Of the kernels that a device runs; nothing for the others.
-std::vector<CudaKernel> emit_all(const Program &program, const GpuMachine &machine) {
-  std::vector<LaunchFacts> facts(program.kernels.size());
-  std::vector<bool> used(program.kernels.size());
-  for (const Plan &plan : program.entries)
-    if (is_for_device(program, plan)) {
-      find_facts(plan, plan.steps, program, facts);
-      find_used(plan.steps, used);
-    }
-  std::vector<CudaKernel> out(program.kernels.size());
-  for (size_t i = 0; i < program.kernels.size(); ++i)
-    if (used[i])
-      out[i] = emit_cuda(program.kernels[i], machine, facts[i]);
-  return out;
 }
 
 class Writer {
@@ -444,9 +422,29 @@ private:
 
 } // namespace
 
+bool is_for_device(const Program &program, const Plan &plan) {
+  bool has_twins = std::any_of(program.entries.begin(), program.entries.end(), [](const Plan &p) { return is_gpu_twin(p.name); });
+  return !has_twins || is_gpu_twin(plan.name);
+}
+
+std::vector<CudaKernel> emit_kernels(const Program &program, const GpuMachine &machine) {
+  std::vector<LaunchFacts> facts(program.kernels.size());
+  std::vector<bool> used(program.kernels.size());
+  for (const Plan &plan : program.entries)
+    if (is_for_device(program, plan)) {
+      find_facts(plan, plan.steps, program, facts);
+      find_used(plan.steps, used);
+    }
+  std::vector<CudaKernel> out(program.kernels.size());
+  for (size_t i = 0; i < program.kernels.size(); ++i)
+    if (used[i])
+      out[i] = emit_cuda(program.kernels[i], machine, facts[i]);
+  return out;
+}
+
 Result<std::vector<uint8_t>> device_section(const Program &program, const GpuMachine &machine, const DeviceOptions &options) {
   KILN_TRY(nvrtc, Nvrtc::open());
-  std::vector<CudaKernel> kernels = emit_all(program, machine);
+  std::vector<CudaKernel> kernels = emit_kernels(program, machine);
   Writer writer(program, kernels);
   KILN_RETURN_IF_ERROR(writer.write_entries());
   std::vector<const Kernel *> origins;
@@ -458,7 +456,7 @@ Result<std::vector<uint8_t>> device_section(const Program &program, const GpuMac
 
 std::string device_source(const Program &program, const GpuMachine &machine) {
   std::vector<CudaFunction> functions;
-  for (const CudaKernel &kernel : emit_all(program, machine))
+  for (const CudaKernel &kernel : emit_kernels(program, machine))
     for (const CudaLaunch &launch : kernel.launches)
       functions.push_back(launch.function);
   return cuda_source(functions);

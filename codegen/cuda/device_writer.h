@@ -2,6 +2,7 @@
 // (runtime/cuda/device_format.h).
 #pragma once
 
+#include "codegen/cuda/cuda.h"
 #include "codegen/gpu_machine.h"
 #include "ir/plan.h"
 
@@ -19,6 +20,11 @@ struct DeviceOptions {
 // Compiles with NVRTC; where it is not there, the error says what to install. What does not compile is shown with
 // the kernel that it came from.
 Result<std::vector<uint8_t>> device_section(const Program &program, const GpuMachine &machine, const DeviceOptions &options);
+
+// Whether a device runs the entry: one that has a twin for GPUs leaves that to it.
+bool is_for_device(const Program &program, const Plan &plan);
+// Of the kernels that a device runs; nothing for the others.
+std::vector<CudaKernel> emit_kernels(const Program &program, const GpuMachine &machine);
 
 // The source alone, for people.
 std::string device_source(const Program &program, const GpuMachine &machine);

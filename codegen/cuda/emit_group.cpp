@@ -10,6 +10,7 @@
 #include "codegen/cuda/inner_product.h"
 #include "codegen/cuda/nest.h"
 #include "codegen/cuda/product.h"
+#include "codegen/cuda/rectangle.h"
 #include "codegen/cuda/sums.h"
 #include "codegen/cuda/vector_body.h"
 
@@ -398,9 +399,10 @@ bool reads_along(const Stmt &reduce, Symbol fastest) {
   int along = 0, across = 0;
   std::function<void(const Expr &)> look = [&](const Expr &e) {
     if (e.is(Expr::Kind::load)) {
-      auto step = e.index.coefficient_of(nest.back()->name), other = e.index.coefficient_of(fastest);
-      along += step && step->is_const(1) && !(other && other->is_const(1));
-      across += other && other->is_const(1);
+      auto step = e.index.coefficient_of(nest.back()->name);
+      bool is_across = first_step(e.index, fastest) == 1;
+      along += step && step->is_const(1) && !is_across;
+      across += is_across;
     }
     for (const Expr &arg : e.args)
       look(arg);
@@ -439,6 +441,7 @@ GpuNest emit_group(const std::vector<const Stmt *> &outer, const std::vector<Stm
   if (outer.empty() && work < 32)
     threads = 32;
   GpuNest out = Emitter(context, threads, is_warp).emit(outer, body);
+  out.work = work_of(context.kernel, outer, body, {LaunchForm::group, is_warp ? kWarp : threads});
   for (size_t at; (at = out.text.find("KILN_SCRATCH_BYTES")) != std::string::npos;)
     out.text.replace(at, std::string_view("KILN_SCRATCH_BYTES").size(), std::to_string(out.scratch_bytes));
   return out;

@@ -3,6 +3,7 @@
 // lanes have neighbouring results, as their operands lie. The slices' parts are joined in order by the first warp, which
 // does what stands behind the reduction.
 #include "codegen/cuda/nest.h"
+#include "codegen/cuda/rectangle.h"
 #include "codegen/cuda/sums.h"
 
 #include <fmt/format.h>
@@ -10,6 +11,20 @@
 #include <algorithm>
 
 namespace kiln::cuda {
+
+namespace {
+
+// Steps of the first reduction where edges cut nothing off.
+std::optional<Dim> most_steps(const Stmt &nest) {
+  Rectangle whole = make_rectangular(nest);
+  const std::vector<Stmt> &body = perfect_nest(whole.nest, LoopKind::parallel).back()->body;
+  auto reduce = std::find_if(body.begin(), body.end(), [](const Stmt &s) { return is_loop(s, LoopKind::reduce); });
+  if (whole.ragged || reduce == body.end())
+    return std::nullopt;
+  return product_of(perfect_nest(*reduce, LoopKind::reduce));
+}
+
+} // namespace
 
 std::optional<GpuNest> try_emit_split(const Stmt &nest, const NestContext &context) {
   constexpr int kLeastSteps = 4, kMostThreads = 1024; // steps of a slice
@@ -20,7 +35,7 @@ std::optional<GpuNest> try_emit_split(const Stmt &nest, const NestContext &conte
     return std::nullopt;
   std::vector<const Stmt *> sum = perfect_nest(*reduce, LoopKind::reduce);
   std::vector<Update> updates = updates_of(sum.back()->body);
-  Dim total = product_of(outer), steps = product_of(sum);
+  Dim total = product_of(outer), steps = product_of(sum), most = most_steps(nest).value_or(steps);
   // Slices to have so many threads that every multiprocessor is half full.
   int64_t wanted = int64_t(context.machine.multiprocessors) * context.machine.threads / 2;
   int64_t results = total.is_const() ? total.as_const() : wanted / 8, slices = 1;
@@ -28,7 +43,7 @@ std::optional<GpuNest> try_emit_split(const Stmt &nest, const NestContext &conte
   int lanes = 32;
   while (lanes > 8 && total.is_const() && results <= int64_t(lanes) * context.machine.multiprocessors / 2)
     lanes /= 2;
-  while (slices * lanes < kMostThreads && results * slices * 2 <= wanted && (!steps.is_const() || steps.as_const() >= 2 * slices * kLeastSteps))
+  while (slices * lanes < kMostThreads && results * slices * 2 <= wanted && (!most.is_const() || most.as_const() >= 2 * slices * kLeastSteps))
     slices *= 2;
   if (updates.empty() || slices < 4 || total.is_const(0))
     return std::nullopt;
@@ -70,6 +85,7 @@ std::optional<GpuNest> try_emit_split(const Stmt &nest, const NestContext &conte
                      name, join_text(u, out.helpers));
   }
   t += c::c_body(after, 3, style, out.helpers) + "    }\n    __syncthreads();\n  }\n";
+  out.work = work_of(context.kernel, outer, body, {LaunchForm::split, slices});
   return out;
 }
 

@@ -32,13 +32,13 @@ class TileEmitter {
 public:
   TileEmitter(const Product &p, const TileShape &shape, const NestContext &context)
       : p_(p), shape_(shape), context_(context), dtype_(p.narrow.value_or(p.dtype)),
-        type_(c::c_type(dtype_)), a_("a", p.a, dtype_, p.rows, p.sum, "kiln_row0", shape.rows, shape, context, out_.helpers),
-        b_("b", p.b, is_byte() ? p.b.dtype : dtype_, p.columns, p.sum, "kiln_column0", shape.columns, shape, context, out_.helpers) {}
+        type_(c::c_type(dtype_)), a_("a", p.a, dtype_, p.rows, p.sum, "kiln_row0", shape.rows, shape, context, out_.helpers, p.a_edges),
+        b_("b", p.b, is_byte() ? p.b.dtype : dtype_, p.columns, p.sum, "kiln_column0", shape.columns, shape, context, out_.helpers, p.b_edges) {}
 
   // With slices, each tile is multiplied by as many blocks, which leave their sums in kiln_work.
   GpuNest emit() {
     c::Helpers &h = out_.helpers;
-    Dim row_tiles = ceildiv(product_of(p_.rows), shape_.rows), column_tiles = ceildiv(product_of(p_.columns), shape_.columns);
+    Dim row_tiles = ceildiv(p_.count_rows(), shape_.rows), column_tiles = ceildiv(p_.count_columns(), shape_.columns);
     out_.blocks = row_tiles * column_tiles * product_of(p_.batch) * Dim(shape_.slices);
     if (is_warpgroup() && ends_together()) {
       a_map_ = a_.as_tensor(p_.batch);
@@ -76,6 +76,7 @@ public:
     t += fmt::format("    {} kiln_acc[{}][{}]{};\n", c::c_type(p_.dtype), sums_down(), sums_across(), is_tensor() ? "[4]" : "");
     t += each_sum("    ", fmt::format("kiln_acc[i][j]{} = {};", is_tensor() ? "[e]" : "", c::c_expr(p_.init->value, h)));
     t += range + (is_mapped() ? steps_of_ring(stage) : steps(index, stage)) + (is_split() ? repair() : "") + finish() + "  }\n";
+    out_.work = tile_work(context_.kernel, p_, shape_, context_.machine);
     return std::move(out_);
   }
 
@@ -314,6 +315,8 @@ private:
     });
     int together = is_tensor() ? 4 : group(shape_.columns_each), groups = (is_tensor() ? 2 * sums_across() : sums_across()) / together;
     int width = std::min(vector_width(columns, false, {sums}, context_), together), down = is_tensor() ? 2 * sums_down() : sums_down();
+    while (width > 1 && !is_multiple(p_.count_columns(), width))
+      width /= 2;
     Loops loops = p_.columns;
     loops.back() = &columns;
     std::string type = c::c_type(p_.dtype), sum = c::c_name(sums);
@@ -405,6 +408,9 @@ SlicedSum slice_sum(const Product &p, int slices) {
     if (e.is(Expr::Kind::load) && e.name == p.acc->name)
       e = kb::var(total, p.dtype);
   });
+  for (auto [loops, known] : {std::pair(&p.rows, &p.a_edges.count), std::pair(&p.columns, &p.b_edges.count)})
+    if (*known)
+      body = {kb::if_(kb::binary(BinaryOp::lt, kb::index(Dim::symbol((*loops)[0]->name) * (*loops)[1]->end + Dim::symbol((*loops)[1]->name)), kb::index(**known)), std::move(body))};
   for (size_t i = results.size(); i-- > 0;)
     body = {kb::loop(results[i]->name, 0, results[i]->end, LoopKind::parallel, std::move(body))};
   out.whole = std::move(body[0]);
@@ -414,10 +420,11 @@ SlicedSum slice_sum(const Product &p, int slices) {
 } // namespace
 
 std::vector<GpuNest> try_emit_tile(const Stmt &nest, const NestContext &context) {
-  auto product = match_product(nest);
-  if (!product || dtype_bits(product->dtype) < 32)
+  Rectangle rectangle = make_rectangular(nest);
+  auto product = match_product(rectangle.nest);
+  if (!product || dtype_bits(product->dtype) < 32 || !take_edges(*product, rectangle))
     return {};
-  Dim rows = product_of(product->rows), columns = product_of(product->columns), sum = product_of(product->sum), batch = product_of(product->batch);
+  Dim rows = product->count_rows(), columns = product->count_columns(), sum = product_of(product->sum), batch = product_of(product->batch);
   auto is_at_least = [](const Dim &d, int64_t least) { return !d.is_const() || d.as_const() >= least; };
   // Smaller ones are not worth a tile's padding.
   if (!is_at_least(rows, 4) || !is_at_least(columns, 4) || !is_at_least(sum, 8) || !is_at_least(rows * columns, 64))

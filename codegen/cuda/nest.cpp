@@ -1,5 +1,6 @@
 #include "codegen/cuda/nest.h"
 
+#include "codegen/cuda/rectangle.h"
 #include "codegen/cuda/vector_body.h"
 
 #include "ir/kernel/build.h"
@@ -80,7 +81,7 @@ GpuNest emit_flat(const Stmt &nest, const NestContext &context) {
   Kernel row;
   row.buffers = context.kernel.buffers;
   row.dims = context.kernel.dims;
-  row.body = {nest};
+  row.body = {with_guarded_windows(nest)};
   collapse_loops(row);
   std::vector<const Stmt *> loops = perfect_nest(row.body[0], LoopKind::parallel);
   Stmt inner = *loops.back();
@@ -101,6 +102,7 @@ GpuNest emit_flat(const Stmt &nest, const NestContext &context) {
   else
     t += vector_turn(inner, width, 2, {}, context, out.helpers);
   t += "  }\n";
+  out.work = work_of(context.kernel, perfect_nest(row.body[0], LoopKind::parallel), inner.body, {LaunchForm::flat, 1, 1, width});
   return out;
 }
 

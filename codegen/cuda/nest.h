@@ -25,6 +25,7 @@ struct GpuNest {
   int64_t scratch_bytes = 0; // for each block, from `scratch` on
   std::vector<TensorMap> maps; // kiln_map0, ...
   bool takes_turns = false;  // as many blocks as the device runs at once do all the work
+  LaunchWork work;
 };
 
 struct NestContext {

@@ -144,6 +144,25 @@ std::optional<Product> match_product(const Stmt &nest, bool may_be_row) {
   return out;
 }
 
+bool take_edges(Product &p, const Rectangle &rectangle) {
+  auto moves = [](const Guard &g, const Loops &loops) {
+    return std::any_of(loops.begin(), loops.end(), [&](const Stmt *l) { return g.value.depends_on(l->name) || (g.limit && g.limit->depends_on(l->name)); });
+  };
+  for (const Guard &g : rectangle.guards) {
+    bool by_rows = moves(g, p.rows), by_columns = moves(g, p.columns);
+    bool is_linear = std::all_of(p.sum.begin(), p.sum.end(), [&](const Stmt *l) { return !g.value.depends_on(l->name) || g.value.coefficient_of(l->name); });
+    if ((by_rows && by_columns) || !is_linear)
+      return false;
+    (by_columns ? p.b_edges : p.a_edges).guards.push_back(g);
+  }
+  if (!rectangle.ragged)
+    return true;
+  for (auto [loops, count] : {std::pair(&p.rows, &p.a_edges.count), std::pair(&p.columns, &p.b_edges.count)})
+    if (loops->size() == 2 && (*loops)[0]->name == rectangle.ragged->outer && (*loops)[1]->name == rectangle.ragged->inner)
+      *count = rectangle.ragged->total;
+  return p.a_edges.count || p.b_edges.count;
+}
+
 void take_narrow(Product &p, const GpuMachine &machine) {
   auto byte = [](const Expr &e) {
     return e.is(Expr::Kind::convert) && e.args[0].is(Expr::Kind::load) && (e.args[0].dtype == DType::i8 || e.args[0].dtype == DType::u8);

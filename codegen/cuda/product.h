@@ -2,6 +2,7 @@
 #pragma once
 
 #include "codegen/cuda/nest.h"
+#include "codegen/cuda/rectangle.h"
 
 #include <optional>
 #include <vector>
@@ -9,6 +10,12 @@
 namespace kiln::cuda {
 
 using Loops = std::vector<const Stmt *>;
+
+// What an operand is short of the rectangle of its loops.
+struct OperandEdges {
+  std::vector<Guard> guards; // where one does not hold, the operand counts as zero
+  std::optional<Dim> count;  // of rows or columns, whose loops run further
+};
 
 struct Product {
   const Stmt *acc = nullptr, *init = nullptr;
@@ -19,7 +26,14 @@ struct Product {
   // What tensor cores multiply: the dtype of the loads that `a` and `b` are then; of bytes, that of `a`.
   std::optional<DType> narrow;
   bool is_exact = false; // f32 of halves and bytes, which lose nothing as tf32
+  OperandEdges a_edges, b_edges;
+
+  Dim count_rows() const { return a_edges.count.value_or(product_of(rows)); }
+  Dim count_columns() const { return b_edges.count.value_or(product_of(columns)); }
 };
+
+// Gives the product, matched in the rectangle's nest, what the rectangle is not; false where no operand can have it.
+bool take_edges(Product &p, const Rectangle &rectangle);
 
 // `may_be_row`: loops over rows may be missing.
 std::optional<Product> match_product(const Stmt &nest, bool may_be_row = false);

@@ -10,6 +10,19 @@ bool is_exact(const Expr &e) {
   return e.is(Expr::Kind::convert) && (e.args[0].dtype == DType::bf16 || e.args[0].dtype == DType::f16);
 }
 
+// Whether both operands count.
+std::string inside(const Product &p, c::Helpers &helpers) {
+  std::string text;
+  for (const auto *edges : {&p.a_edges, &p.b_edges})
+    for (const Guard &g : edges->guards) {
+      std::string value = c::c_dim(g.value, helpers);
+      text += fmt::format("{}{} >= 0", text.empty() ? "" : " && ", value);
+      if (g.limit)
+        text += fmt::format(" && {} < {}", value, c::c_dim(*g.limit, helpers));
+    }
+  return text.empty() ? "true" : text;
+}
+
 } // namespace
 
 bool SplitProduct::rows_are_exact() const { return is_exact(product.a); }
@@ -67,16 +80,17 @@ std::string SplitProduct::repair(const std::string &row, const std::string &colu
       const {3} kiln_end = {11} < {12} ? {11} : {12};
 #pragma unroll 1
       for ({3} kiln_at = {13}; kiln_at < kiln_end; ++kiln_at) {{
-{14}        kiln_sum = kiln_fmaf({15}, {16}, kiln_sum);
+{14}        if ({17})
+          kiln_sum = kiln_fmaf({15}, {16}, kiln_sum);
       }}
 #pragma unroll
       for (int l = 0; l < {0}; ++l)
         kiln_acc[l / {1}][l / 4 % {2}][l % 4] = l == n ? kiln_sum : kiln_acc[l / {1}][l / 4 % {2}][l % 4];
     }}
 )",
-                     down * across * 4, across * 4, across, index, row, column, total(product.rows), total(product.columns), coordinates(product.rows, "kiln_row", context, helpers, "      "),
+                     down * across * 4, across * 4, across, index, row, column, c::c_dim(product.count_rows(), helpers), c::c_dim(product.count_columns(), helpers), coordinates(product.rows, "kiln_row", context, helpers, "      "),
                      coordinates(product.columns, "kiln_column", context, helpers, "      "), c::c_expr(product.init->value, helpers), end, total(product.sum), begin,
-                     coordinates(product.sum, "kiln_at", context, helpers, "        "), c::c_expr(product.a, helpers), c::c_expr(product.b, helpers));
+                     coordinates(product.sum, "kiln_at", context, helpers, "        "), c::c_expr(product.a, helpers), c::c_expr(product.b, helpers), inside(product, helpers));
 }
 
 } // namespace kiln::cuda

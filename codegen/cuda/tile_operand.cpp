@@ -25,13 +25,14 @@ bool split_index(const Dim &index, const Loops &sum, Dim &own_part, Dim &sum_par
   return std::none_of(sum.begin(), sum.end(), [&](const Stmt *l) { return own_part.depends_on(l->name); });
 }
 
-// How many elements lie one after the other as the loops turn, the last one fastest; `rest`: the index of the first.
-Dim length_of_run(const Dim &index, const Loops &loops, Dim &rest) {
+// How many elements lie one after the other as the loops turn, the last one fastest, and are guarded alike; `rest`: the index of the first.
+Dim length_of_run(const Dim &index, const Loops &loops, const std::vector<Guard> &guards, Dim &rest) {
   Dim length = 1;
   rest = index;
   for (size_t i = loops.size(); i-- > 0;) {
     const Stmt &l = *loops[i];
-    if (!l.begin.is_const(0) || l.step != 1 || index.coefficient_of(l.name) != length)
+    if (!l.begin.is_const(0) || l.step != 1 || index.coefficient_of(l.name) != length ||
+        std::any_of(guards.begin(), guards.end(), [&](const Guard &g) { return g.value.depends_on(l.name); }))
       break;
     rest = rest - length * Dim::symbol(l.name);
     length *= l.end;
@@ -39,13 +40,34 @@ Dim length_of_run(const Dim &index, const Loops &loops, Dim &rest) {
   return length;
 }
 
+// Whether what the loops count lies in the buffer, also behind the last row or column.
+bool is_inside(const Dim &index, const Loops &own, const Loops &sum, Symbol buffer, const NestContext &context) {
+  auto greatest = [&](Symbol name) -> std::optional<Dim> {
+    for (const auto *loops : {&own, &sum})
+      for (const Stmt *l : *loops)
+        if (l->name == name)
+          return l->end - 1;
+    return std::nullopt;
+  };
+  const KernelBuffer *b = context.kernel.find_buffer(buffer);
+  Dim most = bounds_of(index, greatest).greatest;
+  return b && b->size.is_const() && most.is_const() && most.as_const() < b->size.as_const();
+}
+
 } // namespace
 
 TileOperand::TileOperand(std::string name, const Expr &value, DType dtype, const Loops &own, const Loops &sum, std::string first, int own_size,
-                         const TileShape &shape, const NestContext &context, c::Helpers &helpers)
+                         const TileShape &shape, const NestContext &context, c::Helpers &helpers, const OperandEdges &edges)
     : name_(std::move(name)), value_(value), own_(own), sum_(sum), first_(std::move(first)), own_size_(own_size), shape_(shape), context_(context),
-      helpers_(helpers), own_total_(c::c_dim(product_of(own), helpers)), sum_total_(c::c_dim(product_of(sum), helpers)), type_(c::c_type(dtype)),
+      helpers_(helpers), own_total_(c::c_dim(edges.count.value_or(product_of(own)), helpers)), sum_total_(c::c_dim(product_of(sum), helpers)), type_(c::c_type(dtype)),
       element_(int(dtype_bytes(dtype))), sum_is_fast_(moves_by_one(value, sum.back()->name)) {
+  has_edges_ = !edges.guards.empty() || edges.count;
+  for (const Guard &g : edges.guards) {
+    SplitGuard &split = guards_.emplace_back();
+    bool is_split = split_index(g.value, sum, split.own_part, split.sum_part);
+    KILN_CHECK(is_split, "a guard of a sum that is no sum of its loops");
+    split.limit = g.limit;
+  }
   bool for_warpgroups = shape.unit == TileUnit::warpgroup;
   layout_ = shape.unit == TileUnit::scalar      ? TileLayout::steps
             : sum_is_fast_ || element_ == 1     ? TileLayout::own_bytes
@@ -57,10 +79,12 @@ TileOperand::TileOperand(std::string name, const Expr &value, DType dtype, const
   bool is_load = load_->is(Expr::Kind::load) && !load_->count && context.kernel.find_buffer(load_->name);
   bool is_copied = is_load && value.is(Expr::Kind::load) && value.dtype == dtype && context.machine.has_async_copies;
   if (is_load && split_index(load_->index, sum, own_part_, sum_part_)) {
-    Dim rest, run = length_of_run(load_->index, sum_is_fast_ ? sum : own, rest);
+    Dim rest, run = length_of_run(load_->index, sum_is_fast_ ? sum : own, edges.guards, rest);
     bool plain = !run.is_const(1) && !context.unaligned.contains(load_->name);
+    // Pieces of rows or columns may lie across the last one.
+    auto ends_well = [&](int n) { return sum_is_fast_ || !edges.count || is_multiple(*edges.count, n) || is_inside(load_->index, own, sum, load_->name, context); };
     auto widest = [&](int most) {
-      while (most > 1 && (!is_multiple(run, most) || !is_multiple(rest, most)))
+      while (most > 1 && (!is_multiple(run, most) || !is_multiple(rest, most) || !ends_well(most)))
         most /= 2;
       return most;
     };
@@ -149,18 +173,32 @@ std::string TileOperand::places() const {
   if (!is_async())
     text += fmt::format("    {} kiln_next_{}[{}];\n", in_quads_ ? "uint32_t" : pack_ > 0 ? fmt::format("kiln_pack<{}, {}>", c::c_type(load_->dtype), pack_) : type_, name_,
                         turns() * (in_quads_ ? 4 : 1));
+  for (size_t i = 0; i < guards_.size(); ++i)
+    text += fmt::format("    {} {}[{}];\n", index, guard_at(i), count);
   for (const Stmt *l : own_)
     text += has_places ? "" : fmt::format("    {} {}[{}];\n", index, held(l), count);
   text += fmt::format("#pragma unroll\n    for (int j = 0; j < {0}; ++j) {{\n      const int kiln_piece = kiln_thread + j * {1};\n      const {2} kiln_own = {3} + {4};\n"
                       "      kiln_{5}_inside[j] = kiln_own < {6};\n      (void)kiln_piece;\n",
                       count, shape_.threads, index, first_, own_at(), name_, own_total_);
   text += coordinates_of(own_, "kiln_own", "      ");
+  for (size_t i = 0; i < guards_.size(); ++i)
+    text += fmt::format("      {}[j] = {};\n", guard_at(i), c::c_dim(guards_[i].own_part, helpers_));
   if (has_places)
     text += fmt::format("      kiln_{}_at[j] = {};\n", name_, c::c_dim(own_part_, helpers_));
   else
     for (const Stmt *l : own_)
       text += fmt::format("      {}[j] = {};\n", held(l), c::c_name(l->name));
   return text + "    }\n";
+}
+
+std::string TileOperand::guards_hold() const {
+  std::string text;
+  for (size_t i = 0; i < guards_.size(); ++i) {
+    std::string at = fmt::format("{}[{}] + {}", guard_at(i), own_turn(), c::c_dim(guards_[i].sum_part, helpers_));
+    std::string_view type = context_.index_type == "int" ? "uint32_t" : "uint64_t";
+    text += guards_[i].limit ? fmt::format(" && ({0})({1}) < ({0})({2})", type, at, c::c_dim(*guards_[i].limit, helpers_)) : fmt::format(" && {} >= 0", at);
+  }
+  return text;
 }
 
 // Byte address of the turn's first element in a stage.
@@ -187,7 +225,7 @@ std::string TileOperand::send(const std::string &step, const std::string &stage)
   text += fmt::format("            const {} kiln_sum = {} * {} + {};\n", context_.index_type, step, shape_.depth, step_at());
   text += coordinates_of(sum_, "kiln_sum", "            ");
   // What is outside is not read, but has an address all the same.
-  text += fmt::format("            const bool kiln_inside = kiln_{}_inside[{}] && kiln_sum < {};\n", name_, own_turn(), sum_total_);
+  text += fmt::format("            const bool kiln_inside = kiln_{}_inside[{}] && kiln_sum < {}{};\n", name_, own_turn(), sum_total_, guards_hold());
   text += fmt::format("            kiln_copy<{0}>({1}, {2} + (kiln_inside ? kiln_{3}_at[{4}] + {5} : 0), kiln_inside);\n", width_ * element_, place(stage),
                       c::c_name(value_.name), name_, own_turn(), c::c_dim(sum_part_, helpers_));
   return text + "          }\n        }\n      }\n";
@@ -199,8 +237,8 @@ std::string TileOperand::fetch_quads(const std::string &step) const {
   std::string text = "      {\n" + turn_head("        ") + "#pragma unroll\n            for (int e = 0; e < 4; ++e) {\n";
   text += fmt::format("              const {} kiln_sum = {} * {} + {} + e;\n", context_.index_type, step, shape_.depth, step_at());
   text += coordinates_of(sum_, "kiln_sum", "              ");
-  text += fmt::format("              kiln_next_{0}[j * 4 + e] = kiln_{0}_inside[{1}] && kiln_sum < {2} ? kiln_word({3} + kiln_{0}_at[{1}] + {4}) : 0u;\n            }}\n", name_, turn,
-                      sum_total_, c::c_name(value_.name), c::c_dim(sum_part_, helpers_));
+  text += fmt::format("              kiln_next_{0}[j * 4 + e] = kiln_{0}_inside[{1}] && kiln_sum < {2}{5} ? kiln_word({3} + kiln_{0}_at[{1}] + {4}) : 0u;\n            }}\n", name_, turn,
+                      sum_total_, c::c_name(value_.name), c::c_dim(sum_part_, helpers_), guards_hold());
   return text + "          }\n        }\n      }\n";
 }
 
@@ -219,8 +257,8 @@ std::string TileOperand::fetch_packs(const std::string &step) const {
   std::string text = "      {\n" + turn_head("        ");
   text += fmt::format("            const {} kiln_sum = {} * {} + {};\n", context_.index_type, step, shape_.depth, step_at());
   text += coordinates_of(sum_, "kiln_sum", "            ");
-  text += fmt::format("            if (kiln_{0}_inside[{1}] && kiln_sum < {2})\n              kiln_next_{0}[j] = kiln_load<{3}>({4} + kiln_{0}_at[{1}] + {5});\n", name_, turn, sum_total_, pack_,
-                      c::c_name(load_->name), c::c_dim(sum_part_, helpers_));
+  text += fmt::format("            if (kiln_{0}_inside[{1}] && kiln_sum < {2}{6})\n              kiln_next_{0}[j] = kiln_load<{3}>({4} + kiln_{0}_at[{1}] + {5});\n", name_, turn, sum_total_, pack_,
+                      c::c_name(load_->name), c::c_dim(sum_part_, helpers_), guards_hold());
   text += fmt::format("            else\n#pragma unroll\n              for (int e = 0; e < {0}; ++e)\n                kiln_next_{1}[j][e] = 0;\n", pack_, name_);
   return text + "          }\n        }\n      }\n";
 }
@@ -257,14 +295,14 @@ std::string TileOperand::fetch(const std::string &step) const {
   std::string turn = own_turn();
   for (const Stmt *l : own_)
     text += fmt::format("            const {} {} = {}[{}];\n", context_.index_type, c::c_name(l->name), held(l), turn);
-  text += fmt::format("            kiln_next_{0}[j] = kiln_{0}_inside[{1}] && kiln_sum < {2} ? ({4})({3}) : ({4})0;\n", name_, turn, sum_total_, c::c_expr(value_, helpers_),
-                      type_);
+  text += fmt::format("            kiln_next_{0}[j] = kiln_{0}_inside[{1}] && kiln_sum < {2}{5} ? ({4})({3}) : ({4})0;\n", name_, turn, sum_total_, c::c_expr(value_, helpers_),
+                      type_, guards_hold());
   return text + "          }\n        }\n      }\n";
 }
 
 std::optional<MappedOperand> TileOperand::as_tensor(const Loops &batch) const {
   bool is_along = layout_ == TileLayout::own_bytes && sum_is_fast_;
-  if (!is_async() || !context_.machine.has_tensor_copies || (!is_along && !lies_across()))
+  if (has_edges_ || !is_async() || !context_.machine.has_tensor_copies || (!is_along && !lies_across()))
     return std::nullopt;
   return map_operand(value_, element_, own_, sum_, batch, is_along ? own_size_ : 64, shape_.depth, is_along, context_);
 }

@@ -27,7 +27,7 @@ class TileOperand {
 public:
   // `first`: the variable of the tile's first row or column.
   TileOperand(std::string name, const Expr &value, DType dtype, const Loops &own, const Loops &sum, std::string first, int own_size, const TileShape &shape,
-              const NestContext &context, c::Helpers &helpers);
+              const NestContext &context, c::Helpers &helpers, const OperandEdges &edges = {});
 
   bool is_async() const { return width_ > 0; }
   int64_t bytes() const; // of a stage
@@ -74,6 +74,8 @@ private:
   std::string fetch_quads(const std::string &step) const;
   std::string keep_quads(const std::string &stage) const;
   std::string held(const Stmt *loop) const;
+  std::string guard_at(size_t i) const { return "kiln_" + name_ + "_guard" + std::to_string(i); }
+  std::string guards_hold() const; // " && ...", of the turn j
   std::string coordinates_of(const Loops &loops, const std::string &flat, const std::string &pad) const;
 
   std::string name_;
@@ -96,6 +98,12 @@ private:
   TileLayout layout_;
   Dim own_part_, sum_part_; // of the index
   const Expr *load_;        // what the value is, or is converted from; or the value
+  struct SplitGuard {
+    Dim own_part, sum_part;
+    std::optional<Dim> limit;
+  };
+  std::vector<SplitGuard> guards_;
+  bool has_edges_ = false; // which boxes of a tensor know nothing of
 };
 
 } // namespace kiln::cuda

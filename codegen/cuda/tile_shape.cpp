@@ -66,7 +66,7 @@ TileShape choose_tile(const TileProblem &p, const GpuMachine &machine) {
   if (p.on_tensors && machine.warpgroup_rate > 0)
     families.push_back({TileUnit::warpgroup, kWarpgroupTiles, machine.warpgroup_rate / bytes});
   const Candidate *best = nullptr;
-  double least = 0;
+  double least = 0, each = 0;
   int slices = 1;
   TileUnit unit = TileUnit::scalar;
   for (const Family &family : families)
@@ -78,17 +78,19 @@ TileShape choose_tile(const TileProblem &p, const GpuMachine &machine) {
         // memory with nothing else to do.
         int64_t most = (count * s + machine.multiprocessors - 1) / machine.multiprocessors;
         double steps = std::ceil(double(k) / s / depth) * depth;
-        double cycles = double(most) * (most == 1 ? 1.2 : 1) * (c.shape.rows * c.shape.columns * steps * c.cost / family.rate + kTileCycles);
+        double of_tile = c.shape.rows * c.shape.columns * steps * c.cost / family.rate + kTileCycles;
+        double cycles = double(most) * (most == 1 ? 1.2 : 1) * of_tile;
         // Sums of slices are written and read again, some 12 bytes a cycle for each multiprocessor.
         if (s > 1)
           cycles += kLaunchCycles + double(m) * double(n) * double(batch) * 4 * (s + 1) / (12.0 * machine.multiprocessors);
         if (!best || cycles < least)
-          best = &c, least = cycles, slices = s, unit = family.unit;
+          best = &c, least = cycles, slices = s, unit = family.unit, each = of_tile;
       }
     }
   TileShape out = best->shape;
   out.slices = slices;
   out.unit = unit;
+  out.cycles = each;
   if (unit != TileUnit::scalar)
     out.depth /= p.element_bytes;
   // Stages for two blocks on a multiprocessor, of four at most; the largest tiles take all registers for one.

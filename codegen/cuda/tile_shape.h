@@ -22,6 +22,7 @@ struct TileShape {
   int stages = 2;
   int slices = 1; // of the sum, each multiplied by blocks of its own and added up by another launch
   TileUnit unit = TileUnit::scalar;
+  double cycles = 0; // of a multiprocessor for one tile of a slice, by the model
 };
 
 struct TileProblem {

@@ -447,3 +447,33 @@ TEST_CASE("elementwise chains and rows touch no more of memory than they need") 
     CHECK(a.races == 0);
   }
 }
+
+// Windows are cut off at edges, and the last block of an axis is not whole: tiles take both as rectangles with guards.
+constexpr const char *kEdges = R"(
+export func same(x: f32[2, 32, 9, 7], w: f32[48, 32, 3, 3]) -> f32[2, 48, 9, 7] { return relu(conv2d(x, w, padding=1)) }
+export func strided(x: f32[1, 16, 15, 14], w: f32[32, 16, 3, 3]) -> f32[1, 32, 8, 7] { return conv2d(x, w, stride=2, padding=1) }
+export func dilated(x: f32[1, 16, 12, 12], w: f32[32, 16, 3, 3]) -> f32[1, 32, 12, 12] { return conv2d(x, w, padding=2, dilation=2) }
+export func wide(x: f32[1, 3, 20, 20], w: f32[16, 3, 7, 7]) -> f32[1, 16, 10, 10] { return conv2d(x, w, stride=2, padding=3) }
+export func planar(x: f32[3, 5, 11, 13], w: f32[9, 5, 3, 3]) -> f32[3, 9, 11, 13] { return conv2d(x, w, padding=1) }
+export func narrow(x: f32[1, 32, 9, 9], w: f32[32, 1, 3, 3]) -> f32[1, 32, 9, 9] { return relu(conv2d(x, w, padding=1, groups=32)) }
+export func last(x: f32[40, 64]) -> f32[40, 65] { return relu(dot(x, sin(arange(64 * 65).to(f32) * 0.37).reshape([64, 65]))) }
+export func long(x: f32[9, 512]) -> f32[9, 37] { return relu(dot(x, sin(arange(512 * 37).to(f32) * 0.37).reshape([512, 37]))) }
+export func one(x: f32[1, 64]) -> f32[1, 65] { return relu(dot(x, sin(arange(64 * 65).to(f32) * 0.37).reshape([64, 65]))) }
+export func backwards(x: f32[2, 16, 9, 7], w: f32[32, 16, 3, 3]) {
+  dx, dw = grad(sum(sin(conv2d(x, w, padding=1))), [x, w])
+  return dx, dw
+}
+)";
+
+TEST_CASE("windows at edges and axes whose last block is not whole") {
+  check(kEdges, 1e-5, {gpu_of(1), gpu_of(108)});
+  GpuMachine rounding = gpu_of(8);
+  rounding.rounds_products = true;
+  check(kEdges, 2e-2, {rounding, warpgroups_of(8, true)});
+  check(R"(
+export func same(x: bf16[2, 32, 9, 7], w: bf16[48, 32, 3, 3]) -> bf16[2, 48, 9, 7] { return relu(conv2d(x, w, padding=1)) }
+export func strided(x: f16[1, 16, 15, 14], w: f16[32, 16, 3, 3]) -> f16[1, 32, 8, 7] { return conv2d(x, w, stride=2, padding=1) }
+export func last(x: bf16[40, 64]) -> bf16[40, 65] { return dot(x, sin(arange(64 * 65).to(f32) * 0.37).reshape([64, 65]).to(bf16)) }
+)",
+        2e-2, {gpu_of(1), gpu_of(108), warpgroups_of(1), warpgroups_of(108)});
+}

@@ -144,6 +144,16 @@ expect 0 'x86-64\|aarch64' "$kiln" inspect relu.kiln --code
 expect 0 'n0 -> n1' "$kiln" inspect relu.kir --graph dot
 expect 0 '</svg>' "$kiln" inspect relu.kir --graph svg
 expect 0 '</html>' "$kiln" inspect relu.kir --graph html
+# What a GPU would run: a product by tiles, a launch for each turn of a loop, what stands behind a sum in its launch.
+printf '%s\n' 'export func main(x: f32[256, 64], w: f32[64, 128], y: f32[1000]) -> (f32[256, 128], f32[1000]) {' \
+  '  a: f32[256, 128] = relu(dot(x, w))' '  while any(y < 100.0) { y = y + sin(y) }' '  return a, y' '}' > launches.kir
+"$kiln" inspect launches.kir --launches sm_90 > launches.txt
+expect 0 'main: [0-9.]* launches in about [0-9.]* us; 0.23 MiB and 2.1 million products take' cat launches.txt
+expect 0 ' 1  tile  *[0-9]* x [0-9]* .* 96.0  *128.0 .* 2.10  dot+relu  launches.kir:2:' cat launches.txt
+expect 0 ' 1  flat  *[0-9] x 256 .* 3.9  *3.9 .* sin+add  launches.kir:3:' cat launches.txt
+expect 0 '"form": "tile".*"read_bytes": 98304, "written_bytes": 131072,.*"products": 2097152,' "$kiln" inspect launches.kir --launches sm_80 --json
+expect 2 'no such GPU; there are: sm_80' "$kiln" inspect launches.kir --launches sm_10
+expect 2 'a package holds code' "$kiln" inspect relu.kiln --launches sm_80
 expect 2 'one thing at a time' "$kiln" inspect relu.kir --ops --io
 expect 2 'a package holds code' "$kiln" inspect relu.kiln --graph dot
 for what in --io --ops --memory --size '--graph dot'; do expect 0 '^{' "$kiln" inspect relu.kir $what --json; done
