@@ -28,6 +28,15 @@ Result<std::vector<MachineDesc>> parse_targets(const std::vector<std::string> &n
   return out;
 }
 
+Result<GpuMachine> parse_gpu(const std::string &name) {
+  if (auto gpu = find_gpu(name))
+    return *gpu;
+  std::string known;
+  for (const GpuMachine &machine : gpu_machines())
+    known += machine.is_ptx ? "ptx" : machine.name + ", ";
+  return Error{fmt::format("'{}': no such GPU; there are: {}", name, known)};
+}
+
 Result<OptLevel> parse_level(const std::string &level) {
   if (level == "0")
     return OptLevel::o0;

@@ -54,6 +54,7 @@ Result<std::map<std::string, int64_t>> fixed_dims(const ModelOptions &options);
 
 // "host", "x86-64-v3", ...; an error lists the known ones.
 Result<std::vector<MachineDesc>> parse_targets(const std::vector<std::string> &names);
+Result<GpuMachine> parse_gpu(const std::string &name); // "sm_90", ..., "ptx"; likewise
 // Whether it is "cuda" or "cuda:N": a model that is compiled in memory needs code for a GPU then.
 inline bool is_gpu(std::string_view device) { return device.starts_with("cuda"); }
 // "x86-64-v3", "cuda:0 sm_90": what an opened module computes on.

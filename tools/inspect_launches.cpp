@@ -30,26 +30,18 @@ std::string launch_json(const cuda::ListedLaunch &l) {
 
 } // namespace
 
-int inspect_launches(Module &module, const ModelOptions &options, OptLevel level, const std::string &gpu, bool tf32) {
-  auto machine = find_gpu(gpu);
-  if (!machine) {
-    std::string known;
-    for (const GpuMachine &each : gpu_machines())
-      known += each.is_ptx ? "ptx" : each.name + ", ";
-    report(Error{fmt::format("--launches {}: no such GPU; there are: {}", gpu, known)}, options.json);
-    return kBadUsage;
-  }
-  machine->rounds_products = tf32;
+int inspect_launches(Module &module, const ModelOptions &options, OptLevel level, GpuMachine gpu, bool tf32) {
+  gpu.rounds_products = tf32;
   Diagnostics diagnostics;
   CompileOptions compile;
   compile.level = level;
-  compile.gpus = {*machine};
+  compile.gpus = {gpu};
   Program program;
   if (!optimise_module(module, compile, diagnostics) || !lower_module(module, program, diagnostics, {true}))
     return report(diagnostics, options);
-  std::vector<cuda::CudaKernel> kernels = cuda::emit_kernels(program, *machine);
+  std::vector<cuda::CudaKernel> kernels = cuda::emit_kernels(program, gpu);
   std::string text, list;
-  for (const cuda::LaunchList &entry : list_launches(program, kernels, *machine)) {
+  for (const cuda::LaunchList &entry : list_launches(program, kernels, gpu)) {
     text += fmt::format("{}: {} launches in about {:.1f} us; {:.2f} MiB and {:.1f} million products take {:.1f} us at least\n", entry.entry, entry.count, entry.us,
                         entry.least_bytes / (1 << 20), entry.products * 1e-6, entry.least_us);
     text += fmt::format("{:>9} {:>6} {:>6}  {:<5} {:>9}   {:<5} {:>7} {:>10} {:>10} {:>10} {:>10}  {}\n", "us", "bound", "times", "form", "blocks", "threads", "shared", "KiB read",
@@ -62,7 +54,7 @@ int inspect_launches(Module &module, const ModelOptions &options, OptLevel level
     list += fmt::format("{}{{\"name\": {}, \"launches\": {}, \"us\": {:.3f}, \"least_bytes\": {:.0f}, \"products\": {:.0f}, \"least_us\": {:.3f}, \"list\": [\n  {}]}}",
                         list.empty() ? "" : ",\n ", json_quote(entry.entry), entry.count, entry.us, entry.least_bytes, entry.products, entry.least_us, launches);
   }
-  std::cout << (options.json ? fmt::format("{{\"gpu\": {}, \"entries\": [{}]}}\n", json_quote(machine->name), list) : text);
+  std::cout << (options.json ? fmt::format("{{\"gpu\": {}, \"entries\": [{}]}}\n", json_quote(gpu.name), list) : text);
   return kFine;
 }
 

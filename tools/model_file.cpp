@@ -98,14 +98,18 @@ Status parse_input_shape(const std::string &text, DimChoices &out) {
   return Unit{};
 }
 
+// Each value of an option, added to `out` by `parse`.
+template <typename Out> Status parse_each(const char *option, const std::vector<std::string> &texts, Status (*parse)(const std::string &, Out &), Out &out) {
+  for (const std::string &text : texts)
+    if (auto status = parse(text, out); !status)
+      return Error{fmt::format("{} {}", option, status.error().message)};
+  return Unit{};
+}
+
 Result<DimChoices> parse_dims(const ModelOptions &options) {
   DimChoices out;
-  for (const std::string &text : options.dims)
-    if (auto status = parse_dim(text, out); !status)
-      return Error{"--dim " + status.error().message};
-  for (const std::string &text : options.shapes)
-    if (auto status = parse_input_shape(text, out); !status)
-      return Error{"--shape " + status.error().message};
+  KILN_RETURN_IF_ERROR(parse_each("--dim", options.dims, parse_dim, out));
+  KILN_RETURN_IF_ERROR(parse_each("--shape", options.shapes, parse_input_shape, out));
   return out;
 }
 
@@ -129,9 +133,7 @@ Status parse_state(const std::string &text, StateOptions &out) {
 
 Result<StateOptions> parse_states(const ModelOptions &options) {
   StateOptions out;
-  for (const std::string &text : options.states)
-    if (auto status = parse_state(text, out); !status)
-      return Error{"--state " + status.error().message};
+  KILN_RETURN_IF_ERROR(parse_each("--state", options.states, parse_state, out));
   return out;
 }
 

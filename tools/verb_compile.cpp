@@ -198,15 +198,6 @@ int bad_usage(const std::string &message, bool json) {
   return kBadUsage;
 }
 
-Result<GpuMachine> parse_gpu(const std::string &name) {
-  if (auto gpu = find_gpu(name))
-    return *gpu;
-  std::string known;
-  for (const GpuMachine &machine : gpu_machines())
-    known += machine.is_ptx ? "ptx" : machine.name + ", ";
-  return Error{fmt::format("'{}': no such GPU; there are: {}", name, known)};
-}
-
 // --stop-after names a pass over the graph, or one of the two phases behind them.
 std::string check_stop(const std::string &name) {
   if (name == "lower" || name == "schedule" || find_pass(name))

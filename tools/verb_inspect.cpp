@@ -202,7 +202,7 @@ int inspect(const InspectVerb &verb) {
   if (verb.memory)
     return inspect_memory(module, verb.model, *level);
   if (!verb.launches.empty())
-    return inspect_launches(module, verb.model, *level, verb.launches, verb.tf32);
+    return inspect_launches(module, verb.model, *level, *parse_gpu(verb.launches), verb.tf32);
   if (verb.size)
     return inspect_size(module, json);
   if (!verb.graph.empty())
@@ -221,7 +221,8 @@ void add_inspect(CLI::App &app, int &exit_code) {
   sub->add_option("--graph", verb->graph, "text, dot, svg or html")->check(CLI::IsMember({"text", "dot", "svg", "html"}));
   sub->add_flag("--optimised", verb->optimised, "the graph after the passes, not as it was read");
   sub->add_flag("--memory", verb->memory, "the arena: each buffer with offset, size and lifetime");
-  sub->add_option("--launches", verb->launches, "what a GPU (sm_80, sm_90, ...) would run: launches with form, grid, bytes, products and estimated times");
+  sub->add_option("--launches", verb->launches, "what a GPU (sm_80, sm_90, ...) would run: launches with form, grid, bytes, products and estimated times")
+      ->check(well_formed(parse_gpu));
   sub->add_flag("--tf32", verb->tf32, "with --launches: as `kiln compile --tf32`");
   sub->add_flag("--size", verb->size, "bytes by constant; by section for a package");
   sub->add_flag("--code", verb->code, "functions of a package's code with their sizes");

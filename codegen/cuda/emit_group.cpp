@@ -388,10 +388,6 @@ int64_t longest(const std::vector<Stmt> &body) {
   return most;
 }
 
-bool any_stmt(const std::vector<Stmt> &body, const std::function<bool(const Stmt &)> &f) {
-  return std::any_of(body.begin(), body.end(), [&](const Stmt &s) { return f(s) || any_stmt(s.body, f) || any_stmt(s.other, f); });
-}
-
 } // namespace
 
 bool reads_along(const Stmt &reduce, Symbol fastest) {

@@ -15,6 +15,15 @@ namespace kiln::cuda {
 
 bool is_loop(const Stmt &s, LoopKind kind) { return s.is(Stmt::Kind::loop) && s.loop == kind; }
 
+bool any_stmt(const std::vector<Stmt> &body, const std::function<bool(const Stmt &)> &f) {
+  return std::any_of(body.begin(), body.end(), [&](const Stmt &s) { return f(s) || any_stmt(s.body, f) || any_stmt(s.other, f); });
+}
+
+bool reads(const Expr &e, Symbol buffer) {
+  bool is_load = (e.is(Expr::Kind::load) || e.is(Expr::Kind::gather)) && e.name == buffer;
+  return is_load || std::any_of(e.args.begin(), e.args.end(), [&](const Expr &arg) { return reads(arg, buffer); });
+}
+
 std::vector<const Stmt *> perfect_nest(const Stmt &s, LoopKind kind) {
   std::vector<const Stmt *> loops{&s};
   for (const Stmt *inner = &s; inner->body.size() == 1 && is_loop(inner->body[0], kind);) {

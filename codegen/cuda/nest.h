@@ -6,6 +6,7 @@
 #include "codegen/gpu_machine.h"
 #include "ir/kernel/kernel.h"
 
+#include <functional>
 #include <optional>
 #include <set>
 #include <string>
@@ -42,6 +43,8 @@ inline Symbol work_buffer() { return Symbol("kiln_work"); }
 void add_work(GpuNest &nest, DType dtype, int64_t elements);
 
 bool is_loop(const Stmt &s, LoopKind kind);
+bool any_stmt(const std::vector<Stmt> &body, const std::function<bool(const Stmt &)> &f); // and inside of them
+bool reads(const Expr &e, Symbol buffer);
 // The perfectly nested loops of that kind from `s` inwards whose bounds do not depend on each other.
 std::vector<const Stmt *> perfect_nest(const Stmt &s, LoopKind kind);
 Dim extent_of(const Stmt &loop); // iterations, 0 at least

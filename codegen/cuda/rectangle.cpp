@@ -80,7 +80,7 @@ std::optional<RaggedAxis> ragged_axis(const Stmt &outer, const Stmt &inner) {
   Dim total = ends[1] + ends[0] * Dim::symbol(outer.name);
   if (total.depends_on(outer.name) || outer.end != ceildiv(total, ends[0]))
     return std::nullopt;
-  return RaggedAxis{outer.name, inner.name, total};
+  return RaggedAxis{outer.name, inner.name, total, ends[0]};
 }
 
 } // namespace
@@ -92,8 +92,7 @@ Rectangle make_rectangular(const Stmt &nest) {
   while (last->body.size() == 1 && cuda::is_loop(last->body[0], LoopKind::parallel)) {
     Stmt &inner = last->body[0];
     if (auto axis = out.ragged ? std::nullopt : ragged_axis(*last, inner)) {
-      inner.end = arguments_of(inner.end, DimAtom::Kind::min)[0].is_const() ? arguments_of(inner.end, DimAtom::Kind::min)[0]
-                                                                            : arguments_of(inner.end, DimAtom::Kind::min)[1];
+      inner.end = axis->block;
       out.ragged = axis;
     }
     outer.push_back(inner.name);
@@ -116,12 +115,11 @@ std::optional<Stmt> with_whole_axis(const Stmt &nest) {
     auto axis = ragged_axis(*loop, loop->body[0]);
     if (!axis)
       continue;
-    std::vector<Dim> ends = arguments_of(loop->body[0].end, DimAtom::Kind::min);
-    Dim block = ends[0].is_const() ? ends[0] : ends[1], at = Dim::symbol(axis->inner);
+    Dim at = Dim::symbol(axis->inner);
     std::vector<Stmt> body = std::move(loop->body[0].body);
     // Both at once: the variable of the whole axis has the name of the inner one.
     substitute(body, [&](Symbol s) -> std::optional<Dim> {
-      return s == axis->outer ? std::optional<Dim>(floordiv(at, block)) : s == axis->inner ? std::optional<Dim>(mod(at, block)) : std::nullopt;
+      return s == axis->outer ? std::optional<Dim>(floordiv(at, axis->block)) : s == axis->inner ? std::optional<Dim>(mod(at, axis->block)) : std::nullopt;
     });
     loop->name = axis->inner;
     loop->end = axis->total;

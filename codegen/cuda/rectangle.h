@@ -23,10 +23,10 @@ struct Guard {
   std::optional<Dim> limit;
 };
 
-// The axis `total`, of which `outer` counts blocks and `inner` what is in one.
+// The axis `total`, of which `outer` counts blocks of `block` and `inner` what is in one.
 struct RaggedAxis {
   Symbol outer, inner;
-  Dim total;
+  Dim total, block;
 };
 
 struct Rectangle {

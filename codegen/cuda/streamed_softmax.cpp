@@ -1,23 +1,15 @@
 #include "codegen/cuda/streamed_softmax.h"
 
+#include "codegen/cuda/nest.h"
+
 #include "ir/kernel/visit.h"
 
 #include <algorithm>
-#include <functional>
 
 namespace kiln::cuda {
 namespace {
 
-bool reads(const Expr &e, Symbol buffer) {
-  bool here = (e.is(Expr::Kind::load) || e.is(Expr::Kind::gather)) && e.name == buffer;
-  return here || std::any_of(e.args.begin(), e.args.end(), [&](const Expr &arg) { return reads(arg, buffer); });
-}
-
 bool is_memory(const Stmt &s) { return s.is(Stmt::Kind::alloc) && s.space == MemorySpace::stack && s.dtype == DType::f32; }
-
-bool any_stmt(const std::vector<Stmt> &body, const std::function<bool(const Stmt &)> &f) {
-  return std::any_of(body.begin(), body.end(), [&](const Stmt &s) { return f(s) || any_stmt(s.body, f) || any_stmt(s.other, f); });
-}
 
 bool updates(const std::vector<Stmt> &body, BinaryOp op, Symbol buffer) {
   return any_stmt(body, [&](const Stmt &s) {

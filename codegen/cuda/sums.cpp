@@ -1,5 +1,7 @@
 #include "codegen/cuda/sums.h"
 
+#include "codegen/cuda/nest.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -10,11 +12,6 @@ namespace {
 bool is_assoc(BinaryOp op) {
   return op == BinaryOp::add || op == BinaryOp::mul || op == BinaryOp::min || op == BinaryOp::max || op == BinaryOp::bit_and ||
          op == BinaryOp::bit_or || op == BinaryOp::bit_xor;
-}
-
-bool reads(const Expr &e, Symbol buffer) {
-  bool is_load = (e.is(Expr::Kind::load) || e.is(Expr::Kind::gather)) && e.name == buffer;
-  return is_load || std::any_of(e.args.begin(), e.args.end(), [&](const Expr &arg) { return reads(arg, buffer); });
 }
 
 // acc[0] = op(acc[0], term), or a fused product added to it.

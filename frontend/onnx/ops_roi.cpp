@@ -74,6 +74,58 @@ Num as_map(const Regions &r, const Num &pooled) {
   return permute(reshape(pooled, {r.count, r.out_height, r.out_width, channels}), {0, 3, 1, 2});
 }
 
+// What RoiAlign takes samples of: `ratio` of them along each dim of a bin, or, where that is 0, as many as the bin has pixels.
+struct Samples {
+  Regions regions;
+  bool mean; // or the largest
+  int64_t ratio;
+  Num start[2], bin[2], grid[2]; // of each region, along y and along x
+  int64_t bins[2];
+
+  Num pool(const Num &values) const { return mean ? sum(values, {1}) : largest(values, {1}); }
+};
+
+// Samples number i of dim d in each bin; `i` is [R or 1, samples].
+Neighbours samples_along(const Samples &s, int d, const Num &i) {
+  const Regions &r = s.regions;
+  Dim steps = i.dim(1);
+  Shape column = {r.count, 1, 1}, number = {i.dim(0), 1, steps};
+  Num place = reshape(i.calc->iota(i.dtype(), {s.bins[d]}), {1, s.bins[d], 1});
+  Num each = s.ratio ? s.grid[d] : reshape(max(s.grid[d], 1), column);
+  Num at = reshape(s.start[d], column) + place * reshape(s.bin[d], column) +
+           (reshape(i, number) + 0.5) * (reshape(s.bin[d], column) / each);
+  Neighbours out = neighbours(at, d == 0 ? r.height : r.width);
+  Shape shape = d == 0 ? Shape{r.count, s.bins[0], 1, steps, 1, 2, 1} : Shape{r.count, 1, s.bins[1], 1, steps, 1, 2};
+  return Neighbours{reshape(out.index, shape), reshape(out.weight, shape)};
+}
+
+// [R PH PW, C], of the same number of samples in all bins.
+Num align_fixed(const Samples &s, Calc &c, DType dtype) {
+  Num i = reshape(c.iota(dtype, {s.ratio}), {1, s.ratio});
+  Num out = s.pool(samples(s.regions, samples_along(s, 0, i), samples_along(s, 1, i)));
+  return s.mean ? out * (1.0 / double(s.ratio * s.ratio)) : out;
+}
+
+// The same, of as many samples as the bins of each region have pixels.
+Num align_by_pixels(OnnxNode &n, const Samples &s, Calc &c, DType dtype) {
+  const Regions &r = s.regions;
+  Num columns = convert(max(s.grid[1], 1), DType::i64), counts = convert(s.grid[0] * s.grid[1], DType::i64); // [R]
+  Num most = largest(c.concat({counts, c(n.emitter().ints({0}))}, 0), {0});
+  Shape all = {r.count * Dim(r.out_height * r.out_width), n.in(0).dim(1)}, column = {r.count, 1, 1};
+  Num none = broadcast_to(c.number(dtype, s.mean ? 0 : -std::numeric_limits<double>::infinity()), all);
+  auto sums = repeat(most, {none}, [&](const Num &k, const std::vector<Num> &carried) -> std::vector<Num> {
+    Num row = (k - c.op(Op::remainder, {k, columns})) / columns, rest = k - row * columns;
+    auto number = [&](const Num &i) { return reshape(convert(i, dtype), {r.count, 1}); };
+    Num value = s.pool(samples(r, samples_along(s, 0, number(row)), samples_along(s, 1, number(rest))));
+    Num grouped = reshape(carried[0], {r.count, r.out_height * r.out_width, all[1]});
+    value = reshape(value, grouped.shape());
+    Num next = where(reshape(k < counts, column), s.mean ? grouped + value : max(grouped, value), grouped);
+    return {reshape(next, all)};
+  });
+  Num out = reshape(sums[0], {r.count, r.out_height * r.out_width, all[1]});
+  return s.mean ? out / reshape(convert(max(counts, 1), dtype), column) : where(reshape(equal(counts, 0), column), 0, out);
+}
+
 } // namespace
 
 Status import_roi_align(OnnxNode &n) {
@@ -87,71 +139,28 @@ Status import_roi_align(OnnxNode &n) {
   std::string coordinates = n.get_string("coordinate_transformation_mode", n.opset() < 16 ? "output_half_pixel" : "half_pixel");
   if (coordinates != "half_pixel" && coordinates != "output_half_pixel")
     return Error{fmt::format("the attribute 'coordinate_transformation_mode' is '{}'", coordinates)};
-  bool half = coordinates == "half_pixel", mean = mode == "avg";
-  int64_t ratio = n.get_int("sampling_ratio", 0);
+  bool half = coordinates == "half_pixel";
   Calc c(n.emitter());
   KILN_TRY(r, regions_of(n, c, c(indices), rois.dim(0)));
   r.out_height = n.get_int("output_height", 1), r.out_width = n.get_int("output_width", 1);
   for (int64_t v : {r.out_height, r.out_width})
     if (v < 1 || v > (1 << 20))
       return Error{fmt::format("each region is pooled to {} x {}", r.out_height, r.out_width)};
-  if (ratio < 0 || ratio > 1024)
-    return Error{fmt::format("the attribute 'sampling_ratio' is {}", ratio)};
-  double scale = n.get_float("spatial_scale", 1.0);
+  Samples s{r, mode == "avg", n.get_int("sampling_ratio", 0), {}, {}, {}, {r.out_height, r.out_width}};
+  if (s.ratio < 0 || s.ratio > 1024)
+    return Error{fmt::format("the attribute 'sampling_ratio' is {}", s.ratio)};
   DType dtype = n.dtype() == DType::f64 ? DType::f64 : DType::f32;
-  Num boxes = convert(c(rois), dtype) * scale - (half ? 0.5 : 0.0);
-  // Start and size of each region: along y, along x.
-  Num start[2], bin[2], grid[2];
-  Dim sizes[2] = {r.height, r.width};
-  int64_t bins[2] = {r.out_height, r.out_width};
+  Num boxes = convert(c(rois), dtype) * n.get_float("spatial_scale", 1.0) - (half ? 0.5 : 0.0);
   for (int d = 0; d < 2; ++d) {
-    start[d] = at(boxes, 1, 1 - d);
-    Num size = at(boxes, 1, 3 - d) - start[d];
+    s.start[d] = at(boxes, 1, 1 - d);
+    Num size = at(boxes, 1, 3 - d) - s.start[d];
     if (!half)
       size = max(size, 1);
-    bin[d] = size / double(bins[d]);
+    s.bin[d] = size / double(s.bins[d]);
     // More samples than the map has pixels tell nothing new: regions far larger than the map end here.
-    grid[d] = ratio ? c.number(dtype, double(ratio)) : min(max(ceil(bin[d]), 0), c.size(dtype, sizes[d] + Dim(1)));
+    s.grid[d] = s.ratio ? c.number(dtype, double(s.ratio)) : min(max(ceil(s.bin[d]), 0), c.size(dtype, (d == 0 ? r.height : r.width) + Dim(1)));
   }
-  // Samples number i of d in each bin; `i` is [R or 1, samples].
-  auto along = [&](int d, const Num &i) {
-    Dim steps = i.dim(1);
-    Shape column = {r.count, 1, 1}, number = {i.dim(0), 1, steps};
-    Num place = reshape(c.iota(dtype, {bins[d]}), {1, bins[d], 1});
-    Num each = ratio ? grid[d] : reshape(max(grid[d], 1), column);
-    Num at = reshape(start[d], column) + place * reshape(bin[d], column) +
-             (reshape(i, number) + 0.5) * (reshape(bin[d], column) / each);
-    Neighbours out = neighbours(at, sizes[d]);
-    Shape shape = d == 0 ? Shape{r.count, bins[0], 1, steps, 1, 2, 1} : Shape{r.count, 1, bins[1], 1, steps, 1, 2};
-    return Neighbours{reshape(out.index, shape), reshape(out.weight, shape)};
-  };
-  auto pooled = [&](const Num &values) { return mean ? sum(values, {1}) : largest(values, {1}); };
-  if (ratio > 0) {
-    Num i = reshape(c.iota(dtype, {ratio}), {1, ratio});
-    Num out = pooled(samples(r, along(0, i), along(1, i)));
-    if (mean)
-      out = out * (1.0 / double(ratio * ratio));
-    return n.finish(c.done(convert(as_map(r, out), n.dtype())));
-  }
-  // As many samples as the bins of each region have pixels.
-  Num columns = convert(max(grid[1], 1), DType::i64), counts = convert(grid[0] * grid[1], DType::i64); // [R]
-  Num most = largest(c.concat({counts, c(n.emitter().ints({0}))}, 0), {0});
-  Shape all = {r.count * Dim(r.out_height * r.out_width), n.in(0).dim(1)}, column = {r.count, 1, 1};
-  Num none = broadcast_to(c.number(dtype, mean ? 0 : -std::numeric_limits<double>::infinity()), all);
-  auto sums = repeat(most, {none}, [&](const Num &k, const std::vector<Num> &carried) -> std::vector<Num> {
-    Num row = (k - c.op(Op::remainder, {k, columns})) / columns, rest = k - row * columns;
-    auto number = [&](const Num &i) { return reshape(convert(i, dtype), {r.count, 1}); };
-    Num value = pooled(samples(r, along(0, number(row)), along(1, number(rest))));
-    Num grouped = reshape(carried[0], {r.count, r.out_height * r.out_width, all[1]});
-    value = reshape(value, grouped.shape());
-    Num next = where(reshape(k < counts, column), mean ? grouped + value : max(grouped, value), grouped);
-    return {reshape(next, all)};
-  });
-  Num out = reshape(sums[0], {r.count, r.out_height * r.out_width, all[1]});
-  if (mean)
-    out = out / reshape(convert(max(counts, 1), dtype), column);
-  else
-    out = where(reshape(equal(counts, 0), column), 0, out);
+  Num out = s.ratio ? align_fixed(s, c, dtype) : align_by_pixels(n, s, c, dtype);
   return n.finish(c.done(convert(as_map(r, out), n.dtype())));
 }
 

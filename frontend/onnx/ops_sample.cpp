@@ -196,6 +196,113 @@ Status check_image(const OnnxNode &n, int spatial_rank) {
   return Unit{};
 }
 
+struct DeformConv {
+  int64_t kernel[2];
+  std::vector<int64_t> stride, dilation, pads;
+  int64_t groups, offset_groups, channels, outputs;
+  Dim batch, size[2]; // of the result
+
+  int64_t taps() const { return kernel[0] * kernel[1]; }
+  int64_t each() const { return channels / offset_groups; }
+  int64_t depth() const { return channels / groups * taps(); }
+  Dim parts() const { return batch * Dim(offset_groups); }
+  Dim points() const { return size[0] * size[1]; }
+};
+
+// The attribute `name`: as many numbers as `otherwise` has.
+Result<std::vector<int64_t>> spatial_list(OnnxNode &n, std::string_view name, std::vector<int64_t> otherwise) {
+  size_t count = otherwise.size();
+  std::vector<int64_t> out = n.get_ints(name, std::move(otherwise));
+  bool pads = name == "pads";
+  for (int64_t v : out)
+    if (out.size() != count || v < (pads ? 0 : 1) || v > (int64_t(1) << 31))
+      return Error{fmt::format("the attribute '{}' holds {}, of {} numbers", name, v, out.size())};
+  if (out.size() != count)
+    return Error{fmt::format("the attribute '{}' has {} entries; {} are needed", name, out.size(), count)};
+  return out;
+}
+
+Result<DeformConv> read_deform_conv(OnnxNode &n) {
+  const Val &w = n.in(1), &offset = n.in(2);
+  if (w.rank() != 4 || offset.rank() != 4 || !w.dim(2).is_const() || !w.dim(3).is_const() || !w.dim(1).is_const() || !w.dim(0).is_const())
+    return Error{fmt::format("its weights {} must have 4 known dims, and its offsets {} 4", w.type.text(), offset.type.text())};
+  DeformConv out{{w.dim(2).as_const(), w.dim(3).as_const()}, {}, {}, {}, n.get_int("group", 1), n.get_int("offset_group", 1), 0,
+                 w.dim(0).as_const(), n.in(0).dim(0), {}};
+  KILN_TRY(declared, spatial_list(n, "kernel_shape", {out.kernel[0], out.kernel[1]}));
+  KILN_TRY(stride, spatial_list(n, "strides", {1, 1}));
+  KILN_TRY(dilation, spatial_list(n, "dilations", {1, 1}));
+  KILN_TRY(pads, spatial_list(n, "pads", {0, 0, 0, 0}));
+  auto channels = n.in(0).dim(1).try_const();
+  if (declared[0] != out.kernel[0] || declared[1] != out.kernel[1])
+    return Error{"the attribute 'kernel_shape' is not the shape of the weights"};
+  if (out.groups < 1 || out.offset_groups < 1 || !channels || *channels % out.groups != 0 || *channels % out.offset_groups != 0 ||
+      w.dim(1).as_const() != *channels / out.groups || out.outputs % out.groups != 0)
+    return Error{fmt::format("weights {} with {} groups, {} of offsets, do not fit {}", w.type.text(), out.groups, out.offset_groups,
+                             n.in(0).type.text())};
+  for (size_t d = 0; d < 2; ++d) {
+    out.size[d] = floordiv(n.in(0).dim(int(d) + 2) + Dim(pads[d] + pads[d + 2] - (out.kernel[d] - 1) * dilation[d] - 1), stride[d]) + Dim(1);
+    if (!n.emitter().require_equal(out.size[d], offset.dim(int(d) + 2), "DeformConv"))
+      return Error{fmt::format("its offsets are {}, but the result has {} places along spatial dim {}", offset.type.text(), out.size[d].text(), d)};
+  }
+  out.stride = std::move(stride), out.dilation = std::move(dilation), out.pads = std::move(pads);
+  out.channels = *channels;
+  return out;
+}
+
+// Whether input i, the offsets or the mask, is [N, planes, OH, OW].
+Status check_planes(OnnxNode &n, const DeformConv &conv, size_t i, int64_t planes, std::string_view what) {
+  auto is = [&](int axis, const Dim &size) { return n.emitter().require_equal(n.in(i).dim(axis), size, "DeformConv"); };
+  if (n.rank(i) != 4 || !is(1, planes) || !is(0, conv.batch) || !is(2, conv.size[0]) || !is(3, conv.size[1]))
+    return Error{fmt::format("its {} is {}; it must be [{}, {}, {}, {}]", what, n.in(i).type.text(), conv.batch.text(), planes,
+                             conv.size[0].text(), conv.size[1].text())};
+  return Unit{};
+}
+
+// Where the taps of all points are, along y and along x: [parts, 1, taps points], or points first.
+std::vector<Num> deformed_positions(OnnxNode &n, Calc &c, const DeformConv &conv, bool points_first) {
+  Num moved = reshape(wide(c(n.in(2))), {conv.parts(), conv.kernel[0], conv.kernel[1], 2, conv.size[0], conv.size[1]});
+  DType dtype = moved.dtype();
+  std::vector<Num> out;
+  for (size_t d = 0; d < 2; ++d) {
+    Shape tap_shape(5, Dim(1)), out_shape(5, Dim(1));
+    tap_shape[d + 1] = conv.kernel[d];
+    out_shape[d + 3] = conv.size[d];
+    Num tap = reshape(c.iota(dtype, {conv.kernel[d]}), tap_shape) * double(conv.dilation[d]);
+    Num place = reshape(c.iota(dtype, {conv.size[d]}), out_shape) * double(conv.stride[d]) - double(conv.pads[d]);
+    Num all = at(moved, 3, int(d)) + tap + place;
+    out.push_back(reshape(points_first ? permute(all, {0, 3, 4, 1, 2}) : all, {conv.parts(), 1, conv.points() * conv.taps()}));
+  }
+  return out;
+}
+
+// Pixels are rows of channels: [N, G, points, taps C/G] times [G, taps C/G, M/G].
+Num deformed_rows(OnnxNode &n, Calc &c, const DeformConv &conv, Sampler &sampler) {
+  int64_t inputs = conv.channels / conv.groups, outputs = conv.outputs / conv.groups;
+  Num columns = sampler.rows_at(deformed_positions(n, c, conv, true));
+  if (n.has(4)) {
+    Num mask = permute(reshape(c(n.in(4)), {conv.parts(), conv.kernel[0], conv.kernel[1], conv.size[0], conv.size[1]}), {0, 3, 4, 1, 2});
+    columns = columns * reshape(mask, {conv.parts() * conv.points() * conv.taps(), 1});
+  }
+  columns = reshape(columns, {conv.batch, conv.offset_groups, conv.points(), conv.taps(), conv.each()});
+  if (conv.offset_groups > 1)
+    columns = permute(columns, {0, 2, 3, 1, 4});
+  columns = reshape(columns, {conv.batch, conv.points(), conv.taps(), conv.groups, inputs});
+  if (conv.groups > 1)
+    columns = permute(columns, {0, 3, 1, 2, 4});
+  columns = reshape(columns, {conv.batch, conv.groups, conv.points(), conv.depth()});
+  Num weights = permute(reshape(c(n.in(1)), {conv.groups, outputs, inputs, conv.taps()}), {0, 3, 2, 1});
+  return permute(c.op(Op::dot, {columns, reshape(weights, {conv.groups, conv.depth(), outputs})}), {0, 1, 3, 2});
+}
+
+// Channels are planes: [N, G, C/G taps, points] under [G, M/G, C/G taps].
+Num deformed_columns(OnnxNode &n, Calc &c, const DeformConv &conv, Sampler &sampler) {
+  Num columns = sampler.at(deformed_positions(n, c, conv, false)); // [parts, each, taps points]
+  if (n.has(4))
+    columns = columns * reshape(c(n.in(4)), {conv.parts(), 1, conv.points() * conv.taps()});
+  columns = reshape(columns, {conv.batch, conv.groups, conv.depth(), conv.points()});
+  return c.op(Op::dot, {reshape(c(n.in(1)), {conv.groups, conv.outputs / conv.groups, conv.depth()}), columns});
+}
+
 } // namespace
 
 Status import_grid_sample(OnnxNode &n) {
@@ -282,105 +389,18 @@ Status import_affine_grid(OnnxNode &n) {
 // Columns as a convolution has them, gathered from between pixels, times the weights.
 Status import_deform_conv(OnnxNode &n) {
   KILN_RETURN_IF_ERROR(check_image(n, 2));
-  const Val &w = n.in(1), &offset = n.in(2);
-  if (w.rank() != 4 || offset.rank() != 4 || !w.dim(2).is_const() || !w.dim(3).is_const() || !w.dim(1).is_const() ||
-      !w.dim(0).is_const())
-    return Error{fmt::format("its weights {} must have 4 known dims, and its offsets {} 4", w.type.text(), offset.type.text())};
-  int64_t kernel[2] = {w.dim(2).as_const(), w.dim(3).as_const()}, taps = kernel[0] * kernel[1];
-  auto list = [&](std::string_view name, std::vector<int64_t> otherwise) -> Result<std::vector<int64_t>> {
-    size_t count = otherwise.size();
-    auto out = n.get_ints(name, std::move(otherwise));
-    bool pads = name == "pads";
-    for (int64_t v : out)
-      if (out.size() != count || v < (pads ? 0 : 1) || v > (int64_t(1) << 31))
-        return Error{fmt::format("the attribute '{}' holds {}, of {} numbers", name, v, out.size())};
-    if (out.size() != count)
-      return Error{fmt::format("the attribute '{}' has {} entries; {} are needed", name, out.size(), count)};
-    return out;
-  };
-  KILN_TRY(declared, list("kernel_shape", {kernel[0], kernel[1]}));
-  KILN_TRY(stride, list("strides", {1, 1}));
-  KILN_TRY(dilation, list("dilations", {1, 1}));
-  KILN_TRY(pads, list("pads", {0, 0, 0, 0}));
-  int64_t groups = n.get_int("group", 1), offset_groups = n.get_int("offset_group", 1);
-  auto channels = n.in(0).dim(1).try_const();
-  if (declared[0] != kernel[0] || declared[1] != kernel[1])
-    return Error{"the attribute 'kernel_shape' is not the shape of the weights"};
-  if (groups < 1 || offset_groups < 1 || !channels || *channels % groups != 0 || *channels % offset_groups != 0 ||
-      w.dim(1).as_const() != *channels / groups || w.dim(0).as_const() % groups != 0)
-    return Error{fmt::format("weights {} with {} groups, {} of offsets, do not fit {}", w.type.text(), groups, offset_groups,
-                             n.in(0).type.text())};
-  Dim out_size[2];
-  for (int d = 0; d < 2; ++d) {
-    size_t i = size_t(d);
-    out_size[d] = floordiv(n.in(0).dim(d + 2) + Dim(pads[i] + pads[i + 2] - (kernel[d] - 1) * dilation[i] - 1), stride[i]) + Dim(1);
-    if (!n.emitter().require_equal(out_size[d], offset.dim(d + 2), "DeformConv"))
-      return Error{fmt::format("its offsets are {}, but the result has {} places along spatial dim {}", offset.type.text(),
-                               out_size[d].text(), d)};
-  }
+  KILN_TRY(conv, read_deform_conv(n));
+  KILN_RETURN_IF_ERROR(check_planes(n, conv, 2, conv.offset_groups * conv.taps() * 2, "offset"));
+  if (n.has(4))
+    KILN_RETURN_IF_ERROR(check_planes(n, conv, 4, conv.offset_groups * conv.taps(), "mask"));
   Calc c(n.emitter());
   Num x = c(n.in(0));
-  Dim batch = x.dim(0), points = out_size[0] * out_size[1], each = *channels / offset_groups;
-  auto check = [&](size_t i, const Dim &planes, std::string_view what) -> Status {
-    if (n.rank(i) != 4 || !n.emitter().require_equal(n.in(i).dim(1), planes, "DeformConv") ||
-        !n.emitter().require_equal(n.in(i).dim(0), batch, "DeformConv") ||
-        !n.emitter().require_equal(n.in(i).dim(2), out_size[0], "DeformConv") ||
-        !n.emitter().require_equal(n.in(i).dim(3), out_size[1], "DeformConv"))
-      return Error{fmt::format("its {} is {}; it must be [{}, {}, {}, {}]", what, n.in(i).type.text(), batch.text(), planes.text(),
-                               out_size[0].text(), out_size[1].text())};
-    return Unit{};
-  };
-  KILN_RETURN_IF_ERROR(check(2, Dim(offset_groups * taps * 2), "offset"));
-  bool masked = n.has(4);
-  if (masked)
-    KILN_RETURN_IF_ERROR(check(4, Dim(offset_groups * taps), "mask"));
   // The offset groups become part of the batch.
-  Dim parts = batch * Dim(offset_groups);
-  Num moved = reshape(wide(c(offset)), {parts, kernel[0], kernel[1], 2, out_size[0], out_size[1]});
-  DType dtype = moved.dtype();
-  Sampler sampler(reshape(x, {parts, each, x.dim(2), x.dim(3)}), "linear", Outside::zeros, true);
-  Dim all = points * Dim(taps);
-  bool rows = sampler.prefers_rows(all); // [parts, points, taps] instead of [parts, taps, points]
-  auto points_first = [&](const Num &p) { return rows ? permute(p, {0, 3, 4, 1, 2}) : p; };
-  std::vector<Num> positions;
-  for (int d = 0; d < 2; ++d) {
-    Shape tap_shape(5, Dim(1)), out_shape(5, Dim(1));
-    tap_shape[size_t(d) + 1] = kernel[d];
-    out_shape[size_t(d) + 3] = out_size[d];
-    Num tap = reshape(c.iota(dtype, {kernel[d]}), tap_shape) * double(dilation[size_t(d)]);
-    Num place = reshape(c.iota(dtype, {out_size[d]}), out_shape) * double(stride[size_t(d)]) - double(pads[size_t(d)]);
-    positions.push_back(reshape(points_first(at(moved, 3, d) + tap + place), {parts, 1, all}));
-  }
-  Num mask;
-  if (masked)
-    mask = points_first(reshape(c(n.in(4)), {parts, kernel[0], kernel[1], out_size[0], out_size[1]}));
-  int64_t depth = *channels / groups * taps, outputs = w.dim(0).as_const();
-  Num out;
-  if (rows) {
-    Num columns = sampler.rows_at(positions);
-    if (masked)
-      columns = columns * reshape(mask, {parts * all, 1});
-    // [N, G, points, taps C/G] times [G, taps C/G, M/G]
-    columns = reshape(columns, {batch, offset_groups, points, taps, each});
-    if (offset_groups > 1)
-      columns = permute(columns, {0, 2, 3, 1, 4});
-    columns = reshape(columns, {batch, points, taps, groups, *channels / groups});
-    if (groups > 1)
-      columns = permute(columns, {0, 3, 1, 2, 4});
-    columns = reshape(columns, {batch, groups, points, depth});
-    Num weights = permute(reshape(c(w), {groups, outputs / groups, *channels / groups, taps}), {0, 3, 2, 1});
-    out = permute(c.op(Op::dot, {columns, reshape(weights, {groups, depth, outputs / groups})}), {0, 1, 3, 2});
-  } else {
-    Num columns = sampler.at(positions); // [parts, each, taps points]
-    if (masked)
-      columns = columns * reshape(mask, {parts, 1, all});
-    // [N, G, C/G taps, points] under [G, M/G, C/G taps]
-    columns = reshape(columns, {batch, groups, depth, points});
-    out = c.op(Op::dot, {reshape(c(w), {groups, outputs / groups, depth}), columns});
-  }
-  out = reshape(out, {batch, outputs, out_size[0], out_size[1]});
+  Sampler sampler(reshape(x, {conv.parts(), conv.each(), x.dim(2), x.dim(3)}), "linear", Outside::zeros, true);
+  Num out = sampler.prefers_rows(conv.points() * conv.taps()) ? deformed_rows(n, c, conv, sampler) : deformed_columns(n, c, conv, sampler);
+  out = reshape(out, {conv.batch, conv.outputs, conv.size[0], conv.size[1]});
   if (n.has(3))
-    out = out + reshape(c(n.in(3)), {outputs, 1, 1});
+    out = out + reshape(c(n.in(3)), {conv.outputs, 1, 1});
   return n.finish(c.done(out));
 }
 

@@ -19,6 +19,14 @@ struct Pool {
   std::vector<int64_t> ints;
   std::vector<int64_t> begins; // of the n-grams of each length, and the end
   size_t size() const { return text ? strings.size() : ints.size(); }
+  // n-grams of `length` items, and of all lengths
+  int64_t count(int64_t length) const { return (begins[size_t(length)] - begins[size_t(length - 1)]) / length; }
+  int64_t total() const {
+    int64_t sum = 0;
+    for (int64_t length = 1; length < int64_t(begins.size()); ++length)
+      sum += count(length);
+    return sum;
+  }
 };
 
 Result<Pool> read_pool(OnnxNode &n) {
@@ -75,17 +83,88 @@ Result<Val> count_grams(Emitter &e, const Dim &columns, const std::vector<Val> &
   return e.emit(Op::reduce_sum, {numbers}, {{"axes", attr_ints(std::vector<int64_t>{1})}, {"keepdims", false}});
 }
 
+// The n-grams that count: of least to most items, with at most `skips` others between neighbours.
+struct Grams {
+  int64_t least, most, skips;
+};
+
+// f32[B, K]: how often each of the K n-grams of `length` items stands in the rows of `x`; 0 for lengths that do not count.
+Result<Val> count_length(OnnxNode &n, const Val &x, const Pool &pool, const Grams &grams, int64_t length) {
+  Emitter &e = n.emitter();
+  if (length < grams.least || length > grams.most)
+    return broadcast_to(e, e.scalar(DType::f32, 0), {x.dim(0), pool.count(length)});
+  std::vector<Val> items;
+  for (int64_t j = 0; j < length; ++j) {
+    KILN_TRY(is, is_item(n, x, pool, length, j));
+    items.push_back(is);
+  }
+  Val sum;
+  for (int64_t distance = 1; distance <= (length == 1 ? 1 : grams.skips + 1); ++distance) {
+    KILN_TRY(count, count_grams(e, x.dim(1), items, distance));
+    if (distance == 1) {
+      sum = count;
+      continue;
+    }
+    KILN_TRY(more, e.emit(Op::add, {sum, count}));
+    sum = more;
+  }
+  return sum;
+}
+
+// f32[B, grams]: of all the pool's n-grams.
+Result<std::vector<Val>> count_all(OnnxNode &n, const Val &x, const Pool &pool, const Grams &grams) {
+  std::vector<Val> counts;
+  for (int64_t length = 1; length < int64_t(pool.begins.size()); ++length)
+    if (pool.count(length) > 0) {
+      KILN_TRY(count, count_length(n, x, pool, grams, length));
+      counts.push_back(count);
+    }
+  return counts;
+}
+
+// The n-gram whose count each column of the result has; `grams`, one past the last, for columns without one.
+Result<std::vector<int64_t>> column_sources(const std::vector<int64_t> &indexes, int64_t grams) {
+  if (int64_t(indexes.size()) != grams || grams == 0)
+    return Error{fmt::format("it has {} n-grams and {} 'ngram_indexes'", grams, indexes.size())};
+  int64_t outputs = *std::max_element(indexes.begin(), indexes.end()) + 1;
+  if (*std::min_element(indexes.begin(), indexes.end()) < 0 || outputs > (int64_t(1) << 24))
+    return Error{"'ngram_indexes' holds an impossible column"};
+  std::vector<int64_t> sources(size_t(outputs), grams);
+  for (size_t i = 0; i < indexes.size(); ++i)
+    if (std::exchange(sources[size_t(indexes[i])], int64_t(i)) != grams)
+      return Error{fmt::format("'ngram_indexes' gives the column {} to two n-grams", indexes[i])};
+  return sources;
+}
+
+// Counts as the attribute `mode` wants them: TF as they are, IDF whether there are any, both but TF times the weights.
+Result<Val> weigh(OnnxNode &n, Val out, const std::string &mode) {
+  Emitter &e = n.emitter();
+  if (mode == "IDF") {
+    KILN_TRY(present, e.emit(Op::gt, {out, e.scalar(DType::f32, 0)}));
+    KILN_TRY(ones, convert(e, present, DType::f32));
+    out = ones;
+  }
+  std::vector<double> weights = n.get_floats("weights");
+  if (mode == "TF" || weights.empty())
+    return out;
+  int64_t outputs = out.dim(1).as_const();
+  if (int64_t(weights.size()) != outputs)
+    return Error{fmt::format("it has {} weights for {} columns", weights.size(), outputs)};
+  Tensor list(DType::f32, {outputs});
+  for (int64_t i = 0; i < outputs; ++i)
+    list.set_f64(i, weights[size_t(i)]);
+  return e.emit(Op::mul, {out, e.constant(std::move(list))});
+}
+
 } // namespace
 
 Status import_tfidf_vectorizer(OnnxNode &n) {
   Emitter &e = n.emitter();
   KILN_TRY(pool, read_pool(n));
-  int64_t least = n.get_int("min_gram_length", 1), most = n.get_int("max_gram_length", 1), skips = n.get_int("max_skip_count", 0);
+  Grams grams{n.get_int("min_gram_length", 1), n.get_int("max_gram_length", 1), n.get_int("max_skip_count", 0)};
   std::string mode = n.get_string("mode", "");
-  std::vector<int64_t> indexes = n.get_ints("ngram_indexes");
-  std::vector<double> weights = n.get_floats("weights");
-  if (least < 1 || most < least || skips < 0 || skips > 1024)
-    return Error{fmt::format("it asks for n-grams of {} to {} items with up to {} between them", least, most, skips)};
+  if (grams.least < 1 || grams.most < grams.least || grams.skips < 0 || grams.skips > 1024)
+    return Error{fmt::format("it asks for n-grams of {} to {} items with up to {} between them", grams.least, grams.most, grams.skips)};
   if (mode != "TF" && mode != "IDF" && mode != "TFIDF")
     return Error{fmt::format("'mode' is '{}'; there are TF, IDF and TFIDF", mode)};
   Val x = n.in(0);
@@ -103,64 +182,14 @@ Status import_tfidf_vectorizer(OnnxNode &n) {
     KILN_TRY(whole, convert(e, x, DType::i64));
     x = whole;
   }
-  Dim columns = x.dim(1);
-  std::vector<Val> counts; // of the n-grams of each length, all of the pool's
-  int64_t grams = 0;
-  for (int64_t length = 1; length < int64_t(pool.begins.size()); ++length) {
-    int64_t of_length = (pool.begins[size_t(length)] - pool.begins[size_t(length - 1)]) / length;
-    grams += of_length;
-    if (of_length == 0)
-      continue;
-    Val sum;
-    if (length >= least && length <= most) {
-      std::vector<Val> items;
-      for (int64_t j = 0; j < length; ++j) {
-        KILN_TRY(is, is_item(n, x, pool, length, j));
-        items.push_back(is);
-      }
-      for (int64_t distance = 1; distance <= (length == 1 ? 1 : skips + 1); ++distance) {
-        KILN_TRY(count, count_grams(e, columns, items, distance));
-        if (distance == 1) {
-          sum = count;
-          continue;
-        }
-        KILN_TRY(more, e.emit(Op::add, {sum, count}));
-        sum = more;
-      }
-    } else {
-      KILN_TRY(none, broadcast_to(e, e.scalar(DType::f32, 0), {x.dim(0), of_length}));
-      sum = none;
-    }
-    counts.push_back(sum);
-  }
-  if (int64_t(indexes.size()) != grams || grams == 0)
-    return Error{fmt::format("it has {} n-grams and {} 'ngram_indexes'", grams, indexes.size())};
-  int64_t outputs = *std::max_element(indexes.begin(), indexes.end()) + 1;
-  if (*std::min_element(indexes.begin(), indexes.end()) < 0 || outputs > (int64_t(1) << 24))
-    return Error{"'ngram_indexes' holds an impossible column"};
-  // Columns without an n-gram read a column of zeros behind the others.
-  std::vector<int64_t> sources(size_t(outputs), grams);
-  for (size_t i = 0; i < indexes.size(); ++i)
-    if (std::exchange(sources[size_t(indexes[i])], int64_t(i)) != grams)
-      return Error{fmt::format("'ngram_indexes' gives the column {} to two n-grams", indexes[i])};
-  KILN_TRY(zeros, broadcast_to(e, e.scalar(DType::f32, 0), {x.dim(0), 1}));
+  KILN_TRY(counts, count_all(n, x, pool, grams));
+  KILN_TRY(sources, column_sources(n.get_ints("ngram_indexes"), pool.total()));
+  int64_t outputs = int64_t(sources.size());
+  KILN_TRY(zeros, broadcast_to(e, e.scalar(DType::f32, 0), {x.dim(0), 1})); // for columns without an n-gram
   counts.push_back(zeros);
   KILN_TRY(joined, e.emit(Op::concat, counts, {{"axis", attr_int(1)}}));
-  KILN_TRY(out, e.emit(Op::gather, {joined, e.ints(sources)}, {{"axis", attr_int(1)}}));
-  if (mode == "IDF") {
-    KILN_TRY(present, e.emit(Op::gt, {out, e.scalar(DType::f32, 0)}));
-    KILN_TRY(ones, convert(e, present, DType::f32));
-    out = ones;
-  }
-  if (mode != "TF" && !weights.empty()) {
-    if (int64_t(weights.size()) != outputs)
-      return Error{fmt::format("it has {} weights for {} columns", weights.size(), outputs)};
-    Tensor list(DType::f32, {outputs});
-    for (int64_t i = 0; i < outputs; ++i)
-      list.set_f64(i, weights[size_t(i)]);
-    KILN_TRY(weighted, e.emit(Op::mul, {out, e.constant(std::move(list))}));
-    out = weighted;
-  }
+  KILN_TRY(picked, e.emit(Op::gather, {joined, e.ints(sources)}, {{"axis", attr_int(1)}}));
+  KILN_TRY(out, weigh(n, picked, mode));
   return n.finish(reshape(e, out, rank == 1 ? Shape{outputs} : Shape{x.dim(0), outputs}));
 }
 
