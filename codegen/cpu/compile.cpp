@@ -8,6 +8,7 @@
 #include "codegen/cpu/target.h"
 
 #include <llvm/BinaryFormat/ELF.h>
+#include <llvm/Bitcode/BitcodeWriter.h>
 #include <llvm/IR/LLVMContext.h>
 #include <llvm/Support/SHA256.h>
 #include <llvm/Support/raw_ostream.h>
@@ -52,13 +53,13 @@ Status check_kernels(const Program &program, const std::vector<Kernel> &kernels)
   return Unit{};
 }
 
-// The module's text without names that differ between equal kernels.
+// Of the module as bitcode, where nothing has a name that differs between equal kernels.
 ModuleDigest digest(const llvm::Module &module) {
-  std::string text;
-  llvm::raw_string_ostream stream(text);
-  module.print(stream, nullptr);
+  llvm::SmallVector<char, 0> bitcode;
+  llvm::raw_svector_ostream stream(bitcode);
+  llvm::WriteBitcodeToFile(module, stream);
   llvm::SHA256 hash;
-  hash.update(stream.str());
+  hash.update(llvm::StringRef(bitcode.data(), bitcode.size()));
   return hash.final();
 }
 
