@@ -3,17 +3,18 @@
 //
 //   tmm0..3   sums, of two tiles of rows by two columns, or of one by four
 //   tmm4, 5   rows and columns of the products
-//   tmm6, 7   the same, for products of another depth
+//   tmm6, 7   the second of them, or those of products of another depth
 //
-// A region loads its configuration and releases it; where all regions of a function that calls nothing
-// have the same one, that is done once, around the function. LLVM's intrinsics with numbers of registers
-// are used: its allocation of tiles would configure them otherwise.
+// A region loads its configuration and releases it. That takes as long as ten products, so a function that calls
+// nothing does it only where the configuration changes, and releases the last one when it returns. LLVM's intrinsics
+// with numbers of registers are used: its allocation of tiles would configure them otherwise.
 #include "codegen/cpu/kernel_emitter.h"
 #include "passes/kernel/product_cost.h"
 
 #include <llvm/IR/Instructions.h>
 #include <llvm/IR/IntrinsicInst.h>
 #include <llvm/IR/IntrinsicsX86.h>
+#include <llvm/Transforms/Utils/BasicBlockUtils.h>
 
 #include <algorithm>
 #include <cmath>
@@ -150,12 +151,14 @@ size_t KernelEmitter::emit_tiles(const std::vector<Stmt> &body, size_t at) {
   return end - at;
 }
 
-// Rows of a tile are loaded once for all columns; the next tile begins with the column that is there.
+// Columns are loaded once for all rows, as changing them is what takes a product longest where it has fewer rows. Rows
+// stay for all columns; in one register for two tiles, the next column begins with the tile that is there.
 void KernelEmitter::emit_product(const TileProduct &p) {
   const TileRegion &region = *region_;
   auto depth = std::find(region.depths.begin(), region.depths.end(), p.depth);
   auto tile = [&](int64_t number) { return b_.getInt8(uint8_t(number)); };
-  int64_t pair = kSums + 2 * (depth - region.depths.begin());
+  const bool alone = region.depths.size() == 1;
+  const int64_t pair = kSums + 2 * (depth - region.depths.begin());
   auto load = [&](int64_t number, const Expr &e, const Dim &index, const Dim &stride) {
     const Binding *buffer = find(e.name);
     if (!buffer || !buffer->is_buffer || buffer->dtype != e.dtype || buffer->lanes != 1) {
@@ -169,13 +172,16 @@ void KernelEmitter::emit_product(const TileProduct &p) {
   ID::ID product = p.row.dtype == DType::bf16 ? ID::x86_tdpbf16ps
                    : p.row.dtype == DType::u8 ? ID::x86_tdpbusd
                                               : ID::x86_tdpbsud;
-  for (int64_t t = 0; t < region.tiles; ++t) {
-    load(pair, p.row, p.row.index + p.row_stride * Dim(t * region.height), p.row_stride);
-    for (int64_t i = 0; i < p.columns; ++i) {
-      int64_t column = t % 2 == 0 ? i : p.columns - 1 - i;
-      if (t == 0 || i > 0)
-        load(pair + 1, p.column, p.column.index + p.column_stride * Dim(column), p.column_step);
-      b_.CreateIntrinsic(product, {}, {tile(t * p.columns + column), tile(pair), tile(pair + 1)});
+  int64_t rows_in[2] = {-1, -1}; // which tile's
+  for (int64_t column = 0; column < p.columns; ++column) {
+    const int64_t columns = pair + 1 + (alone ? 2 * (column % 2) : 0);
+    load(columns, p.column, p.column.index + p.column_stride * Dim(column), p.column_step);
+    for (int64_t i = 0; i < region.tiles; ++i) {
+      const int64_t t = column % 2 == 0 ? i : region.tiles - 1 - i, second = alone ? t : 0;
+      if (rows_in[second] != t)
+        load(pair + 2 * second, p.row, p.row.index + p.row_stride * Dim(t * region.height), p.row_stride);
+      rows_in[second] = t;
+      b_.CreateIntrinsic(product, {}, {tile(t * p.columns + column), tile(pair + 2 * second), tile(columns)});
     }
   }
 }
@@ -192,9 +198,10 @@ llvm::Constant *KernelEmitter::tile_configuration(const TileRegion &region) {
   };
   for (int64_t i = 0; i < kSums; ++i) // also where there are fewer: what is equal can be shared
     set(i, region.height, kColumnBytes);
-  for (size_t d = 0; d < region.depths.size(); ++d) {
-    set(kSums + 2 * int64_t(d), region.height, 4 * region.depths[d]);
-    set(kSums + 2 * int64_t(d) + 1, region.depths[d], kColumnBytes);
+  for (int64_t d = 0; d < kDepths; ++d) {
+    int64_t depth = region.depths[std::min(size_t(d), region.depths.size() - 1)];
+    set(kSums + 2 * d, region.height, 4 * depth);
+    set(kSums + 2 * d + 1, depth, kColumnBytes);
   }
   if (llvm::GlobalVariable *known = module_.getGlobalVariable(name, true))
     return known;
@@ -206,12 +213,12 @@ llvm::Constant *KernelEmitter::tile_configuration(const TileRegion &region) {
   return global;
 }
 
-// One configuration for the whole of a function, where that is all its regions ask for. What it calls might
-// configure its own.
+// A function that calls nothing configures tiles where they are configured otherwise, and releases them at its end.
+// What it calls might configure its own.
 void KernelEmitter::share_configuration(llvm::Function &function) {
   std::vector<llvm::CallInst *> loads, releases;
   std::vector<llvm::ReturnInst *> ends;
-  llvm::Value *configuration = nullptr;
+  bool one = true;
   for (llvm::BasicBlock &block : function)
     for (llvm::Instruction &i : block) {
       if (auto *end = llvm::dyn_cast<llvm::ReturnInst>(&i))
@@ -226,18 +233,32 @@ void KernelEmitter::share_configuration(llvm::Function &function) {
         releases.push_back(call);
       if (id != ID::x86_ldtilecfg)
         continue;
-      if (configuration && configuration != call->getArgOperand(0))
-        return;
-      configuration = call->getArgOperand(0);
       loads.push_back(call);
+      one &= call->getArgOperand(0) == loads[0]->getArgOperand(0);
     }
-  if (!configuration)
+  if (loads.empty())
     return;
-  for (auto *list : {&loads, &releases})
-    for (llvm::CallInst *call : *list)
+  for (llvm::CallInst *call : releases)
+    call->eraseFromParent();
+  llvm::IRBuilder<> b(&*function.getEntryBlock().getFirstInsertionPt());
+  if (one) {
+    b.SetInsertPoint(function.getEntryBlock().getTerminator());
+    b.CreateIntrinsic(ID::x86_ldtilecfg, {}, {loads[0]->getArgOperand(0)});
+    for (llvm::CallInst *call : loads)
       call->eraseFromParent();
-  llvm::IRBuilder<> b(function.getEntryBlock().getTerminator());
-  b.CreateIntrinsic(ID::x86_ldtilecfg, {}, {configuration});
+  } else {
+    llvm::AllocaInst *present = b.CreateAlloca(b.getPtrTy(), nullptr, "configuration");
+    b.CreateStore(llvm::ConstantPointerNull::get(b.getPtrTy()), present);
+    for (llvm::CallInst *call : loads) {
+      llvm::Value *wanted = call->getArgOperand(0);
+      b.SetInsertPoint(call);
+      llvm::Value *differs = b.CreateICmpNE(b.CreateLoad(b.getPtrTy(), present), wanted);
+      llvm::Instruction *then = llvm::SplitBlockAndInsertIfThen(differs, call->getIterator(), false);
+      call->moveBefore(then);
+      b.SetInsertPoint(then);
+      b.CreateStore(wanted, present);
+    }
+  }
   for (llvm::ReturnInst *end : ends) {
     b.SetInsertPoint(end);
     b.CreateIntrinsic(ID::x86_tilerelease, {}, {});

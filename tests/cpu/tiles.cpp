@@ -195,6 +195,20 @@ TEST_CASE("products that are hardly filled are left to vectors") {
   CHECK(takes_tiles(naive::paired_matmul(16, 32, 20)));
 }
 
+// Configuring takes as long as ten products: tiles of two heights, and of a rest of the sum, do it where they change.
+TEST_CASE("a function keeps a configuration until another is wanted") {
+  MachineDesc machine = *find_machine(kTiles);
+  Kernel kernel = naive::quantised_matmul(197, 64, 128);
+  schedule(kernel, machine);
+  Program program = make_program({kernel});
+  auto assembly = cpu::emit_assembly(program, program.kernels, machine);
+  REQUIRE(assembly.ok());
+  CHECK(assembly->find("ldtilecfg") != assembly->rfind("ldtilecfg"));
+  CHECK(assembly->find("tilerelease") == assembly->rfind("tilerelease"));
+  if (can_run())
+    check(naive::quantised_matmul(197, 64, 128));
+}
+
 // Sums that do not begin with zeros, and codes that are the columns.
 TEST_CASE("products that add to what is there, signed by unsigned") {
   if (!can_run())

@@ -303,13 +303,12 @@ void on_illegal_instruction(int signal, siginfo_t *, void *raw) {
   }
 }
 
+// Half an emulation is none: once a processor knows tiles, it configures its own.
 bool processor_has_amx() {
   unsigned a, b, c, d;
-  constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25, kFp16 = 1u << 21;
+  constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25;
   constexpr unsigned kWanted = kBf16 | kTile | kInt8;
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kWanted) != kWanted)
-    return false;
-  if (__get_cpuid_count(7, 1, &a, &b, &c, &d) == 0 || (a & kFp16) == 0)
     return false;
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
@@ -330,6 +329,12 @@ bool enable_amx() {
     return true;
   }();
   return is_emulated;
+}
+
+bool multiplies_f16() {
+  unsigned a, b, c, d;
+  constexpr unsigned kFp16 = 1u << 21;
+  return enable_amx() || (__get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & kFp16) != 0);
 }
 
 } // namespace kiln::test

@@ -13,9 +13,12 @@
 
 namespace kiln::test {
 
-// From now on AMX instructions run in every thread, by the processor if it has them all and Linux grants
-// them. True where the emulator is what runs them.
+// From now on AMX instructions run in every thread, by the processor if it has them and Linux grants them.
+// True where the emulator is what runs them.
 bool enable_amx();
+
+// TDPFP16PS as well, which fewer processors have.
+bool multiplies_f16();
 
 // What the emulator has done in all threads; `multiplied`: rows * columns * bytes of depth of all products, of which a
 // whole one has 16 * 16 * 64.
