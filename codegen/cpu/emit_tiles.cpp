@@ -57,6 +57,8 @@ bool zeroes(const Stmt &s, Symbol sums, int64_t size) {
 
 // Adds the products in `s`; false if it holds anything else, or what the registers do not.
 bool KernelEmitter::collect_products(const Stmt &s, TileRegion &region) const {
+  if (s.is(Stmt::Kind::prefetch) && !region.depths.empty())
+    return true;
   if (auto p = tile_product(s)) {
     if (p->dtype == DType::f32 ? !machine_.has_bf16_tiles : !machine_.has_byte_tiles)
       return false;

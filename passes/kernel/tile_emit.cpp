@@ -490,7 +490,12 @@ private:
       return copy;
     };
     if (shape_.product_depth > 0) {
-      append(out, products_of_tiles(loop, shape_.product_depth, shifted, names_));
+      auto next_group = [&](Symbol k, int64_t depth) {
+        std::vector<Stmt> ask = next_group_prefetches(body, depth);
+        substitute(ask, loop.name, Dim::symbol(k));
+        return ask;
+      };
+      append(out, products_of_tiles(loop, shape_.product_depth, shifted, next_group, names_));
       return true;
     }
     if (short_loop) {
@@ -508,7 +513,7 @@ private:
     Symbol kr = names_.fresh(loop.name.text());
     std::vector<Stmt> unrolled = wrap(kb::loop(ku, 0, shape_.unroll, LoopKind::unroll,
                                                shifted(Dim::symbol(loop.name) + Dim::symbol(ku))));
-    std::vector<Stmt> next_group = next_group_prefetches(body);
+    std::vector<Stmt> next_group = next_group_prefetches(body, shape_.unroll);
     asks_for_next_ |= !next_group.empty();
     append(unrolled, std::move(next_group));
     out.push_back(kb::loop(loop.name, loop.begin, split, LoopKind::serial, std::move(unrolled),
@@ -642,8 +647,8 @@ private:
     append(out, std::move(ask));
   }
 
-  // Of the operands that all rows share and that are constant.
-  std::vector<Stmt> next_group_prefetches(const std::vector<Stmt> &body) const {
+  // Of the operands that all rows share and that are constant, for so many steps.
+  std::vector<Stmt> next_group_prefetches(const std::vector<Stmt> &body, int64_t steps) const {
     std::vector<Stmt> out;
     if (!shape_.prefetch_next || (cut_ && !adding_))
       return out;
@@ -662,7 +667,7 @@ private:
     visit_exprs(body, [&](const Expr &e) {
       const KernelBuffer *b = e.is(Expr::Kind::load) ? kernel_.find_buffer(e.name) : nullptr;
       if (b && is_packed(*b) && e.index.depends_on(context_.var) && !varies_by_row(e))
-        append(out, prefetch_next_group(e, nest_, shape_, place));
+        append(out, prefetch_next_group(e, nest_, steps, place));
     });
     return out;
   }

@@ -1,6 +1,7 @@
 #include "passes/kernel/tile_prefetch.h"
 
 #include <algorithm>
+#include <functional>
 
 namespace kiln {
 namespace {
@@ -26,8 +27,7 @@ struct RoundCounter {
 
 } // namespace
 
-std::vector<Stmt> prefetch_next_group(const Expr &operand, const TileNest &nest,
-                                      const TileShape &shape, const TilePlace &place) {
+std::vector<Stmt> prefetch_next_group(const Expr &operand, const TileNest &nest, int64_t steps, const TilePlace &place) {
   if (!nest.panel || !operand.is(Expr::Kind::load) || place.reductions.empty())
     return {};
   const Stmt &panel = nest.loops[*nest.panel];
@@ -46,23 +46,35 @@ std::vector<Stmt> prefetch_next_group(const Expr &operand, const TileNest &nest,
   if (nest.row)
     rounds.add(Dim::symbol(place.tile), place.row_tiles);
   // How often a reduction runs follows from how its steps divide the panel: it may be cut short.
-  int64_t outer = panel_size, piece_size = 0;
+  std::vector<int64_t> sizes{panel_size};
   for (const Stmt &r : place.reductions) {
     auto step = operand.index.coefficient_of(r.name);
-    if (!step || !step->is_const() || step->as_const() <= 0 || outer % step->as_const() != 0)
+    if (!step || !step->is_const() || step->as_const() <= 0)
+      return {};
+    sizes.push_back(step->as_const());
+  }
+  std::vector<int64_t> larger = sizes;
+  std::sort(larger.begin(), larger.end(), std::greater<>());
+  const int64_t block = nest.block * std::max(1, nest.dot_width);
+  if (larger[0] != panel_size || larger.back() != block)
+    return {};
+  int64_t piece_size = 0;
+  for (size_t i = 0; i < place.reductions.size(); ++i) {
+    const Stmt &r = place.reductions[i];
+    auto at = std::find(larger.begin() + 1, larger.end(), sizes[i + 1]);
+    if (at[-1] % *at != 0)
       return {};
     bool cut = place.cut && r.begin.depends_on(place.cut->piece);
-    if (cut && outer != panel_size)
+    if (cut && at[-1] != panel_size)
       return {};
     if (cut)
       rounds.add(Dim::symbol(r.name) - place.cut->begin(), place.cut->steps);
     else
-      rounds.add(Dim::symbol(r.name), outer / step->as_const());
-    outer = step->as_const();
+      rounds.add(Dim::symbol(r.name), at[-1] / *at);
     if (cut)
-      piece_size = outer * place.cut->steps;
+      piece_size = *at * place.cut->steps;
   }
-  if (!rounds.known || outer != nest.block)
+  if (!rounds.known)
     return {};
 
   Dim base = operand.index.substitute([&](Symbol s) -> std::optional<Dim> {
@@ -91,9 +103,9 @@ std::vector<Stmt> prefetch_next_group(const Expr &operand, const TileNest &nest,
   // Elements for each step, at most a line for each step and panel / 2.
   int64_t line = kLineBytes / int64_t(dtype_bytes(operand.dtype));
   int64_t per_step = (length + rounds.count - 1) / rounds.count;
-  int64_t per_round = per_step * shape.unroll;
+  int64_t per_round = per_step * steps;
   int64_t lines = (per_round + line - 1) / line;
-  if (lines * int64_t(stretches.size()) > std::max<int64_t>(2, shape.unroll * place.panels / 2))
+  if (lines * int64_t(stretches.size()) > std::max<int64_t>(2, steps * place.panels / 2))
     return {};
   std::vector<Stmt> out;
   for (const Dim &start : stretches)

@@ -25,9 +25,8 @@ struct TilePlace {
   std::vector<Stmt> reductions;  // around and including the innermost one, outermost first
 };
 
-// Prefetches of one round of the innermost reduction for `operand`, a load as the nest's body has
+// Prefetches of one round, `steps` of the innermost reduction, for `operand`, a load as the nest's body has
 // it; none where the group's part of it is not one piece of memory of constant size.
-std::vector<Stmt> prefetch_next_group(const Expr &operand, const TileNest &nest,
-                                      const TileShape &shape, const TilePlace &place);
+std::vector<Stmt> prefetch_next_group(const Expr &operand, const TileNest &nest, int64_t steps, const TilePlace &place);
 
 } // namespace kiln

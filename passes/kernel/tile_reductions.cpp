@@ -83,7 +83,8 @@ bool row_steps_innermost(std::vector<Stmt> &loops, const std::vector<Stmt> &body
 }
 
 std::vector<Stmt> products_of_tiles(const Stmt &loop, int64_t largest,
-                                    const std::function<std::vector<Stmt>(const Dim &)> &shifted, Names &names) {
+                                    const std::function<std::vector<Stmt>(const Dim &)> &shifted,
+                                    const std::function<std::vector<Stmt>(Symbol, int64_t)> &beside, Names &names) {
   int64_t trips = trip_count(loop).as_const(), count = (trips - 1) / largest + 1;
   int64_t large = (trips + count - 1) / count, large_count = trips - (large - 1) * count;
   std::vector<Stmt> out;
@@ -95,6 +96,8 @@ std::vector<Stmt> products_of_tiles(const Stmt &loop, int64_t largest,
     Dim end = at + Dim(n * depth);
     std::vector<Stmt> product;
     product.push_back(kb::loop(ku, 0, depth, LoopKind::unroll, shifted(Dim::symbol(k) + Dim::symbol(ku))));
+    for (Stmt &s : beside(k, depth))
+      product.push_back(std::move(s));
     out.push_back(kb::loop(k, at, end, LoopKind::serial, std::move(product), depth));
     at = end;
   }

@@ -19,8 +19,10 @@ std::vector<Stmt> ordered_reductions(const Stmt &loop, Symbol vector, std::vecto
 // the innermost. False where there is none.
 bool row_steps_innermost(std::vector<Stmt> &loops, const std::vector<Stmt> &body, int64_t dot_width, Symbol vector);
 
-// The steps of a loop in products of nearly equal depth, `largest` at most; `shifted` is the body at a step.
+// The steps of a loop in products of nearly equal depth, `largest` at most; `shifted` is the body at a step, `beside`
+// what goes on beside a product of so many steps.
 std::vector<Stmt> products_of_tiles(const Stmt &loop, int64_t largest,
-                                    const std::function<std::vector<Stmt>(const Dim &)> &shifted, Names &names);
+                                    const std::function<std::vector<Stmt>(const Dim &)> &shifted,
+                                    const std::function<std::vector<Stmt>(Symbol, int64_t)> &beside, Names &names);
 
 } // namespace kiln

@@ -210,8 +210,7 @@ TileShape choose_tile_shape(const TileNest &nest, const MachineDesc &machine,
     best_rows = two ? 2 * machine.tile_rows : machine.tile_rows;
     best_columns = std::min(guess_columns, two ? sums / 2 : sums);
     shape.product_depth = machine.tile_row_bytes / 4; // groups of four bytes
-    shape.prefetch_steps = 0;
-    shape.prefetch_next = false;
+    shape.prefetch_steps = 0; // whole tiles are loaded ahead by the processor
   } else {
     consider(choice);
     if (best == 1e300)

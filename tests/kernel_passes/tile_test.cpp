@@ -26,16 +26,16 @@ std::vector<int64_t> accumulator_counts(const Kernel &k) {
 }
 
 // Counts prefetches into the second level in a buffer of their own, one element a line.
-void count_prefetches(std::vector<Stmt> &body) {
+void count_prefetches(std::vector<Stmt> &body, int64_t per_line = 16) {
   for (Stmt &s : body) {
     if (s.is(Stmt::Kind::prefetch) && s.integer == 2) {
-      Dim line = floordiv(s.index, 16);
+      Dim line = floordiv(s.index, per_line);
       s = kb::store(
           Symbol("asked"), line,
           kb::add(kb::load(Symbol("asked"), DType::f32, line), kb::constant(DType::f32, 1)));
     }
-    count_prefetches(s.body);
-    count_prefetches(s.other);
+    count_prefetches(s.body, per_line);
+    count_prefetches(s.other, per_line);
   }
 }
 
@@ -168,13 +168,12 @@ TEST_CASE("columns that do not stay in the sets their steps reach are copied") {
   }
 }
 
-TEST_CASE("the next group of panels is asked for while one is computed") {
-  const int64_t m = 29, n = 192, k = 64;
-  Kernel kernel = naive::matmul(m, n, k, true);
-  schedule(kernel, *find_machine("x86-64-v4"));
-  count_prefetches(kernel.body);
-  const int64_t lines = n * k / 16, room = 3 * lines;
-  kernel.buffers.push_back({Symbol("asked"), DType::f32, room, Access::inout, false});
+// Of the panels of `kernel` on `machine`, so many lines of elements of `dtype`.
+void check_next_group(Kernel kernel, std::string_view machine, int64_t lines, DType dtype) {
+  INFO(kernel.name << " on " << machine);
+  schedule(kernel, *find_machine(machine));
+  count_prefetches(kernel.body, 64 / int64_t(dtype_bytes(dtype)));
+  kernel.buffers.push_back({Symbol("asked"), DType::f32, 3 * lines, Access::inout, false});
   Status status = verify_kernel(kernel);
   REQUIRE((status.ok() ? "" : status.error().message) == "");
   auto before = naive::random_buffers(kernel, {});
@@ -195,6 +194,15 @@ TEST_CASE("the next group of panels is asked for while one is computed") {
   CHECK(first_asked > 0);
   CHECK(first_asked <= lines / 3); // all but the first group
   CHECK(most < 5);                 // and rarely twice
+}
+
+TEST_CASE("the next group of panels is asked for while one is computed") {
+  check_next_group(naive::matmul(29, 192, 64, true), "x86-64-v4", 192 * 64 / 16, DType::f32);
+  for (std::string_view machine : {"x86-64-v4+avx512vnni", "x86-64-v4+avx512vnni+amxbf16"})
+    check_next_group(naive::quantised_matmul(29, 192, 192), machine, 192 * 192 / 64, DType::i8);
+  // Windows: the steps of the sum are not in the order of memory.
+  naive::QuantisedConv conv{128, 192, 5, 9, 3, 1, 128};
+  check_next_group(naive::quantised_conv(conv), "x86-64-v4+avx512vnni+amxbf16", 192 * 9 * 128 / 64, DType::i8);
 }
 
 TEST_CASE("a choice of tiles takes the place of the cost model") {
