@@ -12,19 +12,20 @@ namespace kiln {
 namespace {
 
 std::string launch_line(const cuda::ListedLaunch &l) {
-  const cuda::CudaFunction &f = l.launch->function;
-  const cuda::LaunchWork &w = l.launch->work;
+  const cuda::CudaFunction &f = l.launch.function;
+  const cuda::LaunchWork &w = l.launch.work;
+  std::string others = l.joined > 1 ? fmt::format(" and {} more", l.joined - 1) : "";
   std::string where = l.location.line > 0 ? fmt::format("  {}", l.location.text()) : "";
-  return fmt::format("{:>9.2f} {:>6} {:>6}  {:<5} {:>9} x {:<5} {:>7} {:>10.1f} {:>10.1f} {:>10.1f} {:>10.2f}  {}{}\n", l.time.us, l.time.bound, l.times,
-                     form_name(w.form), l.launch->blocks.text(), f.threads, f.shared_bytes, w.read / 1024, w.written / 1024, w.moved / 1024, w.products * 1e-6, l.name, where);
+  return fmt::format("{:>9.2f} {:>6} {:>6}  {:<5} {:>9} x {:<5} {:>7} {:>10.1f} {:>10.1f} {:>10.1f} {:>10.2f}  {}{}{}\n", l.time.us, l.time.bound, l.times,
+                     form_name(w.form), l.launch.blocks.text(), f.threads, f.shared_bytes, w.read / 1024, w.written / 1024, w.moved / 1024, w.products * 1e-6, l.name, others, where);
 }
 
 std::string launch_json(const cuda::ListedLaunch &l) {
-  const cuda::CudaFunction &f = l.launch->function;
-  const cuda::LaunchWork &w = l.launch->work;
-  return fmt::format("{{\"name\": {}, \"source\": {}, \"function\": {}, \"form\": {}, \"times\": {}, \"blocks\": {}, \"threads\": {}, \"shared_bytes\": {}, "
+  const cuda::CudaFunction &f = l.launch.function;
+  const cuda::LaunchWork &w = l.launch.work;
+  return fmt::format("{{\"name\": {}, \"source\": {}, \"function\": {}, \"form\": {}, \"times\": {}, \"joined\": {}, \"blocks\": {}, \"threads\": {}, \"shared_bytes\": {}, "
                      "\"scratch_bytes\": {}, \"read_bytes\": {:.0f}, \"written_bytes\": {:.0f}, \"cache_bytes\": {:.0f}, \"products\": {:.0f}, \"us\": {:.3f}, \"bound\": {}}}",
-                     json_quote(l.name), json_quote(l.location.text()), json_quote(f.name), json_quote(form_name(w.form)), l.times, json_quote(l.launch->blocks.text()), f.threads,
+                     json_quote(l.name), json_quote(l.location.text()), json_quote(f.name), json_quote(form_name(w.form)), l.times, l.joined, json_quote(l.launch.blocks.text()), f.threads,
                      f.shared_bytes, f.scratch_bytes, w.read, w.written, w.moved, w.products, l.time.us, json_quote(l.time.bound));
 }
 

@@ -13,14 +13,17 @@
 namespace kiln::cuda {
 namespace {
 
-// Stands for the name in a function's text until the text is known.
-constexpr std::string_view kNameMark = "@";
+std::string element_type(const KernelBuffer &b) { return (b.access == Access::in ? "const " : "") + c::c_type(b.dtype); }
 
-std::string parameters(const Kernel &kernel, bool is_aliased, bool has_scratch, size_t maps) {
+std::string buffer_parameters(const Kernel &kernel, bool is_aliased) {
   std::string out;
   for (const KernelBuffer &b : kernel.buffers)
-    out += fmt::format("{}{} *{}{}, ", b.access == Access::in ? "const " : "", c::c_type(b.dtype), is_aliased ? "" : "__restrict__ ",
-                       c::c_name(b.name));
+    out += fmt::format("{}{} *{}{}", out.empty() ? "" : ", ", element_type(b), is_aliased ? "" : "__restrict__ ", c::c_name(b.name));
+  return out;
+}
+
+std::string parameters(const Kernel &kernel, bool is_aliased, bool has_scratch, size_t maps) {
+  std::string out = buffer_parameters(kernel, is_aliased) + (kernel.buffers.empty() ? "" : ", ");
   for (Symbol d : kernel.dims)
     out += fmt::format("int64_t {}, ", c::c_name(d));
   out += std::string(has_scratch ? "unsigned char *scratch, " : "") + "int *trap";
@@ -29,15 +32,25 @@ std::string parameters(const Kernel &kernel, bool is_aliased, bool has_scratch, 
   return out;
 }
 
+std::optional<FlatPart> flat_part(const Kernel &kernel, const GpuNest &nest, bool is_aliased) {
+  if (nest.turn.empty() || nest.scratch_bytes > 0 || !kernel.dims.empty() || !nest.blocks.is_const() || nest.blocks.as_const() == 0)
+    return std::nullopt;
+  FlatPart out{buffer_parameters(kernel, is_aliased), {}, nest.turn, nest.turns.as_const()};
+  for (const KernelBuffer &b : kernel.buffers)
+    out.types.push_back(element_type(b));
+  return out;
+}
+
+} // namespace
+
 void name_after_text(CudaFunction &function) {
   package::Digester digester;
   digester.update(function.text.data(), function.text.size());
   package::Digest digest = digester.finish();
   function.name = fmt::format("kiln_{:016x}{:016x}{:016x}{:016x}", digest.word[0], digest.word[1], digest.word[2], digest.word[3]);
-  function.text.replace(function.text.find(kNameMark), kNameMark.size(), function.name);
+  for (size_t at = 0; (at = function.text.find(kNameMark, at)) != std::string::npos;)
+    function.text.replace(at, kNameMark.size(), function.name);
 }
-
-} // namespace
 
 CudaKernel emit_cuda(const Kernel &lowered, const GpuMachine &machine, const LaunchFacts &facts) {
   Kernel kernel = lowered;
@@ -57,6 +70,7 @@ CudaKernel emit_cuda(const Kernel &lowered, const GpuMachine &machine, const Lau
     f.text = fmt::format("extern \"C\" __global__ void __launch_bounds__({}) {}({}) {{\n{}{}}}\n", bounds, kNameMark,
                          parameters(kernel, facts.is_aliased, nest.scratch_bytes > 0, nest.maps.size()), nest.shared_bytes == 0 ? "" : nest.in_lines ? "  KILN_SHARED_LINES;\n" : "  KILN_SHARED;\n", nest.text);
     name_after_text(f);
+    launch.flat = flat_part(kernel, nest, facts.is_aliased);
     launch.maps = std::move(nest.maps);
     out.launches.push_back(std::move(launch));
   }

@@ -11,6 +11,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -45,6 +46,21 @@ struct CudaFunction {
   int64_t shared_bytes = 0;      // dynamic
   int64_t scratch_bytes = 0;     // global memory for each block
   int resident = 0;              // not 0: blocks of a multiprocessor, which take turns
+  bool is_joined = false;        // its only parameter is a kiln_pointers of all buffers
+};
+
+// Stands for the name in a function's text until the text is known.
+inline constexpr std::string_view kNameMark = "@";
+void name_after_text(CudaFunction &function);
+
+// What a launch of the flat form does that has no loops and no asserts, as a function of its own: it can be a part of a
+// joined launch (join_launches.h).
+struct FlatPart {
+  std::string parameters;         // the buffers
+  std::vector<std::string> types; // of their elements
+  std::string text;               // of a thread, for kiln_at
+  int64_t count = 0;              // of kiln_at
+  std::string key() const { return parameters + text; }
 };
 
 struct CudaLaunch {
@@ -52,6 +68,7 @@ struct CudaLaunch {
   LaunchWork work;
   Dim blocks; // of the grid, over the kernel's dims; a grid of fewer does the same work
   std::vector<TensorMap> maps;
+  std::optional<FlatPart> flat;
 };
 
 struct CudaKernel {

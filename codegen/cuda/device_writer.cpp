@@ -2,6 +2,7 @@
 
 #include "codegen/cuda/compile_units.h"
 #include "codegen/cuda/cuda.h"
+#include "codegen/cuda/join_launches.h"
 #include "codegen/cuda/vector_body.h"
 #include "ir/placement.h"
 #include "runtime/cuda/device_format.h"
@@ -248,7 +249,7 @@ private:
     return out;
   }
 
-  uint32_t function_index(const CudaLaunch &launch, const Kernel &kernel, int kernel_index) {
+  uint32_t function_index(const CudaLaunch &launch, int kernel_index, Range buffers, Range dims) {
     const CudaFunction &f = launch.function;
     auto [it, is_new] = function_index_.try_emplace(f.name, uint32_t(functions_.size()));
     if (!is_new)
@@ -258,8 +259,9 @@ private:
     DeviceFunctionRecord record{};
     record.threads = uint32_t(f.threads);
     record.shared_bytes = uint32_t(f.shared_bytes);
-    record.buffers = uint32_t(kernel.buffers.size());
-    record.dims = uint32_t(kernel.dims.size());
+    record.buffers = buffers.count;
+    record.dims = dims.count;
+    record.is_joined = f.is_joined;
     record.scratch_blocks = f.scratch_bytes > 0 ? uint32_t(kScratchBlocks) : 0;
     record.scratch_bytes = uint64_t(f.scratch_bytes);
     record.maps = uint32_t(launch.maps.size());
@@ -284,35 +286,37 @@ private:
     return out;
   }
 
-  void launch(const PlanStep &step) {
+  void launch(const LaunchGroup &group) {
+    const PlanStep &step = *group.members[0].step;
     const Kernel &kernel = program_.kernels[size_t(step.kernel)];
-    Range buffers = add_buffers(step.buffers);
-    Range dims{uint32_t(lists_.size()), uint32_t(step.dims.size())};
+    const CudaLaunch &l = group.launch();
+    DeviceStepRecord record{};
+    record.kind = DeviceStepKind::Launch;
+    record.position = step.position;
+    record.buffers.first = uint32_t(buffers_.size());
+    for (const LaunchGroup::Member &m : group.members)
+      record.buffers.count += add_buffers(m.step->buffers).count;
+    record.dims = {uint32_t(lists_.size()), uint32_t(step.dims.size())};
     for (const Dim &d : step.dims)
       lists_.push_back(expression(d));
-    for (const CudaLaunch &l : kernels_[size_t(step.kernel)].launches) {
-      DeviceStepRecord record{};
-      record.kind = DeviceStepKind::Launch;
-      record.function = function_index(l, kernel, step.kernel);
-      record.position = step.position;
-      record.buffers = buffers;
-      record.dims = dims;
-      auto here = [&](const Dim &d) {
-        return expression(d.substitute([&](Symbol s) -> std::optional<Dim> {
-          for (size_t i = 0; i < kernel.dims.size(); ++i)
-            if (kernel.dims[i] == s)
-              return step.dims[i];
-          return std::nullopt;
-        }));
-      };
-      record.a = here(l.blocks);
-      record.maps = uint32_t(maps_.size());
-      for (const TensorMap &map : l.maps)
-        maps_.push_back(map_record(map, here));
-      record.middle = record.end = uint32_t(steps_.size()) + 1;
-      steps_.push_back(record);
-      entry_.scratch_bytes = std::max(entry_.scratch_bytes, uint64_t(l.function.scratch_bytes * kScratchBlocks));
-    }
+    record.completed = {uint32_t(lists_.size()), uint32_t(group.completed.size())};
+    lists_.insert(lists_.end(), group.completed.begin(), group.completed.end());
+    record.function = function_index(l, step.kernel, record.buffers, record.dims);
+    auto here = [&](const Dim &d) {
+      return expression(d.substitute([&](Symbol s) -> std::optional<Dim> {
+        for (size_t i = 0; i < kernel.dims.size(); ++i)
+          if (kernel.dims[i] == s)
+            return step.dims[i];
+        return std::nullopt;
+      }));
+    };
+    record.a = here(l.blocks);
+    record.maps = uint32_t(maps_.size());
+    for (const TensorMap &map : l.maps)
+      maps_.push_back(map_record(map, here));
+    record.middle = record.end = uint32_t(steps_.size()) + 1;
+    steps_.push_back(record);
+    entry_.scratch_bytes = std::max(entry_.scratch_bytes, uint64_t(l.function.scratch_bytes * kScratchBlocks));
   }
 
   void write_variables(const Plan &plan) {
@@ -332,17 +336,23 @@ private:
     return uint32_t(slots_.size()) - 1;
   }
 
-  void write_steps(const std::vector<PlanStep> &list) {
+  void write_steps(std::span<const PlanStep> list) {
     size_t outside = slots_.size();
-    for (const PlanStep &step : list)
-      write_step(step);
+    while (!list.empty()) {
+      std::span<const PlanStep> together = leading_launches(list);
+      for (const LaunchGroup &group : group_launches(program_, *plan_, together, kernels_))
+        launch(group);
+      list = list.subspan(together.size());
+      if (list.empty())
+        break;
+      write_step(list[0]);
+      list = list.subspan(1);
+    }
     slots_.resize(outside);
   }
 
   void write_step(const PlanStep &step) {
     using Kind = PlanStep::Kind;
-    if (step.kind == Kind::launch)
-      return launch(step);
     size_t at = steps_.size();
     steps_.emplace_back();
     DeviceStepRecord record{};
@@ -455,11 +465,10 @@ Result<std::vector<uint8_t>> device_section(const Program &program, const GpuMac
 }
 
 std::string device_source(const Program &program, const GpuMachine &machine) {
-  std::vector<CudaFunction> functions;
-  for (const CudaKernel &kernel : emit_kernels(program, machine))
-    for (const CudaLaunch &launch : kernel.launches)
-      functions.push_back(launch.function);
-  return cuda_source(functions);
+  std::vector<CudaKernel> kernels = emit_kernels(program, machine);
+  Writer writer(program, kernels);
+  Status written = writer.write_entries();
+  return written.ok() ? cuda_source(writer.functions()) : "// " + written.error().message + "\n";
 }
 
 } // namespace kiln::cuda

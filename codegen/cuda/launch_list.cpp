@@ -1,6 +1,7 @@
 #include "codegen/cuda/launch_list.h"
 
 #include "codegen/cuda/device_writer.h"
+#include "codegen/cuda/join_launches.h"
 
 #include <algorithm>
 #include <set>
@@ -23,8 +24,8 @@ public:
     for (const ListedLaunch &l : out_.launches) {
       out_.count += l.times;
       out_.us += l.times * l.time.us;
-      out_.products += l.times * l.launch->work.products;
-      math += l.times * l.launch->work.least_cycles;
+      out_.products += l.times * l.launch.work.products;
+      math += l.times * l.launch.work.least_cycles;
     }
     // Of an argument as much as there is of it; of a weight, what its buffer has.
     for (int index : used_) {
@@ -37,24 +38,34 @@ public:
   }
 
 private:
-  void steps(const std::vector<PlanStep> &list, double times) {
-    for (const PlanStep &step : list) {
+  void steps(std::span<const PlanStep> list, double times) {
+    while (!list.empty()) {
+      std::span<const PlanStep> together = leading_launches(list);
+      for (const LaunchGroup &group : group_launches(program_, plan_, together, kernels_))
+        add(group, times);
+      list = list.subspan(together.size());
+      if (list.empty())
+        return;
+      const PlanStep &step = list[0];
+      list = list.subspan(1);
       steps(step.condition_body, times);
       double inside = step.kind == PlanStep::Kind::loop ? times * number(step.count) : times;
       steps(step.body, inside);
       if (step.kind != PlanStep::Kind::form)
         steps(step.other, times);
-      if (step.kind != PlanStep::Kind::launch)
-        continue;
-      const Kernel &kernel = program_.kernels[size_t(step.kernel)];
-      for (const CudaLaunch &l : kernels_[size_t(step.kernel)].launches) {
-        out_.launches.push_back({step.name, step.location, times, &l, time_of(l.work, machine_)});
-        for (const auto &[name, bytes] : l.work.bytes)
-          for (size_t i = 0; i < step.buffers.size(); ++i)
-            if (kernel.buffers[i].name == name)
-              touched_[step.buffers[i]] += times * bytes;
-      }
-      used_.insert(step.buffers.begin(), step.buffers.end());
+    }
+  }
+
+  void add(const LaunchGroup &group, double times) {
+    const PlanStep &first = *group.members[0].step;
+    out_.launches.push_back({first.name, first.location, times, group.launch(), group.members.size(), time_of(group.launch().work, machine_)});
+    for (const auto &[step, launch] : group.members) {
+      const Kernel &kernel = program_.kernels[size_t(step->kernel)];
+      for (const auto &[name, bytes] : launch->work.bytes)
+        for (size_t i = 0; i < step->buffers.size(); ++i)
+          if (kernel.buffers[i].name == name)
+            touched_[step->buffers[i]] += times * bytes;
+      used_.insert(step->buffers.begin(), step->buffers.end());
     }
   }
 

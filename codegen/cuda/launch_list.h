@@ -10,10 +10,11 @@
 namespace kiln::cuda {
 
 struct ListedLaunch {
-  std::string name;      // of the plan's step; launches that a kernel needs beside its first one have the same
+  std::string name;      // of the plan's step, the first one of a joined launch; launches that a kernel needs beside its first one have the same
   Location location;
   double times = 1;      // in a run: the turns of loops, those that only a run tells counted as one
-  const CudaLaunch *launch = nullptr;
+  CudaLaunch launch;
+  size_t joined = 1;     // launches that it is made of
   LaunchTime time;       // of one
 };
 
@@ -26,7 +27,7 @@ struct LaunchList {
   double least_bytes = 0, products = 0, least_us = 0;
 };
 
-// `kernels`: emit_kernels() of the program, which has to outlive the list.
+// `kernels`: emit_kernels() of the program.
 std::vector<LaunchList> list_launches(const Program &program, const std::vector<CudaKernel> &kernels, const GpuMachine &machine);
 
 } // namespace kiln::cuda

@@ -247,6 +247,17 @@ LaunchWork work_of(const Kernel &kernel, const std::vector<const Stmt *> &outer,
   return out;
 }
 
+LaunchWork updates_work(const Kernel &kernel, const std::vector<const Stmt *> &steps, const std::vector<Stmt> &body, const UpdateThreads &threads) {
+  LaunchWork out = work_of(kernel, steps, body, {LaunchForm::group, threads.threads});
+  double count = double(product_of(steps).try_const().value_or(kUnknown)), all = double(threads.shares * threads.threads);
+  // Every warp looks at all indices, a lane at one; a share has its part of the updates, as they are spread in the mean.
+  double looks = std::ceil(count / (kWarp * threads.looks)), updates = std::ceil(count / double(threads.shares) / threads.terms);
+  out.cycles += all * count / kWarp * 16 / 128;
+  out.wait = (looks + 2 * updates) * kLatency;
+  out.threads = all;
+  return out;
+}
+
 LaunchWork tile_work(const Kernel &kernel, const Product &p, const TileShape &shape, const GpuMachine &machine) {
   // What is read and written once is that of the naive nest.
   Loops results = p.batch;

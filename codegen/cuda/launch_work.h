@@ -38,6 +38,13 @@ struct LaunchThreads {
   int width = 1;     // neighbouring iterations that a thread has
 };
 LaunchWork work_of(const Kernel &kernel, const std::vector<const Stmt *> &outer, const std::vector<Stmt> &body, const LaunchThreads &threads);
+// Updates one after the other (emit_updates.cpp): shares of the rows, the threads that each has, looks at indices and terms that are
+// on their way together.
+struct UpdateThreads {
+  int64_t shares, threads;
+  int looks, terms;
+};
+LaunchWork updates_work(const Kernel &kernel, const std::vector<const Stmt *> &steps, const std::vector<Stmt> &body, const UpdateThreads &threads);
 LaunchWork tile_work(const Kernel &kernel, const Product &product, const TileShape &shape, const GpuMachine &machine);
 
 // Microseconds on a device that does nothing else, and what takes longest.

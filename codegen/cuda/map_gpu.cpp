@@ -3,6 +3,8 @@
 #include "codegen/cuda/rectangle.h"
 #include "codegen/cuda/streamed_softmax.h"
 
+#include "ir/kernel/build.h"
+
 #include <algorithm>
 #include <iterator>
 
@@ -72,6 +74,12 @@ std::vector<GpuNest> map_gpu(const Kernel &lowered, const GpuMachine &machine, c
   auto end_others = [&] {
     if (others.empty())
       return;
+    // A few numbers need one thread, which may be another launch's as well.
+    if (std::all_of(others.begin(), others.end(), [](const Stmt &s) { return s.is(Stmt::Kind::let) || s.is(Stmt::Kind::store); })) {
+      out.push_back(emit_flat(kb::loop(Symbol("kiln_one"), 0, 1, LoopKind::parallel, std::move(others)), context));
+      others.clear();
+      return;
+    }
     auto split = try_split_reduction({}, others, machine);
     Nests nests = try_emit_streamed_softmax({}, others, context);
     if (nests.empty())
@@ -80,6 +88,11 @@ std::vector<GpuNest> map_gpu(const Kernel &lowered, const GpuMachine &machine, c
     others.clear();
   };
   for (const Stmt &s : kernel.body) {
+    if (auto updates = shares ? std::nullopt : try_emit_updates(s, context)) {
+      end_others();
+      out.push_back(std::move(*updates));
+      continue;
+    }
     if (!is_loop(s, LoopKind::parallel) || shares) {
       others.push_back(s);
       continue;

@@ -103,14 +103,15 @@ GpuNest emit_flat(const Stmt &nest, const NestContext &context) {
   out.threads = kThreads;
   out.blocks = ceildiv(total, kThreads);
   c::StmtStyle style{"*trap = {}; return;", nullptr, "", context.index_type};
-  std::string &t = out.text;
-  t = fmt::format("  for ({0} kiln_at = ({0})blockIdx.x * {1} + (int)threadIdx.x; kiln_at < {2}; kiln_at += ({0})gridDim.x * {1}) {{\n{3}", context.index_type,
-                  kThreads, c::c_dim(total, out.helpers), coordinates(loops, "kiln_at", context, out.helpers, "    "));
-  if (width == 1)
-    t += c::c_body(inner.body, 2, style, out.helpers);
-  else
-    t += vector_turn(inner, width, 2, {}, context, out.helpers);
-  t += "  }\n";
+  std::string turn = coordinates(loops, "kiln_at", context, out.helpers, "    ");
+  turn += width == 1 ? c::c_body(inner.body, 2, style, out.helpers) : vector_turn(inner, width, 2, {}, context, out.helpers);
+  out.text = fmt::format("  for ({0} kiln_at = ({0})blockIdx.x * {1} + (int)threadIdx.x; kiln_at < {2}; kiln_at += ({0})gridDim.x * {1}) {{\n{3}  }}\n", context.index_type,
+                         kThreads, c::c_dim(total, out.helpers), turn);
+  bool is_light = std::all_of(inner.body.begin(), inner.body.end(), [](const Stmt &s) { return s.is(Stmt::Kind::let) || s.is(Stmt::Kind::store); });
+  if (is_light && context.index_type == "int") {
+    out.turn = std::move(turn);
+    out.turns = total;
+  }
   out.work = work_of(context.kernel, perfect_nest(row.body[0], LoopKind::parallel), inner.body, {LaunchForm::flat, 1, 1, width});
   return out;
 }

@@ -25,6 +25,10 @@ struct GpuNest {
   bool in_lines = false;     // which begins at a multiple of 1024 bytes
   int64_t scratch_bytes = 0; // for each block, from `scratch` on
   std::vector<TensorMap> maps; // kiln_map0, ...
+  // Of the flat form, where it has no loops and no asserts and counts in 32 bits: what a thread does for kiln_at, which is
+  // below `turns`; empty elsewhere.
+  std::string turn;
+  Dim turns;
   bool takes_turns = false;  // as many blocks as the device runs at once do all the work
   LaunchWork work;
 };
@@ -71,6 +75,8 @@ bool reads_along(const Stmt &reduce, Symbol fastest);
 bool wants_group(const std::vector<const Stmt *> &outer, const std::vector<Stmt> &body);
 // Split: few results with long reductions, whose steps are shared by the warps of a block; nothing for other nests.
 std::optional<GpuNest> try_emit_split(const Stmt &nest, const NestContext &context);
+// Updates: elements that steps replace or add to one after the other, at places that a tensor holds; nothing for other nests.
+std::optional<GpuNest> try_emit_updates(const Stmt &nest, const NestContext &context);
 // Tile: a sum of products, of which a block computes a tile; nothing where the nest is none. Two launches where the sum
 // is cut into slices.
 std::vector<GpuNest> try_emit_tile(const Stmt &nest, const NestContext &context);

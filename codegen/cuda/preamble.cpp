@@ -145,6 +145,11 @@ inline float kiln_exp2(float x) { return exp2f(x); }
 #define KILN_MOVE(type, to, from, is_write) kiln_shim::move(to, from, sizeof(type), is_write)
 #endif
 
+// Buffers of a joined launch.
+template <int N>
+struct kiln_pointers {
+  void *at[N];
+};
 // Neighbouring elements that a thread loads and stores together.
 template <typename T, int N>
 struct __align__(sizeof(T) * N < 16 ? sizeof(T) * N : 16) kiln_pack {

@@ -15,8 +15,8 @@
 namespace kiln::package {
 
 inline constexpr uint32_t kDeviceMagic = 0x5645444bu; // "KDEV"
-inline constexpr uint32_t kDeviceAbi = 4;
-inline constexpr uint32_t kMaxDeviceArguments = 256; // of a kernel: buffers and dims
+inline constexpr uint32_t kDeviceAbi = 5;
+inline constexpr uint32_t kMaxDeviceArguments = 480; // of a kernel: buffers, dims; parameters have 4 KiB
 inline constexpr uint32_t kMaxDeviceMaps = 4; // of a kernel
 inline constexpr uint32_t kMaxDeviceSlots = 1024;
 inline constexpr uint32_t kMaxDeviceDepth = 64; // of nested steps, and of an expression's stack
@@ -40,6 +40,8 @@ struct DeviceFunctionRecord {
   uint64_t scratch_bytes;  // for each block; 0 where it has none
   uint32_t maps;
   uint32_t resident; // not 0: blocks that a multiprocessor runs at once, and it is given no more of them, which take turns
+  uint32_t is_joined; // not 0: its only argument is all pointers to buffers, one after the other
+  uint32_t reserved;
 };
 
 enum class DeviceBufferKind : uint32_t { Argument, Weight, Variable, Arena };
@@ -70,7 +72,7 @@ enum class DeviceStepKind : uint32_t { Launch, If, While, Loop, Bind, Require, F
 // While: steps up to `middle` compute the condition, those up to `end` are the body. Form: as If, the
 // condition is the expression `a`. Loop: `a` times, counted in `slot`. Bind: the i64 in buffers.first becomes
 // `slot` and the entry's size `index`; `a` is its bound. Require: `a` and `b` are equal, or constraint `index`
-// is broken. Launch: `a` blocks.
+// is broken. Launch: `a` blocks; `position` is that of its first kernel.
 struct DeviceStepRecord {
   DeviceStepKind kind;
   uint32_t middle, end; // steps, counted from the first one of the section
@@ -80,6 +82,7 @@ struct DeviceStepRecord {
   uint32_t a, b; // expressions
   Range buffers;
   Range dims; // in `lists`: of a launch
+  Range completed; // in `lists`: the positions that nothing is left of behind a launch
   uint32_t maps; // the first of the function's
 };
 
@@ -109,8 +112,8 @@ struct DeviceHeader {
   Table maps;        // DeviceMapRecord
 };
 
-static_assert(sizeof(DeviceImageRecord) == 16 && sizeof(DeviceFunctionRecord) == 48);
-static_assert(sizeof(DeviceBufferRecord) == 16 && sizeof(DeviceStepRecord) == 56);
+static_assert(sizeof(DeviceImageRecord) == 16 && sizeof(DeviceFunctionRecord) == 56);
+static_assert(sizeof(DeviceBufferRecord) == 16 && sizeof(DeviceStepRecord) == 64);
 static_assert(sizeof(DeviceEntryRecord) == 32 && sizeof(DeviceHeader) == 96 && sizeof(DeviceMapRecord) == 72);
 
 } // namespace kiln::package

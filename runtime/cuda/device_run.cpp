@@ -259,7 +259,8 @@ private:
       add(section_.evaluate(section_.lists()[step.dims.first + i], on_.slots));
     if (f.scratch_bytes != 0)
       add(static_cast<int64_t>(on_.scratch));
-    add(static_cast<int64_t>(on_.set->arguments + on_.set->traps + static_cast<uint64_t>(step.position) * sizeof(int32_t)));
+    if (f.is_joined == 0) // whose first argument is all that follows in `values`
+      add(static_cast<int64_t>(on_.set->arguments + on_.set->traps + static_cast<uint64_t>(step.position) * sizeof(int32_t)));
     int64_t most = f.scratch_bytes != 0 ? int64_t{f.scratch_blocks} : int64_t{0x7fffffff};
     if (int64_t turns = int64_t{device_.multiprocessors} * f.resident; turns > 0 && turns < most)
       most = turns;
@@ -278,12 +279,13 @@ private:
       return KILN_OK;
     if (int answer = driver_.cuStreamSynchronize(on_.stream))
       return fail_at(step, "cuStreamSynchronize", answer);
-    if (context_.hook == nullptr || !is_last_of(step))
+    if (context_.hook == nullptr || step.completed.count == 0)
       return KILN_OK;
     if (secure_getenv("KILN_CUDA_VALUES") != nullptr)
       if (int32_t code = show_values())
         return code;
-    context_.hook(context_.hook_self, context_.called_index, context_.first_kernel + static_cast<uint32_t>(step.position));
+    for (uint32_t i = 0; i < step.completed.count; ++i)
+      context_.hook(context_.hook_self, context_.called_index, context_.first_kernel + section_.lists()[step.completed.first + i]);
     return KILN_OK;
   }
 
@@ -315,13 +317,6 @@ private:
         answer = driver_.cuMemcpyDtoH_v2(binding.data, place_of(context_, *on_.set, context_.entry->inputs.count + i).device, binding.needed);
     }
     return answer == 0 ? KILN_OK : fail_driver(driver_, "cuMemcpyDtoH", answer, error_);
-  }
-
-  // A kernel of the plan may be several launches here; those who listen hear of it once.
-  bool is_last_of(const DeviceStepRecord &step) const {
-    uint32_t next = step.end, end = entry_of(context_).steps.first + entry_of(context_).steps.count;
-    const DeviceStepRecord &after = section_.steps()[next < end ? next : step.end - 1];
-    return next >= end || after.kind != DeviceStepKind::Launch || after.position != step.position;
   }
 
   int32_t fail_at(const DeviceStepRecord &step, const char *call, int answer) {

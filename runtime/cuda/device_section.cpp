@@ -70,7 +70,8 @@ const char *DeviceSection::flaw(const Manifest &manifest) const {
                      data_[h.strings.offset + f.name.offset + f.name.size] == 0;
     if (!text_fits || f.image >= h.images.count || f.threads == 0 || f.threads > 1024 || f.buffers > kMaxDeviceArguments ||
         f.dims > kMaxDeviceArguments || f.shared_bytes > (1u << 20) || f.maps > kMaxDeviceMaps || f.resident > 64 || f.scratch_bytes > (uint64_t{1} << 40) ||
-        (f.scratch_bytes != 0 && (f.scratch_blocks == 0 || f.scratch_blocks > 65536)))
+        (f.scratch_bytes != 0 && (f.scratch_blocks == 0 || f.scratch_blocks > 65536)) ||
+        (f.is_joined != 0 && (f.buffers == 0 || f.dims != 0 || f.maps != 0 || f.scratch_bytes != 0)))
       return "a function is wrong";
   }
   for (uint32_t i = 0; i < h.entries.count; ++i)
@@ -127,7 +128,7 @@ const char *DeviceSection::flaw_of_step(uint32_t index, uint32_t, uint32_t slots
   const EntryRecord &entry = manifest.entries()[entry_index];
   if (uint32_t(step.kind) > uint32_t(DeviceStepKind::Form) || !is_within(step.buffers, header_->buffers) ||
       !is_within(step.dims, header_->lists) || step.position < -1 || step.position >= int64_t(entry.kernels.count) ||
-      !has_time(uint64_t{1} + step.buffers.count + step.dims.count))
+      !is_within(step.completed, header_->lists) || !has_time(uint64_t{1} + step.buffers.count + step.dims.count + step.completed.count))
     return "a step is wrong";
   for (uint32_t i = 0; i < step.buffers.count; ++i) {
     const DeviceBufferRecord &b = buffers()[step.buffers.first + i];
@@ -140,6 +141,9 @@ const char *DeviceSection::flaw_of_step(uint32_t index, uint32_t, uint32_t slots
   for (uint32_t i = 0; i < step.dims.count; ++i)
     if (const char *why = flaw_of_expression(lists()[step.dims.first + i], slots))
       return why;
+  for (uint32_t i = 0; i < step.completed.count; ++i)
+    if (lists()[step.completed.first + i] >= entry.kernels.count)
+      return "a launch is wrong";
   bool has_a = step.kind != DeviceStepKind::If && step.kind != DeviceStepKind::While;
   if (has_a)
     if (const char *why = flaw_of_expression(step.a, slots))

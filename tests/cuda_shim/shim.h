@@ -26,6 +26,7 @@
 
 #define __global__
 #define __device__
+#define __constant__ static
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __grid_constant__
@@ -461,6 +462,19 @@ inline T __shfl_down_sync(unsigned, T value, unsigned delta) {
   unsigned lane = (kiln_shim::g_current & 31) + delta;
   return kiln_shim::exchange(value, lane < 32 ? lane : kiln_shim::g_current & 31);
 }
+// The lanes that say yes; those that have ended say nothing.
+inline unsigned __ballot_sync(unsigned, int yes) {
+  unsigned own = kiln_shim::g_current & 31, first = kiln_shim::g_current - own, out = 0;
+  uint4 &mine = reinterpret_cast<uint4 &>(kiln_shim::g_exchange[kiln_shim::g_current]);
+  mine.x = unsigned(yes != 0);
+  kiln_shim::wait(kiln_shim::State::at_warp);
+  for (unsigned i = 0; i < 32 && first + i < kiln_shim::kMaxThreads; ++i)
+    if (kiln_shim::g_states[first + i] != kiln_shim::State::done && first + i < kiln_shim::g_block_dim.x * kiln_shim::g_block_dim.y * kiln_shim::g_block_dim.z)
+      out |= reinterpret_cast<const uint4 &>(kiln_shim::g_exchange[first + i]).x << i;
+  kiln_shim::wait(kiln_shim::State::at_warp);
+  return out;
+}
+inline int __ffs(int x) { return __builtin_ffs(x); }
 // Numbers of tensor cores.
 namespace kiln_shim {
 inline float from_bf16(uint16_t h) {

@@ -57,6 +57,12 @@ __global__ void ids(int *out) {
   unsigned thread = (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
   out[thread] += blockIdx.z == 1 && blockIdx.y == 1 && blockIdx.x == 1;
 }
+// Some lanes have ended, others say no.
+__global__ void ballot(int *out) {
+  if (threadIdx.x % 32 < 8)
+    return;
+  out[threadIdx.x] = __ballot_sync(0xffffffffu, threadIdx.x % 2) == 0xaaaaaa00u && __ffs(12) == 3;
+}
 __global__ void shuffles(int *out) { out[threadIdx.x] = __shfl_xor_sync(0xffffffffu, int(threadIdx.x), 1) == int(threadIdx.x ^ 1); }
 // Threads of a warp that have ended are not waited for.
 __global__ void some_end(int *out) {
@@ -115,7 +121,7 @@ int main(int argc, char **argv) {
   const uint3 one = {1, 1, 1}, two = {2, 1, 1}, warps = {64, 1, 1};
   const Case cases[] = {CASE(barrier_of_some, one, warps), CASE(barrier_and_shuffle, one, warps), CASE(copy_nobody_waits_for, one, warps),
                         CASE(copy_across_its_size, one, warps), CASE(copy_read_before_and_after, one, warps), CASE(shared_that_nobody_wrote, two, warps),
-                        CASE(no_barrier, two, warps), CASE(a_barrier, two, warps), CASE(ids, uint3{2, 2, 2}, uint3{4, 8, 2}), CASE(shuffles, one, warps),
+                        CASE(no_barrier, two, warps), CASE(a_barrier, two, warps), CASE(ids, uint3{2, 2, 2}, uint3{4, 8, 2}), CASE(shuffles, one, warps), CASE(ballot, one, warps),
                         CASE(some_end, one, warps), CASE(box, one, warps), CASE(box_of_fewer_bytes, one, warps), CASE(box_of_more_bytes, one, warps),
                         CASE(box_nobody_waits_for, one, warps), CASE(product_of_a_warp, one, warps), CASE(product_of_some_lanes, one, warps)};
   for (const Case &c : cases)

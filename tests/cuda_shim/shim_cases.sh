@@ -18,6 +18,7 @@ expect() { # NAME WORDS
   expect "$1" a_barrier 128
   expect "$1" ids 64
   expect "$1" shuffles 64
+  expect "$1" ballot 48
   expect "$1" some_end 40
   expect "$1" box 12
   expect "$1" box_of_fewer_bytes "wait for each other, or for copies that nobody asked for, for ever"
