@@ -4,8 +4,14 @@
 //   rows = fusion(..); assign(@cache, rows, at=held); all = read_variable(@cache)
 //   seen = slice(all, axes=[0], starts=[0], ends=[held + n])
 //     ->  the fusion writes the cache; `seen` is a view of it
+//
+// On GPUs, where a copy is a launch, an elementwise kernel also replaces what it reads (an optimizer's update):
+//
+//   p = read_variable(@w); q = sub(p, g); assign(@w, q)   ->   w[i] = w[i] - g[i]
 #include "passes/lower/plan_builder.h"
 
+#include "ir/kernel/build.h"
+#include "ir/kernel/visit.h"
 #include "ir/ops/op.h"
 
 #include <algorithm>
@@ -17,6 +23,36 @@ namespace {
 int64_t known_axis(const Dim &axis, int rank) {
   int64_t a = axis.as_const();
   return a < 0 ? a + rank : a;
+}
+
+// What a kernel of parallel loops alone does in an iteration; null where it does anything else.
+std::vector<Stmt> *iteration_of(Kernel &kernel) {
+  std::vector<Stmt> *body = &kernel.body;
+  while (body->size() == 1 && (*body)[0].is(Stmt::Kind::loop) && (*body)[0].loop == LoopKind::parallel)
+    body = &(*body)[0].body;
+  bool is_plain = std::all_of(body->begin(), body->end(), [](const Stmt &s) { return s.is(Stmt::Kind::let) || s.is(Stmt::Kind::store); });
+  return is_plain ? body : nullptr;
+}
+
+// Whether each iteration reads of `in` only the element that it stores to `out`; it then reads that first.
+bool read_before_store(std::vector<Stmt> &body, const KernelBuffer &in, Symbol out) {
+  auto is_store = [&](const Stmt &s) { return s.is(Stmt::Kind::store) && s.name == out; };
+  if (std::count_if(body.begin(), body.end(), is_store) != 1)
+    return false;
+  const Dim at = std::find_if(body.begin(), body.end(), is_store)->index;
+  bool fits = compute_dtype(in.dtype) == in.dtype;
+  for (const Stmt &s : body)
+    fits &= !s.is(Stmt::Kind::let) || !at.depends_on(s.name);
+  visit_exprs(body, [&](Expr &e) { fits &= (!e.is(Expr::Kind::load) && !e.is(Expr::Kind::gather)) || e.name != in.name || (e.is(Expr::Kind::load) && e.index == at); });
+  if (!fits)
+    return false;
+  Symbol old(std::string(in.name.text()) + ".old");
+  visit_exprs(body, [&](Expr &e) {
+    if (e.is(Expr::Kind::load) && e.name == in.name)
+      e = kb::var(old, in.dtype);
+  });
+  body.insert(body.begin(), kb::let(old, kb::load(in, at)));
+  return true;
 }
 
 } // namespace
@@ -102,19 +138,54 @@ void PlanBuilder::write_in_place(const Block &block) {
     const Node &node = function_.node(id);
     if (node.op != Op::assign)
       continue;
-    bool alone = true;
+    bool alone = true, is_read_here = program_.options().gpu && node.attrs.get_dim("at").is_const(-1);
     for (size_t n = 0; n < function_.nodes.size(); ++n) {
       const Node &other = function_.nodes[n];
       const Attr *variable = other.removed ? nullptr : other.attrs.find("variable");
       if (!variable || NodeId(n) == id || *variable != *node.attrs.find("variable"))
         continue;
       alone = alone && other.op == Op::read_variable && node_order_[n] > node_order_[size_t(id)];
+      is_read_here = is_read_here && other.op == Op::read_variable && std::find(block.nodes.begin(), block.nodes.end(), NodeId(n)) != block.nodes.end();
     }
+    if (!alone && is_read_here)
+      updates_.emplace(node.operands[0], id);
     if (!alone)
       continue;
     int buffer = variable_rows(node);
     if (try_redirect(node.operands[0], buffer, block))
       rows_of_[id] = buffer;
+  }
+}
+
+void PlanBuilder::update_in_place(NodeId id, LoweredNode &lowered) {
+  std::vector<Stmt> *body = iteration_of(lowered.kernel);
+  int end = node_order_[size_t(id)];
+  for (const Block &region : function_.node(id).regions)
+    for (NodeId inner : region.nodes)
+      end = std::max(end, node_order_[size_t(inner)]);
+  for (ValueId value : function_.node(id).results) {
+    auto update = updates_.find(value);
+    if (!body || update == updates_.end() || buffers_.contains(value) || destination_.contains(value) || part_of_.contains(value) ||
+        !function_.value(value).layout.is_row_major())
+      continue;
+    const Node &assign = function_.node(update->second);
+    const Attr &variable = *assign.attrs.find("variable");
+    bool is_last = true; // that reads the old value
+    for (size_t n = 0; n < function_.nodes.size(); ++n) {
+      const Node &read = function_.nodes[n];
+      if (!read.removed && read.op == Op::read_variable && *read.attrs.find("variable") == variable && node_order_[n] < node_order_[size_t(update->second)])
+        is_last = is_last && node_order_[n] < node_order_[size_t(id)] && last_use(read.results[0]) <= end;
+    }
+    auto at = [&](ValueId v) { return size_t(std::find(lowered.values.begin(), lowered.values.end(), v) - lowered.values.begin()); };
+    size_t result = at(value);
+    for (size_t i = 0; is_last && i < lowered.values.size(); ++i) {
+      auto buffer = buffers_.find(lowered.values[i]);
+      const PlanBuffer *b = buffer != buffers_.end() ? &plan_->buffers[size_t(buffer->second)] : nullptr;
+      if (b && b->kind == PlanBuffer::Kind::variable && b->variable == assign.attrs.get_variable("variable").index)
+        is_last = b->layout.is_row_major() && b->offset.is_const(0) && read_before_store(*body, lowered.kernel.buffers[i], lowered.kernel.buffers[result].name);
+    }
+    if (is_last)
+      destination_[value] = rows_of_[update->second] = variable_rows(assign);
   }
 }
 

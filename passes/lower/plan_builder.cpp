@@ -478,6 +478,7 @@ void PlanBuilder::launch(NodeId id, std::vector<PlanStep> &steps) {
   LoweredNode lowered = lower_node(program_.module(), function_, id, program_.options());
   if (auto change = changes_.find(id); change != changes_.end())
     drop_copy(lowered, change->second, node.results[0]);
+  update_in_place(id, lowered);
   ++clock_;
   PlanStep step;
   for (ValueId value : lowered.values) {

@@ -57,6 +57,8 @@ private:
   int last_use(ValueId value) const;
   int variable_rows(const Node &assign);
   void write_in_place(const Block &block);
+  // Lets an elementwise kernel put a variable's new value where it reads the old one.
+  void update_in_place(NodeId id, LoweredNode &lowered);
   bool try_view(const Node &node);
   void launch(NodeId id, std::vector<PlanStep> &steps);
   void copy(int from, int to, std::vector<PlanStep> &steps, const Location &location);
@@ -99,6 +101,7 @@ private:
   std::vector<int> node_order_;
   int next_order_ = 0;
   std::unordered_map<NodeId, int> rows_of_;                     // buffers that assignments write
+  std::unordered_map<ValueId, NodeId> updates_; // new values of variables that are read before, and their assignments
   int clock_ = 0; // counts launches and copies, for lifetimes
   int next_loop_ = 0;
   // The loop around: its variable, the buffers that were there before its body, and which of them it changes.
