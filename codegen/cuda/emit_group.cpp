@@ -1,13 +1,15 @@
-// A group of threads (a block, or one warp of it) runs one iteration of a nest's outer parallel loops together.
+// A group of threads (a block, or one warp of it, or some lanes where rows are short) runs one iteration of a nest's outer parallel loops together.
 //
 // What stands directly in the body is done by all of its threads alike: lets, accumulators, conditions. Loops are
 // shared:
 //   * a parallel loop is spread over the threads; one whose body has work for a group itself, over the warps of the
 //     block;
 //   * a reduction is cut by thread and joined by shuffles in a fixed order, so that its bits do not depend on the grid;
+//   * what several loops over a row load is loaded once: each thread keeps its part of it (kept_rows.h);
 //   * `stack` memory is the group's: shared memory, or scratch memory where that is too small.
 // A barrier stands only where one statement reads or writes what another one has written or read.
 #include "codegen/cuda/inner_product.h"
+#include "codegen/cuda/kept_rows.h"
 #include "codegen/cuda/nest.h"
 #include "codegen/cuda/product.h"
 #include "codegen/cuda/rectangle.h"
@@ -32,19 +34,25 @@ constexpr int64_t kLongLoop = 32;
 bool is_long(const Dim &extent) { return !extent.is_const() || extent.as_const() >= kLongLoop; }
 
 struct Group {
-  bool is_warp = false;
-  std::string lane, size, sync;
+  bool is_warp = false; // or a part of one
+  int lanes = kWarp;
+  std::string lane, sync;
 };
+
+// One of those of a block. `lanes`: 32 at most where there are several.
+Group group_of(int lanes, int threads) {
+  if (lanes == threads)
+    return {false, lanes, "(int)threadIdx.x", "__syncthreads();"};
+  return {true, lanes, fmt::format("(int)threadIdx.x % {}", lanes), lanes == kWarp ? "__syncwarp();" : fmt::format("__syncwarp(kiln_lanes<{}>());", lanes)};
+}
 
 class Emitter {
 public:
-  Emitter(const NestContext &context, int threads, bool is_warp)
-      : context_(context), threads_(threads),
-        group_(is_warp ? Group{true, "(int)threadIdx.x % 32", "32", "__syncwarp();"}
-                       : Group{false, "(int)threadIdx.x", std::to_string(threads), "__syncthreads();"}),
-        rows_(is_warp ? threads / kWarp : 1) {}
+  Emitter(const NestContext &context, const KeptRows &kept, int threads, int lanes)
+      : context_(context), kept_(kept), threads_(threads), group_(group_of(lanes, threads)), rows_(threads / lanes) {}
 
-  GpuNest emit(const std::vector<const Stmt *> &outer, const std::vector<Stmt> &body) {
+  GpuNest emit(const std::vector<const Stmt *> &outer) {
+    const std::vector<Stmt> &body = kept_.body;
     find_halves(body);
     std::string inside = statements(body, 2);
     std::string before, after;
@@ -53,7 +61,7 @@ public:
     } else {
       Dim total = product_of(outer);
       out_.blocks = ceildiv(total, rows_);
-      std::string first = rows_ == 1 ? "" : fmt::format(" * {} + (int)threadIdx.x / 32", rows_);
+      std::string first = rows_ == 1 ? "" : fmt::format(" * {} + (int)threadIdx.x / {}", rows_, group_.lanes);
       out_.text = allocs_ + fmt::format("  for ({0} kiln_at = ({0})blockIdx.x{1}; kiln_at < {2}; kiln_at += ({0})gridDim.x * {3}) {{\n{4}{5}",
                                         context_.index_type, first, c::c_dim(total, out_.helpers), rows_,
                                         coordinates(outer, "kiln_at", context_, out_.helpers, "    "), inside);
@@ -73,7 +81,7 @@ private:
     bool is_global = context_.kernel.find_buffer(buffer) != nullptr;
     return is_global && context_.is_aliased ? "*" : std::string(buffer.text());
   }
-  bool is_private(Symbol buffer) const { return private_.contains(buffer); }
+  bool is_private(Symbol buffer) const { return private_.contains(buffer) || kept_.rows.contains(buffer); }
 
   void find_reads(const Expr &e, std::set<std::string> &out) const {
     if ((e.is(Expr::Kind::load) || e.is(Expr::Kind::gather)) && !is_private(e.name)) {
@@ -187,10 +195,12 @@ private:
       private_.insert(s.name);
       return plain(s, depth);
     }
+    if (kept_.rows.contains(s.name))
+      return kept_row(s, depth);
     // Each warp of a block has one of its own.
-    int64_t copies = group_.is_warp ? threads_ / kWarp : 1;
+    int64_t copies = group_.is_warp ? threads_ / group_.lanes : 1;
     int64_t bytes = (std::max<int64_t>(s.size, 1) * int64_t(dtype_bytes(s.dtype)) + 15) / 16 * 16;
-    std::string copy = copies == 1 ? "" : fmt::format(" + (int)threadIdx.x / 32 * {}", bytes);
+    std::string copy = copies == 1 ? "" : fmt::format(" + (int)threadIdx.x / {} * {}", group_.lanes, bytes);
     std::string type = c::c_type(s.dtype), name = c::c_name(s.name);
     int64_t limit = std::min(kShared, context_.machine.block_shared_bytes);
     if (out_.shared_bytes + bytes * copies <= limit) {
@@ -204,6 +214,62 @@ private:
     return text;
   }
 
+  // A thread's part of a row.
+  std::string kept_row(const Stmt &s, int depth) {
+    std::string pack = fmt::format("kiln_pack<{}, {}>", c::c_type(s.dtype), kept_.width), name = c::c_name(s.name);
+    int64_t packs = kept_.count / kept_.width;
+    if (kept_.in_registers)
+      return fmt::format("{}{} kiln_kept_{}[{}];\n", pad(depth), pack, name, (packs + group_.lanes - 1) / group_.lanes);
+    auto [it, is_new] = places_.emplace(kept_.rows.at(s.name).place, out_.shared_bytes);
+    if (is_new)
+      out_.shared_bytes += (s.size * int64_t(dtype_bytes(s.dtype)) + 15) / 16 * 16;
+    return fmt::format("{0}{1} *const kiln_kept_{2} = ({1} *)(kiln_shared + {3});\n", pad(depth), pack, name, it->second);
+  }
+
+  // Each thread has the same iterations of all such loops.
+  std::string row_loop(std::vector<const Stmt *> nest, std::set<Symbol> own, int depth) {
+    Stmt inner = *nest.back();
+    int width = inner.step = kept_.width;
+    std::set<Symbol> read, written;
+    Dim lane = width > 1 ? Dim::symbol(Symbol("kiln_lane")) : Dim(0);
+    visit_stmts(inner.body, [&](Stmt &s) {
+      if (s.is(Stmt::Kind::store) && kept_.rows.contains(s.name))
+        s.index = lane, written.insert(s.name);
+    });
+    visit_exprs(inner.body, [&](Expr &e) {
+      if (e.is(Expr::Kind::load) && kept_.rows.contains(e.name))
+        e.index = lane, read.insert(e.name);
+    });
+    own.insert(read.begin(), read.end());
+    own.insert(written.begin(), written.end());
+    nest.back() = &inner;
+    int64_t packs = kept_.count / width, whole = packs / group_.lanes, turns = (packs + group_.lanes - 1) / group_.lanes;
+    std::string p = pad(depth + 1), at = fmt::format("kiln_i{}", counter_++);
+    std::string out = fmt::format("#pragma unroll {}\n{}for (int kiln_turn = 0; kiln_turn < {}; ++kiln_turn) {{\n", kept_.in_registers ? turns : std::min<int64_t>(turns, 4),
+                                  pad(depth), turns);
+    out += fmt::format("{}const int {} = {} + kiln_turn * {};\n", p, at, group_.lane, group_.lanes);
+    if (whole < turns)
+      out += fmt::format("{}if (kiln_turn < {} || {} < {}) {{\n", p, whole, at, packs);
+    out += coordinates(nest, at, context_, out_.helpers, p);
+    std::string after;
+    for (const auto &[symbol, row] : kept_.rows) {
+      std::string name = c::c_name(symbol);
+      if (!read.contains(symbol) && !written.contains(symbol))
+        continue;
+      if (kept_.in_registers)
+        out += fmt::format("{0}auto &{1} = kiln_kept_{1}[kiln_turn];\n", p, name);
+      else
+        out += fmt::format("{0}kiln_pack<{1}, {2}> {3}{4};\n", p, c::c_type(row.dtype), width, name,
+                           read.contains(symbol) ? fmt::format(" = kiln_load<{}>(kiln_kept_{}[{}].v)", width, name, at) : "");
+      if (!kept_.in_registers && written.contains(symbol))
+        after += fmt::format("{0}kiln_store(kiln_kept_{1}[{2}].v, {1});\n", p, name, at);
+    }
+    auto body = [&](int d) {
+      return width > 1 ? vector_turn(inner, width, d, own, context_, out_.helpers) : c::c_body(inner.body, d, style(), out_.helpers);
+    };
+    return out + leaf(body, depth + 1) + after + (whole < turns ? p + "}\n" : "") + pad(depth) + "}\n";
+  }
+
   std::string loop(const Stmt &s, int depth) {
     if (s.loop == LoopKind::parallel)
       return parallel(s, depth);
@@ -211,7 +277,7 @@ private:
       std::vector<const Stmt *> nest = perfect_nest(s, LoopKind::reduce);
       std::vector<Update> updates = updates_of(nest.back()->body);
       bool own = std::all_of(updates.begin(), updates.end(), [&](const Update &u) { return is_private(u.acc); });
-      if (!updates.empty() && own && is_long(product_of(nest)))
+      if (!updates.empty() && own && (is_long(product_of(nest)) || kept_.is_used_in(s)))
         return reduction(s, nest, updates, depth);
     }
     if (is_plain(s))
@@ -287,18 +353,20 @@ private:
 
   // Iterations spread over the group's threads, several neighbouring ones for each where they can be loaded together.
   std::string shared_loop(std::vector<const Stmt *> nest, const std::set<Symbol> &accumulators, int depth) {
+    if (kept_.is_used_in(*nest.back()))
+      return row_loop(std::move(nest), accumulators, depth);
     std::string at = fmt::format("kiln_i{}", counter_++);
     Stmt inner = *nest.back();
     int width = vector_width(inner, nest.size() == 1, accumulators, context_);
     // Half of the lanes with twice as much each would take longer.
     Dim count = product_of(nest);
-    while (width > 1 && count.is_const() && 2 * count.as_const() <= int64_t(width) * (group_.is_warp ? kWarp : threads_))
+    while (width > 1 && count.is_const() && 2 * count.as_const() <= int64_t(width) * group_.lanes)
       width /= 2;
     if (width > 1)
       inner.step = width;
     nest.back() = &inner;
     std::string out = fmt::format("{0}for ({1} {2} = {3}; {2} < {4}; {2} += {5}) {{\n{6}", pad(depth), context_.index_type, at, group_.lane,
-                                  c::c_dim(product_of(nest), out_.helpers), group_.size, coordinates(nest, at, context_, out_.helpers, pad(depth + 1)));
+                                  c::c_dim(product_of(nest), out_.helpers), group_.lanes, coordinates(nest, at, context_, out_.helpers, pad(depth + 1)));
     auto body = [&](int d) {
       return width > 1 ? vector_turn(inner, width, d, accumulators, context_, out_.helpers) : c::c_body(inner.body, d, style(), out_.helpers);
     };
@@ -321,7 +389,7 @@ private:
 
   std::string over_warps(const Stmt &s, const std::vector<const Stmt *> &nest, const std::vector<Stmt> &body, const Dim &total, int depth) {
     std::string out = wait_for(s, depth);
-    Group outside = std::exchange(group_, Group{true, "(int)threadIdx.x % 32", "32", "__syncwarp();"});
+    Group outside = std::exchange(group_, group_of(kWarp, 2 * kWarp));
     std::set<std::string> read = std::exchange(read_, {}), written = std::exchange(written_, {});
     std::string at = fmt::format("kiln_i{}", counter_++);
     out += fmt::format("{0}for ({1} {2} = (int)threadIdx.x / 32; {2} < {3}; {2} += {4}) {{\n{5}", pad(depth), context_.index_type, at,
@@ -353,16 +421,19 @@ private:
       std::string type = c::c_type(u.dtype), name = c::c_name(u.acc);
       out += fmt::format("{0}{{\n{0}  auto op = [](const {1} v_a, const {1} v_b) -> {1} {{ return {2}; }};\n", q, type,
                          join_text(u, out_.helpers));
-      out += fmt::format("{0}  kiln_all_{1}[0] = op(kiln_all_{1}[0], kiln_{2}_reduce({1}[0], {3}, op));\n{0}}}\n", q, name,
-                         group_.is_warp ? "warp" : "block", identity_text(u));
+      std::string all = group_.is_warp ? fmt::format("kiln_lanes_reduce<{}>({}[0], op)", group_.lanes, name)
+                                       : fmt::format("kiln_block_reduce({}[0], {}, op)", name, identity_text(u));
+      out += fmt::format("{0}  kiln_all_{1}[0] = op(kiln_all_{1}[0], {2});\n{0}}}\n", q, name, all);
     }
     return out + p + "}\n" + pad(depth) + "}\n";
   }
 
   const NestContext &context_;
+  const KeptRows &kept_;
+  std::map<int, int64_t> places_; // of rows in shared memory
   int threads_;
   Group group_;
-  int rows_;
+  int rows_; // groups of a block
   GpuNest out_;
   std::string allocs_;
   std::set<Symbol> halves_;  // memory of the group that holds values of f16 or bf16 alone
@@ -386,6 +457,16 @@ int64_t longest(const std::vector<Stmt> &body) {
     }
   }
   return most;
+}
+
+// Nothing but rows and accumulators, and loops that have none inside.
+bool has_rows_alone(const KeptRows &kept) {
+  bool allocates = any_stmt(kept.body, [&](const Stmt &s) {
+    return s.is(Stmt::Kind::alloc) && !(s.space == MemorySpace::reg && s.size == 1) && !kept.rows.contains(s.name);
+  });
+  return !allocates && std::none_of(kept.body.begin(), kept.body.end(), [](const Stmt &s) {
+    return s.is(Stmt::Kind::loop) && any_stmt(perfect_nest(s, s.loop).back()->body, [](const Stmt &i) { return i.is(Stmt::Kind::loop); });
+  });
 }
 
 } // namespace
@@ -433,11 +514,24 @@ GpuNest emit_group(const std::vector<const Stmt *> &outer, const std::vector<Stm
   bool is_warp = !outer.empty() && !has_stack && work <= 1024 && groups >= 2 * context.machine.multiprocessors;
   // The tiles of a product inside keep eight warps busy, with all registers that they can use.
   bool has_product = any_stmt(body, [](const Stmt &s) { return is_loop(s, LoopKind::parallel) && match_product(s); });
+  KeptRows kept = keep_rows(outer, body, context);
   int threads = is_warp ? 128 : has_product ? 256 : work <= 128 ? 128 : work <= 4096 || groups > 4 * context.machine.multiprocessors ? 256 : 1024;
   if (outer.empty() && work < 32)
     threads = 32;
-  GpuNest out = Emitter(context, threads, is_warp).emit(outer, body);
-  out.work = work_of(context.kernel, outer, body, {LaunchForm::group, is_warp ? kWarp : threads});
+  int lanes = is_warp ? kWarp : threads;
+  if (kept.any() && has_rows_alone(kept)) {
+    lanes = kept.threads(groups, context.machine);
+    lanes = outer.empty() ? std::max(lanes, kWarp) : lanes;
+    threads = outer.empty() || lanes > kWarp ? lanes : 128;
+    // Few rows have a block each.
+    while (threads > kWarp && threads > lanes && groups * lanes < 2 * context.machine.multiprocessors * threads)
+      threads /= 2;
+  } else if (!kept.in_registers || kept.count * kept.element_bytes > int64_t(lanes) * 2 * KeptRows::kThreadBytes) {
+    kept = KeptRows();
+    kept.body = body;
+  }
+  GpuNest out = Emitter(context, kept, threads, lanes).emit(outer);
+  out.work = work_of(context.kernel, outer, kept.body, {LaunchForm::group, lanes});
   for (size_t at; (at = out.text.find("KILN_SCRATCH_BYTES")) != std::string::npos;)
     out.text.replace(at, std::string_view("KILN_SCRATCH_BYTES").size(), std::to_string(out.scratch_bytes));
   return out;

@@ -8,6 +8,7 @@
 #include <array>
 #include <cmath>
 #include <map>
+#include <set>
 
 namespace kiln::cuda {
 namespace {
@@ -18,8 +19,8 @@ constexpr double kLatency = 600, kAhead = 8;
 constexpr double kSector = 32, kWarp = 32;
 constexpr double kLaunchCycles = 2500; // from one kernel of a graph to the next
 
-// A multiprocessor starts 128 operations in a cycle.
-double operations(const Expr &e) {
+// A multiprocessor starts 128 operations in a cycle. `registers`: what loads of them are none of.
+double operations(const Expr &e, const std::set<Symbol> &registers) {
   double sum = 0;
   switch (e.kind) {
   case Expr::Kind::unary:
@@ -30,7 +31,7 @@ double operations(const Expr &e) {
     break;
   case Expr::Kind::load:
   case Expr::Kind::gather:
-    sum = 4; // a quarter of the rate, and some for the address
+    sum = registers.contains(e.name) ? 0 : 4; // a quarter of the rate, and some for the address
     break;
   case Expr::Kind::fma:
   case Expr::Kind::select:
@@ -41,7 +42,7 @@ double operations(const Expr &e) {
     break;
   }
   for (const Expr &arg : e.args)
-    sum += operations(arg);
+    sum += operations(arg, registers);
   return sum;
 }
 
@@ -148,8 +149,10 @@ private:
       }
       if (!s.value.is(Expr::Kind::none)) {
         loads |= evaluate(s.value, count);
-        out_.cycles += count * operations(s.value) / 128;
+        out_.cycles += count * operations(s.value, registers_) / 128;
       }
+      if (s.is(Stmt::Kind::alloc) && s.space == MemorySpace::reg)
+        registers_.insert(s.name);
       if (s.is(Stmt::Kind::store)) {
         access(s.name, s.value.dtype, s.index, count, true);
         if (is_global(s.name))
@@ -228,6 +231,7 @@ private:
   const LaunchThreads &threads_;
   LaunchWork &out_;
   Symbol lane_, step_;
+  std::set<Symbol> registers_;
   std::map<Symbol, double> extent_;
   std::map<Symbol, int64_t> middle_;
   std::map<Symbol, double> read_, written_;

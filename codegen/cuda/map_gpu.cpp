@@ -1,4 +1,5 @@
 // Which form each nest of a kernel takes on a GPU.
+#include "codegen/cuda/kept_rows.h"
 #include "codegen/cuda/nest.h"
 #include "codegen/cuda/rectangle.h"
 #include "codegen/cuda/streamed_softmax.h"
@@ -50,7 +51,7 @@ Nests emit_nest(const Stmt &nest, const NestContext &context) {
   }
   if (auto split = try_split_reduction(outer, outer.back()->body, context.machine))
     return emit_split(*split, context);
-  if (wants_group(outer, outer.back()->body))
+  if (wants_group(outer, outer.back()->body) || has_rows_along(outer, outer.back()->body, context))
     return {emit_group(outer, outer.back()->body, context)};
   if (auto split = try_emit_split(nest, context))
     return {std::move(*split)};

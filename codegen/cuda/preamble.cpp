@@ -253,28 +253,37 @@ __device__ __forceinline__ void kiln_cut_product(float (&d)[4], const float (&a)
 
 // What all lanes of a warp hold, one of them after the other in a fixed order.
 template <typename T>
-__device__ __forceinline__ T kiln_lane_xor(T value, int mask) {
+__device__ __forceinline__ T kiln_lane_xor(T value, int mask, uint32_t lanes = 0xffffffffu) {
   if constexpr (sizeof(T) < 4)
-    return (T)__shfl_xor_sync(0xffffffffu, (int)value, mask);
+    return (T)__shfl_xor_sync(lanes, (int)value, mask);
   else
-    return __shfl_xor_sync(0xffffffffu, value, mask);
+    return __shfl_xor_sync(lanes, value, mask);
 }
-template <typename T, typename Op>
-__device__ __forceinline__ T kiln_warp_reduce(T value, T, Op op) {
-  for (int mask = 16; mask > 0; mask >>= 1)
-    value = op(value, kiln_lane_xor(value, mask));
+// The kLanes neighbouring lanes of a warp to which this one belongs.
+template <int kLanes>
+__device__ __forceinline__ uint32_t kiln_lanes() {
+  if constexpr (kLanes == 32)
+    return 0xffffffffu;
+  else
+    return ((1u << kLanes) - 1) << (threadIdx.x % 32 / kLanes * kLanes);
+}
+template <int kLanes, typename T, typename Op>
+__device__ __forceinline__ T kiln_lanes_reduce(T value, Op op) {
+#pragma unroll
+  for (int mask = kLanes / 2; mask > 0; mask >>= 1)
+    value = op(value, kiln_lane_xor(value, mask, kiln_lanes<kLanes>()));
   return value;
 }
 template <typename T, typename Op>
 __device__ __forceinline__ T kiln_block_reduce(T value, T identity, Op op) {
   __shared__ T parts[32];
-  value = kiln_warp_reduce(value, identity, op);
+  value = kiln_lanes_reduce<32>(value, op);
   __syncthreads();
   if (threadIdx.x % 32 == 0)
     parts[threadIdx.x / 32] = value;
   __syncthreads();
   value = threadIdx.x % 32 < blockDim.x / 32 ? parts[threadIdx.x % 32] : identity;
-  return kiln_warp_reduce(value, identity, op);
+  return kiln_lanes_reduce<32>(value, op);
 }
 )";
 

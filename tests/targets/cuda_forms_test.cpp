@@ -11,6 +11,8 @@
 #include "tests/targets/targets.h"
 #include "tests/temp_folder.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -439,6 +441,70 @@ TEST_CASE("elementwise chains and rows touch no more of memory than they need") 
     Accesses a = accesses_of(text, gpu_of(84));
     CHECK(a.shared <= 1.05 * a.shared_fewest);
     CHECK(a.global <= 1.1 * a.global_fewest);
+    CHECK(a.races == 0);
+  }
+}
+
+// A block of 227 KiB, for rows that no registers have room for.
+GpuMachine gpu_with_memory(int multiprocessors) {
+  GpuMachine machine = gpu_of(multiprocessors);
+  machine.block_shared_bytes = 227 << 10;
+  return machine;
+}
+
+TEST_CASE("rows of all lengths that threads keep") {
+  std::string text;
+  for (int n : {8, 16, 17, 20, 48, 64, 100, 768, 1000, 1001, 5000, 8192, 20000})
+    text += fmt::format(R"(
+export func soft{0}(x: f32[37, {0}]) -> f32[37, {0}] {{ return softmax(x * 3.0, axis=1) }}
+export func logs{0}(x: bf16[37, {0}]) -> bf16[37, {0}] {{ return log_softmax(x * 3.0, axis=1) }}
+export func norm{0}(x: f32[37, {0}], y: f16[37, {0}], g: f32[{0}], b: f32[{0}]) -> f32[37, {0}] {{ return layer_norm(x + y.to(f32), g, b, axis=1, epsilon=1e-5) }}
+export func root{0}(x: f16[37, {0}], g: f16[{0}]) -> f16[37, {0}] {{ return rms_norm(x, g, axis=1, epsilon=1e-5) }}
+)",
+                        n);
+  check(text, 0.01, {gpu_of(1), gpu_of(84)});
+  check(R"(
+export func long(x: f32[3, 50000]) -> f32[3, 50000] { return softmax(x * 3.0, axis=1) }
+export func odd(x: f32[3, 50257]) -> f32[3, 50257] { return log_softmax(x * 3.0, axis=1) }
+export func one(x: f32[1, 40000], g: f32[40000], b: f32[40000]) -> f32[1, 40000] { return layer_norm(x, g, b, axis=1, epsilon=1e-5) }
+export func longer(x: f32[2, 70000]) -> f32[2, 70000] { return softmax(x * 3.0, axis=1) }
+)",
+        1e-5, {gpu_of(84), gpu_with_memory(84)});
+  check(R"(
+export func soft(x: f32[37, 96], w: f32[37, 96]) -> f32[37, 96] { return grad(sum(softmax(x, axis=1) * w), [x]) }
+export func logs(x: f32[37, 1000], w: f32[37, 1000]) -> f32[37, 1000] { return grad(sum(log_softmax(x, axis=1) * w), [x]) }
+export func norm(x: f32[37, 96], g: f32[96], b: f32[96], w: f32[37, 96]) {
+  dx, dg, db = grad(sum(layer_norm(x, g, b, axis=1, epsilon=1e-5) * w), [x, g, b])
+  return dx, dg, db
+}
+export func groups(x: f32[5, 12, 7, 8], g: f32[12], b: f32[12]) -> f32[5, 12, 7, 8] { return group_norm(x, g, b, groups=3, epsilon=1e-5) }
+)",
+        1e-5, {gpu_of(1), gpu_of(84)});
+}
+
+// What the first block reads and writes of global memory fills the sectors of its rows once.
+TEST_CASE("rows are read once") {
+  struct Case {
+    const char *text;
+    int64_t rows, bytes; // of the first block; of a row, read and written
+    GpuMachine machine;
+  };
+  for (const Case &c : std::vector<Case>{
+           {"export func f(x: f32[4096, 16]) -> f32[4096, 16] { return softmax(x, axis=1) }", 64, 2 * 64, gpu_of(1)},
+           {"export func f(x: f32[4096, 64]) -> f32[4096, 64] { return softmax(x, axis=1) }", 32, 2 * 256, gpu_of(1)},
+           {"export func f(x: f32[4096, 768]) -> f32[4096, 768] { return softmax(x, axis=1) }", 4, 2 * 3072, gpu_of(1)},
+           {"export func f(x: f32[4096, 768]) -> f32[4096, 768] { return log_softmax(x, axis=1) }", 4, 2 * 3072, gpu_of(1)},
+           {"export func f(x: f16[4096, 1024]) -> f16[4096, 1024] { return softmax(x, axis=1) }", 1, 2 * 2048, gpu_of(1)},
+           {"export func f(x: f32[8, 8192]) -> f32[8, 8192] { return softmax(x, axis=1) }", 1, 2 * 32768, gpu_of(84)},
+           {"export func f(x: f32[8, 50000]) -> f32[8, 50000] { return softmax(x, axis=1) }", 1, 2 * 200000, gpu_with_memory(84)},
+           {"export func f(x: f32[4096, 768], g: f32[768], b: f32[768]) -> f32[4096, 768] { return layer_norm(x, g, b, axis=1, epsilon=1e-5) }", 4, 4 * 3072, gpu_of(1)},
+           {"export func f(x: f32[4096, 768], w: f32[4096, 768]) -> f32[4096, 768] { return grad(sum(softmax(x, axis=1) * w), [x]) }", 1, 3 * 3072, gpu_of(1)},
+       }) {
+    INFO(c.text);
+    Accesses a = accesses_of(c.text, c.machine);
+    CHECK(a.shared == a.shared_fewest);
+    CHECK(a.global_fewest == double(c.rows * c.bytes / 32));
+    CHECK(a.global <= 1.15 * a.global_fewest);
     CHECK(a.races == 0);
   }
 }
