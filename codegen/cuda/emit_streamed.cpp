@@ -7,6 +7,7 @@
 #include "codegen/cuda/streamed_softmax.h"
 
 #include "codegen/cuda/inner_product.h"
+#include "codegen/cuda/streamed_scores.h"
 #include "codegen/cuda/streamed_text.h"
 #include "codegen/cuda/vector_body.h"
 
@@ -43,7 +44,7 @@ std::string filled(std::string_view from, const std::vector<std::pair<std::strin
 class Emitter {
 public:
   Emitter(const StreamedSoftmax &s, const std::vector<const Stmt *> &outer, const NestContext &context)
-      : s_(s), outer_(outer), context_(context), index_(context.index_type), size_(product_of(s.scores.sum).as_const()),
+      : s_(s), outer_(outer), context_(context), index_(context.index_type), scores_(s, context), size_(product_of(s.scores.sum).as_const()),
         value_size_(product_of(s.values.columns).as_const()) {
     const Expr &k = s.scores.b, &v = s.values.b;
     auto is_half = [](const Expr &e) { return is_half_valued(e, {}) && e.args[0].is(Expr::Kind::load); };
@@ -57,23 +58,24 @@ public:
     stage_ = s.keys * (size_row_ + values_row_);
     out_row_ = values_used_ + (halves_ ? 8 : 4);
     rows_ = c::c_dim(rows(), out_.helpers);
-    read_score();
-    read_bands();
     read_last();
     choose_parts();
   }
 
   bool fits() const {
     bool may_multiply = halves_ || context_.machine.rounds_products || context_.machine.splits_products;
-    return may_multiply && size_ > 0 && value_size_ > 0 && size_ <= 128 && value_size_ <= 128 && s_.rows <= 16 * kWarps && (s_.keys == 32 || s_.keys == 64) && context_.machine.has_half_tiles &&
+    return may_multiply && size_ > 0 && value_size_ > 0 && size_ <= most_size() && value_size_ <= most_size() && s_.rows <= 16 * kWarps && (s_.keys == 32 || s_.keys == 64) && context_.machine.has_half_tiles &&
            context_.machine.has_async_copies && shared_bytes() <= context_.machine.block_shared_bytes;
   }
 
-  std::vector<GpuNest> emit() {
+  // `body`: the share's, behind the loops outside.
+  std::vector<GpuNest> emit(const std::vector<Stmt> &body) {
     std::vector<GpuNest> out;
     out.push_back(stream());
+    out[0].work = streamed_work(context_.kernel, outer_, body, kThreads, amount());
     if (parts_ != Dim(1)) {
       out.push_back(join());
+      out[1].work.form = LaunchForm::group; // little beside the other one
       for (GpuNest &nest : out)
         add_work(nest, DType::f32, work_elements_);
     }
@@ -84,36 +86,14 @@ private:
   Dim rows() const { return s_.last_rows ? extent_of(*s_.last_rows) : Dim(1); }
   Dim total() const { return product_of(outer_); }
   int64_t joined_bytes() const { return 16 * kWarps * (out_row_ + 2) * 4; }
-  // Halves are done with before the second stage comes, where that has room for them.
+  int64_t most_size() const { return halves_ ? 256 : 128; }
+  // Queries of halves are in registers where those have room for them.
+  bool queries_stay() const { return !halves_ || size_used_ > 128; }
+  // Then they are done with before the second stage comes, where that has room for them.
   int64_t query_bytes() const { return 16 * kWarps * (halves_ ? size_row_ : size_used_ * 4); }
-  int64_t query_at() const { return halves_ && query_bytes() <= stage_ ? stage_ : 2 * stage_; }
+  int64_t query_at() const { return !queries_stay() && query_bytes() <= stage_ ? stage_ : 2 * stage_; }
   int64_t shared_bytes() const { return std::max({2 * stage_, query_at() + query_bytes(), joined_bytes()}); }
   c::StmtStyle style() const { return {"*trap = {}; return;", nullptr, "", index_}; }
-
-  // A positive factor of all scores goes into the exponent.
-  void read_score() {
-    score_ = s_.scores.after;
-    auto number = [](const Expr &e) { return e.is(Expr::Kind::number) && e.number > 0 && e.number < 1e30 && e.lanes == 1; };
-    auto factor = [&](Expr &e) {
-      bool is_scaled = e.is(Expr::Kind::binary) && e.binary == BinaryOp::mul && e.args[0].is(Expr::Kind::load) && e.args[0].name == s_.scores.acc->name && number(e.args[1]);
-      if (!is_scaled)
-        return false;
-      factor_ = e.args[1].number;
-      e = Expr(e.args[0]);
-      return true;
-    };
-    auto is_hidden = [](const Expr &e) { return e.is(Expr::Kind::number) && std::isinf(e.number) && e.number < 0; };
-    bool is_one = score_.size() == 1 || (score_.size() == 2 && score_[1].value.is(Expr::Kind::var) && score_[1].value.name == score_[0].name);
-    if (!is_one)
-      return;
-    Expr &e = score_[0].value;
-    if (!factor(e) && e.is(Expr::Kind::select)) {
-      if (is_hidden(e.args[2]))
-        factor(e.args[1]);
-      else if (is_hidden(e.args[1]))
-        factor(e.args[2]);
-    }
-  }
 
   void read_last() {
     last_ = *s_.last_columns;
@@ -150,10 +130,25 @@ private:
     work_sums_ = slots * s_.rows * value_size_;
   }
 
+  // For estimates. A warp multiplies 16 rows, whatever there are.
+  StreamedWork amount() const {
+    constexpr double kUnknownSpans = 2;
+    const GpuMachine &m = context_.machine;
+    StreamedWork out;
+    out.rate = m.tile_rate / (halves_ ? 2.0 : m.rounds_products ? 4.0 : 12.0);
+    if (auto known = constant(rows()))
+      out.padding = double(round_up(*known, 16)) / double(std::max<int64_t>(*known, 1));
+    out.steps = double(size_ + value_size_);
+    auto spans = constant(extent_of(*s_.span));
+    out.parts = double(constant(parts_).value_or(1));
+    out.spans = std::ceil((spans ? double(*spans) : kUnknownSpans) / out.parts);
+    return out;
+  }
+
   std::string item(const std::string &at) {
     std::string out = coordinates(outer_, at, context_, out_.helpers, "    ") + c::c_body(s_.before, 2, style(), out_.helpers);
     out += fmt::format("    const int kiln_rows = (int)({});\n    {} kiln_spans = {};\n", rows_, index_, c::c_dim(extent_of(*s_.span), out_.helpers));
-    out += bands();
+    out += scores_.bands(out_.helpers);
     if (parts_ != Dim(1))
       out += fmt::format("    const {0} kiln_share = (kiln_spans + kiln_parts - 1) / kiln_parts > {1} ? (kiln_spans + kiln_parts - 1) / kiln_parts : {1};\n", index_, kLeastSpans);
     return out;
@@ -175,7 +170,7 @@ private:
                                 "    if (kiln_part > 0 && kiln_first_span >= kiln_spans)\n      continue;\n",
                                 index_)
                   : fmt::format("    const {0} kiln_first_span = 0, kiln_end_span = kiln_spans;\n", index_);
-    t += queries() + send() + scores() + finisher();
+    t += queries() + send() + scores_.functions(out_.helpers) + finisher();
     if (auto known = constant(rows()))
       t += "    {\n" + run(ways(*known));
     else
@@ -251,16 +246,24 @@ private:
     bool key_is_fast = !is_async && moves_by_one(value, keys[0]->name);
     int64_t pieces = used / width;
     std::string place = is_keys ? key_place("kiln_key", "kiln_along * " + std::to_string(element_)) : value_place("kiln_key", "kiln_along * " + std::to_string(element_));
-    std::string text = fmt::format("#pragma unroll\n      for (int kiln_turn = 0; kiln_turn < {0}; ++kiln_turn) {{\n        const int kiln_piece = kiln_thread + kiln_turn * {1};\n",
-                                   (s_.keys * pieces + kThreads - 1) / kThreads, kThreads);
-    if (s_.keys * pieces % kThreads != 0)
-      text += fmt::format("        if (kiln_piece >= {})\n          break;\n", s_.keys * pieces);
-    text += key_is_fast ? fmt::format("        const int kiln_key = kiln_piece % {0}, kiln_along = kiln_piece / {0};\n", s_.keys)
-                        : fmt::format("        const int kiln_key = kiln_piece / {0}, kiln_along = kiln_piece % {0} * {1};\n", pieces, width);
+    int64_t lanes = key_is_fast || pieces > kThreads ? pieces : power_of_two(pieces, 1);
+    std::string text = fmt::format("#pragma unroll\n      for (int kiln_turn = 0; kiln_turn < {}; ++kiln_turn) {{\n", (s_.keys * lanes + kThreads - 1) / kThreads);
+    // A thread has the same place in all of its keys, so that turns differ by numbers that instructions have room for.
+    if (!key_is_fast && lanes <= kThreads) {
+      text += fmt::format("        const int kiln_key = kiln_thread / {0} + kiln_turn * {1}, kiln_along = kiln_thread % {0} * {2};\n", lanes, kThreads / lanes, width);
+      if (lanes != pieces || s_.keys * lanes % kThreads != 0)
+        text += fmt::format("        if (kiln_key >= {} || kiln_along >= {})\n          break;\n", s_.keys, used);
+    } else {
+      text += fmt::format("        const int kiln_piece = kiln_thread + kiln_turn * {};\n", kThreads);
+      if (s_.keys * pieces % kThreads != 0)
+        text += fmt::format("        if (kiln_piece >= {})\n          break;\n", s_.keys * pieces);
+      text += key_is_fast ? fmt::format("        const int kiln_key = kiln_piece % {0}, kiln_along = kiln_piece / {0};\n", s_.keys)
+                          : fmt::format("        const int kiln_key = kiln_piece / {0}, kiln_along = kiln_piece % {0} * {1};\n", pieces, width);
+    }
     text += fmt::format("        const bool kiln_inside = kiln_key < kiln_keys{};\n", used == size ? "" : fmt::format(" && kiln_along < {}", size));
     text += coordinates(keys, "kiln_key", context_, out_.helpers, "        ") + coordinates(along, "kiln_along", context_, out_.helpers, "        ");
     if (is_async)
-      text += fmt::format("        kiln_copy<{0}>({1} + {2}, {3} + (kiln_inside ? {4} : 0), kiln_inside);\n      }}\n", width * element_, stage, place, c::c_name(value.name), c::c_dim(value.index, out_.helpers));
+      text += fmt::format("        kiln_copy<{0}>({1} + {2}, {3} + ({4}), kiln_inside);\n      }}\n", width * element_, stage, place, c::c_name(value.name), c::c_dim(value.index, out_.helpers));
     else
       text += fmt::format("        {0} kiln_value = 0;\n        if (kiln_inside)\n          kiln_value = {1};\n        *({0} *)({2} + {3}) = kiln_value;\n      }}\n", halves_ ? "uint16_t" : "float",
                           c::c_expr(value, out_.helpers), stage, place);
@@ -271,100 +274,11 @@ private:
   std::string key_place(std::string_view key, const std::string &at) const {
     if (halves_)
       return fmt::format("kiln_swizzle<{}>({}, {})", size_row_, key, at);
-    return size_row_ % 128 == 0 ? fmt::format("(({0}) * {1} + (({2}) ^ (({0}) % 2 * 64)))", key, size_row_, at) : fmt::format("(({0}) * {1} + ({2}))", key, size_row_, at);
+    return key_lies_swizzled() ? fmt::format("(({0}) * {1} + (({2}) ^ (({0}) % 2 * 64)))", key, size_row_, at) : fmt::format("(({0}) * {1} + ({2}))", key, size_row_, at);
   }
+  bool key_lies_swizzled() const { return size_row_ % 128 == 0; }
   std::string value_place(std::string_view key, const std::string &at) const {
     return halves_ ? fmt::format("kiln_swizzle<{}>({}, {})", values_row_, key, at) : fmt::format("(({0}) * {1} + (({2}) ^ (({0}) / 2 % 4 * 32)))", key, values_row_, at);
-  }
-
-  // --- scores
-
-  // Choices by a comparison that holds for all later queries and earlier keys where it holds.
-  void read_bands() {
-    if (s_.scores.rows.empty())
-      return;
-    Symbol row = s_.scores.rows[0]->name, key = s_.scores.columns[0]->name;
-    seen_ = score_;
-    visit_exprs(seen_, [&](Expr &e) {
-      if (!e.is(Expr::Kind::select) || !e.args[0].is(Expr::Kind::binary))
-        return;
-      const Expr &c = e.args[0];
-      if ((c.binary != BinaryOp::lt && c.binary != BinaryOp::le) || !c.args[0].is(Expr::Kind::index) || !c.args[1].is(Expr::Kind::index))
-        return;
-      // less(early, late): by how much `late` is more.
-      Dim more = c.args[1].index - c.args[0].index;
-      auto by_row = more.coefficient_of(row), by_key = more.coefficient_of(key);
-      if (!by_row || !by_key || !by_row->is_const() || !by_key->is_const() || by_row->as_const() * by_key->as_const() >= 0)
-        return;
-      bool holds = by_row->as_const() > 0; // for late queries and early keys
-      // What is left of the sum where nothing is added to -inf but numbers.
-      const Expr other = e.args[holds ? 2 : 1], &whole = seen_[0].value;
-      bool is_last = &e == &whole || (whole.is(Expr::Kind::binary) && whole.binary == BinaryOp::add && (&e == &whole.args[0] || &e == &whole.args[1]));
-      bool names_it = seen_.size() == 1 || (seen_.size() == 2 && seen_[1].value.is(Expr::Kind::var) && seen_[1].value.name == seen_[0].name);
-      bands_.push_back({c, holds, is_last && names_it && other.is(Expr::Kind::number) && std::isinf(other.number) && other.number < 0});
-      e = Expr(e.args[holds ? 1 : 2]);
-    });
-  }
-
-  // Whether a mask hides nothing from a row at a key and before it; whether it hides all behind a row from a key on.
-  std::string bands() {
-    std::string all, some;
-    for (const Band &b : bands_) {
-      std::string text = fmt::format("{}({})", b.holds ? "" : "!", c::c_expr(b.condition, out_.helpers));
-      all += fmt::format("{}{}", all.empty() ? "" : " && ", text);
-      if (b.is_infinite)
-        some += fmt::format("{}{}", some.empty() ? "" : " && ", text);
-    }
-    std::string head = fmt::format("(const {0} {1}, const int kiln_row, const int kiln_column) -> bool {{\n{2}{3}{4}      return ", index_, c::c_name(s_.span->name), c::c_body(s_.inside, 3, style(), out_.helpers),
-                                   coordinates(s_.scores.rows, "kiln_row", context_, out_.helpers, "      "), coordinates(s_.scores.columns, "kiln_column", context_, out_.helpers, "      "));
-    std::string text = bands_.empty() ? "" : fmt::format("    auto kiln_sees_all = [&]{}{};\n    }};\n", head, all);
-    if (!some.empty())
-      text += fmt::format("    auto kiln_sees_some = [&]{}{};\n    }};\n    while (kiln_spans > 0 && !kiln_sees_some(kiln_spans - 1, kiln_rows - 1, 0))\n      --kiln_spans;\n", head, some);
-    return text;
-  }
-
-  std::string scores() {
-    std::string text = score_function("kiln_score", score_);
-    if (!bands_.empty())
-      text += score_function("kiln_seen_score", seen_);
-    return text;
-  }
-
-  // What is made of the sums of two neighbouring keys.
-  std::string score_function(std::string_view name, const std::vector<Stmt> &score) {
-    const Symbol sums("kiln_sums"), out("kiln_scores");
-    Stmt columns = *s_.scores.columns.back();
-    columns.body = score;
-    columns.end = Dim(s_.keys);
-    bool has_loads = false;
-    visit_exprs(columns.body, [&](Expr &e) {
-      if (e.is(Expr::Kind::load) && e.name == s_.scores.acc->name)
-        e = kb::load(sums, e.dtype, Dim::symbol(lane_));
-      else
-        has_loads |= e.is(Expr::Kind::load) || e.is(Expr::Kind::gather);
-    });
-    columns.body.back().name = out;
-    columns.body.back().index = Dim::symbol(lane_);
-    std::string text = fmt::format("    auto {2} = [&](const {0} {1}, const int kiln_keys, const int kiln_row, const int kiln_column, float &kiln_low, float &kiln_high) {{\n"
-                                   "      const float kiln_given[2] = {{kiln_low, kiln_high}};\n      float v_kiln_scores[2] = {{-INFINITY, -INFINITY}};\n      const float *const v_kiln_sums = kiln_given;\n",
-                                   index_, c::c_name(s_.span->name), name);
-    text += c::c_body(s_.inside, 3, style(), out_.helpers) + coordinates(s_.scores.rows, "kiln_row", context_, out_.helpers, "      ");
-    if (!s_.scores.rows.empty())
-      text += fmt::format("      (void){};\n", c::c_name(s_.scores.rows[0]->name));
-    bool pairs = vector_width(columns, false, {sums, out}, context_) >= 2;
-    std::string variable = c::c_name(columns.name), both, each;
-    if (pairs)
-      both = fmt::format("        const {0} {1} = kiln_column;\n{2}", index_, variable, vector_turn(columns, 2, 4, {sums, out}, context_, out_.helpers));
-    each = fmt::format("#pragma unroll\n        for (int {0} = 0; {0} < 2; ++{0}) {{\n          const {1} {2} = kiln_column + {0};\n          (void){2};\n", c::c_name(lane_), index_, variable);
-    std::string one = c::c_body(columns.body, 5, style(), out_.helpers);
-    if (!has_loads)
-      text += each + one + "        }\n";
-    else if (pairs)
-      text += fmt::format("      if (kiln_row < kiln_rows && kiln_column + 1 < kiln_keys) {{\n{}      }} else {{\n{}          if (kiln_row >= kiln_rows || kiln_column + {} >= kiln_keys)\n            break;\n{}        }}\n      }}\n", both, each, c::c_name(lane_),
-                          one);
-    else
-      text += each + fmt::format("          if (kiln_row >= kiln_rows || kiln_column + {} >= kiln_keys)\n            break;\n", c::c_name(lane_)) + one + "        }\n";
-    return text + "      kiln_low = v_kiln_scores[0];\n      kiln_high = v_kiln_scores[1];\n    };\n";
   }
 
   // --- the last step
@@ -397,15 +311,16 @@ private:
 )",
                                          {{"$ROWS", std::to_string(s_.rows)}, {"$VALUES", std::to_string(value_size_)}, {"$SUMS", std::to_string(work_sums_)}})
                                 : "";
-    std::string free = bands_.empty() ? "" : R"(        if (kiln_sees_all($SPAN, kiln_row0, kiln_first_key + kTiles * 8 - 1)) {
+    std::string free = !scores_.has_bands() ? "" : R"(        if (kiln_sees_all($SPAN, kiln_row0, kiln_first_key + kTiles * 8 - 1)) {
 #pragma unroll
           for (int e = 0; e < kTiles * 2; ++e)
             kiln_seen_score($SPAN, kiln_keys, kiln_row0 + kiln_down + e % 2 * 8, kiln_first_key + e / 2 * 8 + kiln_across * 2, kiln_scores[e / 2][e % 2 * 2], kiln_scores[e / 2][e % 2 * 2 + 1]);
         } else
 )";
     std::vector<std::pair<std::string_view, std::string>> parts{{"$FREE", free},
-                                                               {"$QUERIES", std::string(halves_ ? kStreamedQueryHalves : kStreamedQueryFloats)},
+                                                               {"$QUERIES", std::string(halves_ ? kStreamedQueryHalves : kStreamedQueryFloats) + std::string(queries_stay() ? "" : kStreamedHoldQueries)},
                                                                {"$MULTIPLY", std::string(halves_ ? kStreamedMultiplyHalves : kStreamedMultiplyFloats)},
+                                                               {"$FETCH", std::string(queries_stay() ? kStreamedFetchQuery : kStreamedHeldQuery)},
                                                                {"$WEIGH", std::string(halves_ ? kStreamedWeighHalves : kStreamedWeighFloats)},
                                                                {"$KEEP", std::string(halves_ ? kStreamedKeepHalves : kStreamedKeepFloats)},
                                                                {"$LAST", last},
@@ -431,13 +346,13 @@ private:
             {"$VALUE_ROW", std::to_string(values_row_)},
             {"$OUT_ROW", std::to_string(out_row_)},
             {"$HALF", half_},
-            {"$FACTOR", fmt::format("{:.9g}f", float(factor_ * kLog2e))},
+            {"$FACTOR", fmt::format("{:.9g}f", float(scores_.factor() * kLog2e))},
             {"$WIDTH", std::to_string(width_)},
             {"$PER_ROW", std::to_string(value_size_ / width_)},
             {"$PRODUCT", rounds ? "kiln_rounded_product" : "kiln_cut_product"},
-            {"$KEY_PLACE", key_place("(kiln_key0 + kiln_down)", "kiln_step * 64 + kiln_across * 16")},
-            {"$VALUE_PLACE_LOW", value_place("(kiln_key0 + kiln_across * 2)", "kiln_group * 128 + kiln_down * 16")},
-            {"$VALUE_PLACE_HIGH", value_place("(kiln_key0 + kiln_across * 2 + 1)", "kiln_group * 128 + kiln_down * 16")}};
+            {"$KEY_LANE", halves_ ? key_place("kiln_first_key + kiln_lane % 8 + kiln_lane / 16 * 8", "kiln_lane / 8 % 2 * 16") : key_place("(kiln_first_key + kiln_down)", "kiln_across * 16")},
+            {"$VALUE_LANE", halves_ ? value_place("kiln_first_key + kiln_lane % 16", "kiln_lane / 16 * 16") : value_place("(kiln_first_key + kiln_across * 2)", "kiln_down * 16")},
+            {"$KEY_PLACE", key_lies_swizzled() ? "(kiln_key_lane ^ kiln_step % 2 * 64) + kiln_step / 2 * 128" : "kiln_key_lane + kiln_step * 64"}};
   }
 
   // Joins the parts of shares that have several.
@@ -485,6 +400,7 @@ private:
   const std::vector<const Stmt *> &outer_;
   const NestContext &context_;
   std::string index_;
+  StreamedScores scores_;
   int64_t size_, value_size_;            // elements of a key, of a value
   int64_t size_used_ = 0, values_used_ = 0; // of which products take so many
   int64_t size_row_ = 0, values_row_ = 0;   // bytes between keys and values of a stage
@@ -492,14 +408,7 @@ private:
   bool halves_ = false;
   std::string half_;
   int element_ = 4;
-  double factor_ = 1;
-  std::vector<Stmt> score_, seen_, lets_; // of a key that bands let be seen
-  struct Band {
-    Expr condition;
-    bool holds;       // where a key is seen
-    bool is_infinite; // what hidden keys get is -inf
-  };
-  std::vector<Band> bands_;
+  std::vector<Stmt> lets_;
   Stmt last_;
   int width_ = 1; // columns that a thread stores together
   Dim parts_ = 1;
@@ -518,7 +427,7 @@ std::vector<GpuNest> try_emit_streamed_softmax(const std::vector<const Stmt *> &
   Emitter emitter(*streamed, outer, context);
   if (!emitter.fits())
     return {};
-  return emitter.emit();
+  return emitter.emit(body);
 }
 
 } // namespace kiln::cuda

@@ -297,6 +297,18 @@ LaunchWork tile_work(const Kernel &kernel, const Product &p, const TileShape &sh
   return out;
 }
 
+LaunchWork streamed_work(const Kernel &kernel, const std::vector<const Stmt *> &outer, const std::vector<Stmt> &body, int64_t threads, const StreamedWork &streamed) {
+  // From the instructions that there are for a weight beside products, and from one span to the next.
+  constexpr double kWeight = 8, kSpan = 900;
+  LaunchWork out = work_of(kernel, outer, body, {LaunchForm::group, threads});
+  double products = out.products * streamed.padding;
+  out.cycles = products / streamed.rate + products / streamed.steps * kWeight / 128;
+  out.least_cycles = out.products / streamed.rate;
+  out.wait = streamed.spans * kSpan;
+  out.threads *= streamed.parts;
+  return out;
+}
+
 LaunchTime time_of(const LaunchWork &work, const GpuMachine &machine) {
   double multiprocessors = machine.multiprocessors, hertz = machine.gigahertz * 1e9;
   double warps = std::ceil(work.threads / kWarp);

@@ -47,6 +47,16 @@ struct UpdateThreads {
 LaunchWork updates_work(const Kernel &kernel, const std::vector<const Stmt *> &steps, const std::vector<Stmt> &body, const UpdateThreads &threads);
 LaunchWork tile_work(const Kernel &kernel, const Product &product, const TileShape &shape, const GpuMachine &machine);
 
+// Weights that are used up span by span (streamed_softmax.h), of a nest that is a group's otherwise.
+struct StreamedWork {
+  double rate = 1;    // products that a multiprocessor adds in a cycle
+  double padding = 1; // rows that are multiplied for each one that there is
+  double steps = 1;   // products for each weight, of both sums together
+  double parts = 1;   // blocks that share a row's keys
+  double spans = 1;   // of a block, one after the other
+};
+LaunchWork streamed_work(const Kernel &kernel, const std::vector<const Stmt *> &outer, const std::vector<Stmt> &body, int64_t threads, const StreamedWork &streamed);
+
 // Microseconds on a device that does nothing else, and what takes longest.
 struct LaunchTime {
   double us = 0;

@@ -42,13 +42,8 @@ Nests emit_nest(const Stmt &nest, const NestContext &context) {
   if (auto whole = with_whole_axis(nest))
     return emit_nest(*whole, context);
   std::vector<const Stmt *> outer = perfect_nest(nest, LoopKind::parallel);
-  if (Nests streamed = try_emit_streamed_softmax(outer, outer.back()->body, context); !streamed.empty()) {
-    // A block for an iteration, as a group's would be; joining parts is little beside it.
-    for (GpuNest &n : streamed)
-      n.work.form = LaunchForm::group;
-    streamed[0].work = work_of(context.kernel, outer, outer.back()->body, {LaunchForm::group, streamed[0].threads});
+  if (Nests streamed = try_emit_streamed_softmax(outer, outer.back()->body, context); !streamed.empty())
     return streamed;
-  }
   if (auto split = try_split_reduction(outer, outer.back()->body, context.machine))
     return emit_split(*split, context);
   if (wants_group(outer, outer.back()->body) || has_rows_along(outer, outer.back()->body, context))

@@ -2,9 +2,11 @@
 
 namespace kiln::cuda {
 
-// Maxima are in the exponent's unit.
+// Maxima are in the exponent's unit. A lane's keys and values lie behind one address each, by numbers that instructions have room for: eight keys
+// further the order within lines is the same, and a place further along differs in bits that the lane's own do not touch.
 const std::string_view kStreamedRun = R"(      constexpr int kWays = $WAYS, kTiles = $KEYS / 8 / kWays;
       const int kiln_way = kiln_thread / 32 / (4 / kWays), kiln_row0 = kiln_thread / 32 % (4 / kWays) * 16, kiln_first_key = kiln_way * kTiles * 8;
+      const int kiln_key_lane = $KEY_LANE, kiln_value_lane = $VALUE_LANE;
       float kiln_out[$TILES][4] = {}, kiln_maximum[2] = {-INFINITY, -INFINITY}, kiln_total[2] = {0, 0};
       if (kiln_first_span < kiln_end_span)
         kiln_send(kiln_first_span, kiln_shared);
@@ -94,29 +96,35 @@ $LAST        kiln_finish(kiln_row, kiln_column, kiln_sum, kiln_value);
 )";
 
 // By whole lines to where keys come later, and on from there.
-const std::string_view kStreamedQueryHalves = R"(      uint32_t kiln_queries[$STEPS][4];
-      {
-        unsigned char *const kiln_own = kiln_shared + $QUERY_AT + kiln_thread / 32 * 16 * $KEY_ROW;
+const std::string_view kStreamedQueryHalves = R"(      unsigned char *const kiln_own = kiln_shared + $QUERY_AT + kiln_thread / 32 * 16 * $KEY_ROW;
 #pragma unroll
-        for (int e = 0; e < $STEPS; ++e) {
-          const int kiln_piece = e * 32 + kiln_lane, kiln_row = kiln_piece / ($STEPS * 2), kiln_at_piece = kiln_piece % ($STEPS * 2);
-          kiln_store((uint32_t *)(kiln_own + kiln_swizzle<$KEY_ROW>(kiln_row, kiln_at_piece * 16)), kiln_query_pairs(kiln_row0 + kiln_row, kiln_at_piece * 8));
-        }
-        __syncwarp();
-#pragma unroll
-        for (int k = 0; k < $STEPS; ++k)
-          kiln_ldmatrix(kiln_queries[k], kiln_own + kiln_swizzle<$KEY_ROW>(kiln_lane % 16, k * 32 + kiln_lane / 16 * 16));
+      for (int e = 0; e < $STEPS; ++e) {
+        const int kiln_piece = e * 32 + kiln_lane, kiln_row = kiln_piece / ($STEPS * 2), kiln_at_piece = kiln_piece % ($STEPS * 2);
+        kiln_store((uint32_t *)(kiln_own + kiln_swizzle<$KEY_ROW>(kiln_row, kiln_at_piece * 16)), kiln_query_pairs(kiln_row0 + kiln_row, kiln_at_piece * 8));
       }
+      __syncwarp();
+      const int kiln_query_lane = kiln_swizzle<$KEY_ROW>(kiln_lane % 16, kiln_lane / 16 * 16);
+)";
+const std::string_view kStreamedHoldQueries = R"(      uint32_t kiln_queries[$STEPS][4];
+#pragma unroll
+      for (int k = 0; k < $STEPS; ++k)
+        kiln_ldmatrix(kiln_queries[k], kiln_own + (kiln_query_lane ^ k * 32 % 128) + k * 32 / 128 * 128);
+)";
+const std::string_view kStreamedHeldQuery = R"(          const uint32_t (&kiln_rows_here)[4] = kiln_queries[k];
+)";
+const std::string_view kStreamedFetchQuery = R"(          uint32_t kiln_rows_here[4];
+          kiln_ldmatrix(kiln_rows_here, kiln_own + (kiln_query_lane ^ k * 32 % 128) + k * 32 / 128 * 128);
 )";
 const std::string_view kStreamedMultiplyHalves = R"(#pragma unroll
-        for (int k = 0; k < $STEPS; ++k)
-#pragma unroll
+        for (int k = 0; k < $STEPS; ++k) {
+$FETCH#pragma unroll
           for (int j = 0; j < kTiles; j += 2) {
             uint32_t kiln_bs[4];
-            kiln_ldmatrix(kiln_bs, kiln_stage + kiln_swizzle<$KEY_ROW>(kiln_first_key + j * 8 + kiln_lane % 8 + kiln_lane / 16 * 8, k * 32 + kiln_lane / 8 % 2 * 16));
-            kiln_mma_$HALF(kiln_scores[j], kiln_queries[k], kiln_bs[0], kiln_bs[1]);
-            kiln_mma_$HALF(kiln_scores[j + 1], kiln_queries[k], kiln_bs[2], kiln_bs[3]);
+            kiln_ldmatrix(kiln_bs, kiln_stage + (kiln_key_lane ^ k * 32 % 128) + k * 32 / 128 * 128 + j * 8 * $KEY_ROW);
+            kiln_mma_$HALF(kiln_scores[j], kiln_rows_here, kiln_bs[0], kiln_bs[1]);
+            kiln_mma_$HALF(kiln_scores[j + 1], kiln_rows_here, kiln_bs[2], kiln_bs[3]);
           }
+        }
 )";
 const std::string_view kStreamedWeighHalves = R"(#pragma unroll
         for (int j = 0; j < kTiles; j += 2) {
@@ -127,7 +135,7 @@ const std::string_view kStreamedWeighHalves = R"(#pragma unroll
 #pragma unroll
           for (int n = 0; n < $TILES; n += 2) {
             uint32_t kiln_bs[4];
-            kiln_ldmatrix_across(kiln_bs, kiln_stage + $VALUES_AT + kiln_swizzle<$VALUE_ROW>(kiln_first_key + j * 8 + kiln_lane % 16, n * 16 + kiln_lane / 16 * 16));
+            kiln_ldmatrix_across(kiln_bs, kiln_stage + $VALUES_AT + (kiln_value_lane ^ n * 16 % 128) + n * 16 / 128 * 128 + j * 8 * $VALUE_ROW);
             kiln_mma_$HALF(kiln_out[n], kiln_as, kiln_bs[0], kiln_bs[1]);
             kiln_mma_$HALF(kiln_out[n + 1], kiln_as, kiln_bs[2], kiln_bs[3]);
           }
@@ -153,8 +161,7 @@ const std::string_view kStreamedMultiplyFloats = R"(#pragma unroll
           const auto kiln_even = kiln_load<4>(kiln_queries + kiln_step * 1024), kiln_odd = kiln_load<4>(kiln_queries + kiln_step * 1024 + 512);
 #pragma unroll
           for (int j = 0; j < kTiles; ++j) {
-            const int kiln_key0 = kiln_first_key + j * 8;
-            const auto kiln_bs = kiln_load<4>((const float *)(kiln_stage + $KEY_PLACE));
+            const auto kiln_bs = kiln_load<4>((const float *)(kiln_stage + ($KEY_PLACE) + j * 8 * $KEY_ROW));
             $PRODUCT(kiln_scores[j], kiln_even.v, kiln_bs[0], kiln_bs[1]);
             $PRODUCT(kiln_scores[j], kiln_odd.v, kiln_bs[2], kiln_bs[3]);
           }
@@ -162,12 +169,11 @@ const std::string_view kStreamedMultiplyFloats = R"(#pragma unroll
 )";
 const std::string_view kStreamedWeighFloats = R"(#pragma unroll
         for (int j = 0; j < kTiles; ++j) {
-          const int kiln_key0 = kiln_first_key + j * 8;
           const float kiln_as[4] = {kiln_scores[j][0], kiln_scores[j][2], kiln_scores[j][1], kiln_scores[j][3]};
 #pragma unroll
           for (int kiln_group = 0; kiln_group < $TILES / 4; ++kiln_group) {
-            const auto kiln_low = kiln_load<4>((const float *)(kiln_stage + $VALUES_AT + $VALUE_PLACE_LOW));
-            const auto kiln_high = kiln_load<4>((const float *)(kiln_stage + $VALUES_AT + $VALUE_PLACE_HIGH));
+            const float *const kiln_at_values = (const float *)(kiln_stage + $VALUES_AT + kiln_value_lane + kiln_group * 128 + j * 8 * $VALUE_ROW);
+            const auto kiln_low = kiln_load<4>(kiln_at_values), kiln_high = kiln_load<4>(kiln_at_values + $VALUE_ROW / 4);
 #pragma unroll
             for (int n = 0; n < 4; ++n)
               $PRODUCT(kiln_out[kiln_group * 4 + n], kiln_as, kiln_low[n], kiln_high[n]);

@@ -6,6 +6,6 @@
 
 namespace kiln::cuda {
 
-extern const std::string_view kStreamedRun, kStreamedQueryHalves, kStreamedMultiplyHalves, kStreamedWeighHalves, kStreamedKeepHalves, kStreamedQueryFloats, kStreamedMultiplyFloats, kStreamedWeighFloats, kStreamedKeepFloats;
+extern const std::string_view kStreamedRun, kStreamedQueryHalves, kStreamedHoldQueries, kStreamedHeldQuery, kStreamedFetchQuery, kStreamedMultiplyHalves, kStreamedWeighHalves, kStreamedKeepHalves, kStreamedQueryFloats, kStreamedMultiplyFloats, kStreamedWeighFloats, kStreamedKeepFloats;
 
 } // namespace kiln::cuda

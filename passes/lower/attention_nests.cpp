@@ -18,7 +18,8 @@
 // begins early enough to be whole and computes a few rows again, to the same bits.
 //
 // On a GPU shares are as many rows as a block of threads multiplies, and keys come in spans always, however few there
-// are: one form, which codegen/cuda keeps in registers (streamed_softmax.h).
+// are: one form, which codegen/cuda keeps in registers (streamed_softmax.h). Query heads that share keys and values have their
+// rows side by side there, where a head alone would not fill a block: those of a query, then those of the next one.
 #include "passes/lower/kernel_lowering.h"
 
 #include "passes/graph/index_map.h"
@@ -43,8 +44,8 @@ constexpr int64_t kGpuShareRows = 32, kGpuSpan = 64;
 // Halves are multiplied by tensor cores, which read keys and values where they lie: as many rows as keys of a span, whose
 // scores lie eight elements apart, so that pairs of them in four rows meet in no bank.
 constexpr int64_t kGpuRowGap = 8;
-// Shares whose rows stay in registers: of keys and values up to this size, spans of so many bytes of both.
-constexpr int64_t kStreamedSize = 128, kStreamedBytes = 32 << 10;
+// Shares whose rows stay in registers: of keys and values up to this size, of halves up to the next, spans of so many bytes of both.
+constexpr int64_t kStreamedSize = 128, kStreamedHalves = 256, kStreamedBytes = 32 << 10;
 constexpr int64_t kStreamedRows = 64, kLeastStreamedRows = 16, kStreamedSpan = 64, kLeastStreamedSpan = 32;
 constexpr int64_t kGpuShares = 128;  // that keep the multiprocessors of most devices busy
 constexpr int64_t kUnknownBatch = 8; // a batch whose size only a run tells
@@ -67,9 +68,11 @@ public:
     key_size_ = l_.type(keys_dot_.operands[0]).shape.back().as_const();
     auto is_half = [&](ValueId v) { return l_.type(v).dtype == DType::bf16 || l_.type(v).dtype == DType::f16; };
     on_tensors_ = l_.options_.gpu && is_half(keys_dot_.operands[1]) && is_half(values_dot_.operands[1]);
-    auto is_small = [](int64_t size) { return size >= 8 && size <= kStreamedSize; };
+    auto is_small = [&](int64_t size) { return size >= 8 && size <= (on_tensors_ ? kStreamedHalves : kStreamedSize); };
     streams_ = l_.options_.gpu && dtype_ == DType::f32 && is_small(key_size_) && is_small(value_size_);
     choose_spans();
+    if (streams_)
+      choose_heads();
     choose_blocks();
     auto resolve = [&](ValueId v) { return l_.resolve(v); };
     reach_ = mask_reach(l_.module_, function_, parts_, resolve);
@@ -96,6 +99,44 @@ private:
     row_ = on_tensors_ ? span_ + kGpuRowGap : padded_row(span_);
   }
 
+  // As many heads together as have the same keys and values, where one of them has few queries, or nobody knows how many.
+  void choose_heads() {
+    const Shape &out = l_.type(out_).shape;
+    bool is_full = queries_.is_const() && queries_.as_const() >= kStreamedRows;
+    if (is_full || out.size() < 3 || !out[out.size() - 3].is_const())
+      return;
+    int64_t count = out[out.size() - 3].as_const();
+    for (int64_t heads = std::min(count, kStreamedRows); heads > 1 && heads_ == 1; --heads)
+      if (count % heads == 0 && heads_share(heads))
+        heads_ = heads;
+  }
+
+  bool heads_share(int64_t heads) {
+    bool shares = true;
+    const Shape &out = l_.type(out_).shape;
+    const std::vector<Dim> batch(out.size() - 2, 0);
+    auto is_common = [&](const Node &dot, const std::vector<Dim> &index, Symbol head) {
+      Expr value = l_.pull(dot.operands[1], operand_at(dot, 1, index, 0, 0));
+      const Expr &load = value.is(Expr::Kind::convert) ? value.args[0] : value;
+      return load.is(Expr::Kind::load) && !load.index.depends_on(head);
+    };
+    l_.in_scope(Symbol(), [&] {
+      l_.loop("h", 0, out[out.size() - 3].as_const() / heads, LoopKind::parallel, [&](const Dim &group) {
+        l_.loop("g", 0, heads, LoopKind::parallel, [&](const Dim &head) {
+          batch_ = batch;
+          batch_.back() = group * Dim(heads) + head;
+          std::vector<Dim> of_keys = along(parts_.to_dot, scores_at(0, 0));
+          of_keys.resize(of_keys.size() - 2);
+          shares = is_common(keys_dot_, of_keys, *head.try_symbol()) && is_common(values_dot_, batch_, *head.try_symbol());
+          batch_.clear();
+        });
+      });
+    });
+    return shares;
+  }
+
+  Dim all_rows() const { return queries_ * Dim(heads_); }
+
   // Fewer rows where there would be fewer blocks than multiprocessors: then warps share the keys of a span.
   void choose_streamed() {
     rows_ = kStreamedRows;
@@ -103,8 +144,9 @@ private:
     const Shape &out = l_.type(out_).shape;
     for (size_t d = 0; d + 2 < out.size(); ++d)
       heads *= out[d].is_const() ? out[d].as_const() : kUnknownBatch;
+    heads /= heads_;
     if (queries_.is_const()) {
-      int64_t queries = std::max<int64_t>(queries_.as_const(), 1);
+      int64_t queries = std::max<int64_t>(all_rows().as_const(), 1);
       auto shares = [&] { return (queries + rows_ - 1) / rows_; };
       while (rows_ > kLeastStreamedRows && heads * shares() < kGpuShares)
         rows_ /= 2;
@@ -152,21 +194,35 @@ private:
     const Shape &out = l_.type(out_).shape;
     if (d + 2 == out.size())
       return over_shares([&](const Dim &first, const Dim &count) { share(first, count); });
-    l_.loop("h", 0, out[d], LoopKind::parallel, [&](const Dim &var) {
+    auto rest = [&](const Dim &var) {
       batch_.push_back(var);
       over_batch(d + 1);
       batch_.pop_back();
-    });
+    };
+    bool is_head = d + 3 == out.size();
+    if (is_head && heads_ > 1 && out[d].is_const(heads_))
+      return rest(0);
+    l_.loop("h", 0, is_head ? floordiv(out[d], heads_) : out[d], LoopKind::parallel, [&](const Dim &var) { rest(is_head ? var * Dim(heads_) : var); });
   }
+
+  // The batch index and the query of a row, where batch_ is that of the first of its heads.
+  std::vector<Dim> batch_of(const Dim &row) const {
+    std::vector<Dim> out = batch_;
+    if (heads_ > 1)
+      out.back() += mod(row, heads_);
+    return out;
+  }
+  Dim query_of(const Dim &row) const { return l_.simplified(floordiv(row, heads_)); }
 
   // Shares of `size` rows of all queries.
   void over_shares(const std::function<void(const Dim &, const Dim &)> &f) {
-    l_.loop("share", 0, ceildiv(queries_, share_rows_), LoopKind::parallel, [&](const Dim &var) {
+    const Dim rows = all_rows();
+    l_.loop("share", 0, ceildiv(rows, share_rows_), LoopKind::parallel, [&](const Dim &var) {
       Dim at = var * Dim(share_rows_);
-      if (queries_.is_const())
-        f(min(at, queries_ - Dim(share_rows_)), share_rows_);
+      if (rows.is_const())
+        f(min(at, rows - Dim(share_rows_)), share_rows_);
       else
-        f(at, min(Dim(share_rows_), queries_ - at));
+        f(at, min(Dim(share_rows_), rows - at));
     });
   }
 
@@ -179,7 +235,7 @@ private:
   // The rows [first, first + count). A few rows, as where text is generated word by word, do not pay
   // for copies of all keys and values.
   void share(const Dim &first_row, const Dim &count) {
-    Dim first = named(first_row, 0, queries_);
+    Dim first = named(first_row, 0, all_rows());
     if (count.is_const())
       return share(first, count, true);
     Dim rows = named(count, 1, Dim(share_rows_) + Dim(1));
@@ -200,17 +256,23 @@ private:
       return;
     }
     allocate_state(count);
-    Dim keys = seen_by(first + count);
+    Dim keys = seen_by(query_of(first + count - Dim(1)) + Dim(1));
     auto span = [&](const Dim &begin, const Dim &size) {
       copy_span(begin, size);
       over_blocks(first, count, begin, size);
       l_.local_operands_.clear();
     };
-    if (!keys_.is_const() || streams_) {
-      l_.loop("span", 0, ceildiv(keys, span_), LoopKind::serial, [&](const Dim &var) {
-        Dim begin = var * Dim(span_);
-        span(begin, named(min(Dim(span_), keys_ - begin), 1, Dim(span_) + Dim(1)));
-      });
+    auto any_span = [&](const Dim &var) {
+      Dim begin = var * Dim(span_);
+      span(begin, named(min(Dim(span_), keys_ - begin), 1, Dim(span_) + Dim(1)));
+    };
+    if (streams_) { // a loop even where there is one span
+      Symbol var = l_.fresh("span");
+      Dim end = l_.simplified(ceildiv(keys, span_));
+      l_.ranges_.set(var, {Dim(0), end});
+      l_.emit(kb::loop(var, 0, end, LoopKind::serial, l_.in_scope(var, [&] { any_span(Dim::symbol(var)); })));
+    } else if (!keys_.is_const()) {
+      l_.loop("span", 0, ceildiv(keys, span_), LoopKind::serial, any_span);
     } else {
       Dim whole = keys_.as_const() / span_, rest = keys_ - whole * Dim(span_);
       l_.loop("span", 0, min(whole, ceildiv(keys, span_)), LoopKind::serial,
@@ -285,8 +347,8 @@ private:
   }
 
   // Of the scores, which have the shape of the normalised weights.
-  std::vector<Dim> scores_at(const Dim &i, const Dim &j) const {
-    return along(parts_.to_normalised, operand_at(values_dot_, 0, batch_, i, j));
+  std::vector<Dim> scores_at(const Dim &row, const Dim &j) const {
+    return along(parts_.to_normalised, operand_at(values_dot_, 0, batch_of(row), query_of(row), j));
   }
 
   // --- copies of keys and values -----------------------------------------------------------------
@@ -390,7 +452,7 @@ private:
 
   // Rows `at` to at + rows of the share that begins at `first`, for the keys of one span.
   void block(const Dim &first, const Dim &at, const Dim &rows, const Dim &begin, const Dim &size) {
-    Dim row = named(first + at, 0, queries_), seen = size;
+    Dim row = named(first + at, 0, all_rows()), seen = size;
     if (reach_ && !on_tensors_ && !keys_stay_ && !streams_) // a tile is whole; hidden keys weigh nothing
       seen = in_spans_ ? named(max(Dim(0), min(size, seen_by(row + rows) - begin)), 0, Dim(span_) + Dim(1))
                        : seen_by(row + rows);
@@ -400,11 +462,7 @@ private:
     l_.emit(kb::alloc(scale_, dtype_, rows_, 1, MemorySpace::stack));
     query_keys(row, rows, begin, seen);
     softmax(at, rows, seen);
-    l_.local_operands_.push_back({out_, 0, [=, this](std::span<const Dim> index) {
-      return kb::load(scores_, dtype_, score_offset(index[index.size() - 2] - row, index.back() - begin));
-    }});
     weigh_values(row, at, rows, begin, seen);
-    l_.local_operands_.pop_back();
   }
 
   Dim score_offset(const Dim &i, const Dim &j) const { return l_.simplified(i * Dim(row_) + j); }
@@ -518,7 +576,7 @@ private:
   void weigh_values(const Dim &row, const Dim &at, const Dim &rows, const Dim &begin, const Dim &seen) {
     l_.loop("i", 0, rows, LoopKind::parallel, [&](const Dim &i) {
       l_.loop("d", 0, value_size_, LoopKind::parallel, [&](const Dim &d) {
-        Expr value = weighted(row + i, d, begin, seen), scale = kb::load(scale_, dtype_, i);
+        Expr value = weighted(i, d, begin, seen), scale = kb::load(scale_, dtype_, i);
         if (!in_spans_)
           return store(row + i, d, kb::mul(std::move(value), scale), kb::eq(scale, scale));
         Dim offset = l_.simplified((at + i) * Dim(values_row_) + d);
@@ -528,34 +586,34 @@ private:
     });
   }
 
-  // The sum over j of weights[i, begin + j] * values[begin + j, d].
+  // The sum over j of weights[i, j] * values[begin + j, d], of the block's row i.
   Expr weighted(const Dim &i, const Dim &d, const Dim &begin, const Dim &seen) {
-    auto operand = [&](int k, const Dim &r, const Dim &c) {
-      auto at = operand_at(values_dot_, k, batch_, r, c);
-      for (const auto &local : l_.local_operands_)
-        if (local.result == out_ && local.operand == k)
-          return local.load(at);
-      return l_.pull(values_dot_.operands[size_t(k)], at);
-    };
     Symbol acc = l_.fresh("acc"), var = l_.fresh("j");
     l_.emit(kb::alloc(acc, dtype_, 1, 1, MemorySpace::reg));
     l_.emit(kb::store(acc, 0, number(0)));
     l_.ranges_.set(var, {Dim(0), seen});
-    Dim j = begin + Dim::symbol(var);
-    bool transposed = values_dot_.attrs.get_bool("transpose_b");
     auto body = l_.in_scope(var, [&] {
-      Expr value = operand(1, transposed ? d : j, transposed ? j : d);
-      Expr term = kb::mul(operand(0, i, j), std::move(value));
+      Expr weight = kb::load(scores_, dtype_, score_offset(i, Dim::symbol(var)));
+      Expr term = kb::mul(std::move(weight), value_at(begin + Dim::symbol(var), d));
       l_.emit(kb::store(acc, 0, kb::add(kb::load(acc, dtype_, 0), std::move(term))));
     });
     l_.emit(kb::loop(var, 0, seen, LoopKind::reduce, std::move(body)));
     return kb::load(acc, dtype_, 0);
   }
 
+  Expr value_at(const Dim &j, const Dim &d) {
+    bool transposed = values_dot_.attrs.get_bool("transpose_b");
+    auto at = operand_at(values_dot_, 1, batch_, transposed ? d : j, transposed ? j : d);
+    for (const auto &local : l_.local_operands_)
+      if (local.result == out_ && local.operand == 1)
+        return local.load(at);
+    return l_.pull(values_dot_.operands[1], at);
+  }
+
   // Stores what follows from the dot's element; without a `valid` sum of the row it may be 0.
-  void store(const Dim &i, const Dim &d, Expr value, Expr valid) {
-    std::vector<Dim> at = batch_;
-    at.push_back(l_.simplified(i));
+  void store(const Dim &row, const Dim &d, Expr value, Expr valid) {
+    std::vector<Dim> at = batch_of(row);
+    at.push_back(query_of(row));
     at.push_back(d);
     if (parts_.nan_to_zero)
       value = kb::select(std::move(valid), std::move(value), number(0));
@@ -603,6 +661,7 @@ private:
   DType dtype_;
   Dim queries_, keys_;
   int64_t key_size_ = 0, value_size_ = 0;
+  int64_t heads_ = 1; // that share keys and values, and a share's rows
   std::vector<BandMask> bands_;
   std::optional<int64_t> reach_; // queries before `end` see keys before end + reach
   bool in_spans_ = false, copies_ = true;

@@ -4,9 +4,11 @@
 #define CATCH_CONFIG_MAIN
 #include <catch2/catch.hpp>
 
+#include "codegen/compile.h"
 #include "codegen/cuda/cuda.h"
 #include "codegen/cuda/warpgroup.h"
 #include "frontend/kir/kir.h"
+#include "passes/lower/lower.h"
 #include "tests/random.h"
 #include "tests/targets/targets.h"
 #include "tests/temp_folder.h"
@@ -349,6 +351,50 @@ export func batch(q: bf16[Q, 2, 1, 64], k: bf16[Q, 2, K, 64], v: bf16[Q, 2, K, 6
   check("export func f(q: f32[1, 2, 70, 64], k: f32[1, 2, 130, 64], v: f32[1, 2, 130, 64]) -> f32[1, 2, 70, 64] { return scaled_dot_product_attention(q * 3.0, k, v) }", 3e-6, {gpu_of(84)});
 }
 
+TEST_CASE("query heads that share keys and values are rows of one block") {
+  const std::string text = R"(
+func repeated(x) { return reshape(expand(reshape(x, [1, 2, 1, 100, 32]), [1, 2, 4, 100, 32]), [1, 8, 100, 32]) }
+export func one(q: f32[1, 8, 1, 32], k: f32[1, 2, 100, 32], v: f32[1, 2, 100, 32]) -> f32[1, 8, 1, 32] { return scaled_dot_product_attention(q, repeated(k), repeated(v)) }
+export func few(q: bf16[1, 8, 3, 32], k: bf16[1, 2, 100, 32], v: bf16[1, 2, 100, 32]) -> bf16[1, 8, 3, 32] { return scaled_dot_product_attention(q, repeated(k), repeated(v), is_causal=true) }
+export func apart(q: f16[2, 2, 8, 5, 64], k: f16[2, 2, 1, 700, 64], v: f16[2, 2, 1, 700, 64]) -> f16[2, 2, 8, 5, 64] { return scaled_dot_product_attention(q, k, v) }
+export func biased(q: f32[1, 8, 7, 32], k: f32[1, 2, 100, 32], v: f32[1, 2, 100, 32], m: f32[1, 8, 7, 100]) -> f32[1, 8, 7, 32] { return scaled_dot_product_attention(q, repeated(k), repeated(v), attn_mask=m) }
+export func own_values(q: f32[1, 8, 3, 32], k: f32[1, 2, 100, 32], v: f32[1, 8, 100, 32]) -> f32[1, 8, 3, 32] { return scaled_dot_product_attention(q, repeated(k), v) }
+)";
+  check(text, 0.012, {gpu_of(84)});
+  const std::string symbolic = R"(
+dim Q = 1..4096
+dim K = 1..4096
+export func causal(q: bf16[1, 2, 4, Q, 64], k: bf16[1, 2, 1, K, 64], v: bf16[1, 2, 1, K, 64]) -> bf16[1, 2, 4, Q, 64] { return scaled_dot_product_attention(q, k, v, is_causal=true) }
+export func all(q: f32[1, 2, 3, Q, 32], k: f32[1, 2, 1, K, 32], v: f32[1, 2, 1, K, 32]) -> f32[1, 2, 3, Q, 32] { return scaled_dot_product_attention(q, k, v) }
+)";
+  for (int64_t dim : {1, 3, 170})
+    check(symbolic, 0.012, {gpu_of(84)}, dim);
+  // A block for each group of heads, which are a dim of their own, and keys that come by copies, whether one span of them or several.
+  for (auto [heads, keys] : {std::pair(1, 100), std::pair(8, 100), std::pair(8, 49)}) {
+    const std::string q = "bf16[4, 60, " + std::to_string(heads) + ", 1, 64]", k = "bf16[4, 60, 1, " + std::to_string(keys) + ", 64]";
+    Module module = load("export func f(q: " + q + ", k: " + k + ", v: " + k + ") -> " + q + " { return scaled_dot_product_attention(q, k, v) }");
+    CompileOptions options;
+    options.gpus = {gpu_of(84)};
+    Diagnostics diagnostics;
+    Program program;
+    REQUIRE(optimise_module(module, options, diagnostics));
+    REQUIRE(lower_module(module, program, diagnostics, {true}));
+    auto emitted = cuda::emit_cuda(program.kernels.back(), gpu_of(84));
+    CHECK(emitted.launches[0].blocks == Dim(240));
+    CHECK(emitted.launches[0].function.text.find("kiln_copy_wait") != std::string::npos);
+  }
+}
+
+TEST_CASE("attention with heads of more than 128 elements") {
+  const std::string text = R"(
+export func large(q: bf16[1, 2, 70, 256], k: bf16[1, 2, 90, 256], v: bf16[1, 2, 90, 256]) -> bf16[1, 2, 70, 256] { return scaled_dot_product_attention(q, k, v, is_causal=true) }
+export func uneven(q: f16[1, 16, 64, 192], k: f16[1, 16, 200, 192], v: f16[1, 16, 200, 128]) -> f16[1, 16, 64, 128] { return scaled_dot_product_attention(q, k, v) }
+export func one(q: bf16[2, 8, 1, 256], k: bf16[2, 8, 700, 256], v: bf16[2, 8, 700, 256]) -> bf16[2, 8, 1, 256] { return scaled_dot_product_attention(q, k, v) }
+export func odd(q: f16[1, 2, 19, 150], k: f16[1, 2, 67, 150], v: f16[1, 2, 67, 171]) -> f16[1, 2, 19, 171] { return scaled_dot_product_attention(q, k, v) }
+)";
+  check(text, 0.012, {gpu_of(84), gpu_of(1)});
+}
+
 TEST_CASE("long sums with few results are cut into parts") {
   check(R"(
 export func product(a: f32[32, 2048], b: f32[2048, 64], c: f32[64]) -> f32[32, 64] { return relu(a @ b + c) }
@@ -434,6 +480,8 @@ TEST_CASE("elementwise chains and rows touch no more of memory than they need") 
            "scaled_dot_product_attention(q, k, v) }",
            "export func f(q: f32[1, 2, 128, 64], k: f32[1, 2, 128, 64], v: f32[1, 2, 128, 64]) -> f32[1, 2, 128, 64] { return "
            "scaled_dot_product_attention(q, k, v) }",
+           "export func f(q: bf16[1, 2, 64, 256], k: bf16[1, 2, 128, 256], v: bf16[1, 2, 128, 256]) -> bf16[1, 2, 64, 256] { return scaled_dot_product_attention(q, k, v) }",
+           "export func f(q: bf16[1, 2, 8, 1, 64], k: bf16[1, 2, 1, 128, 64], v: bf16[1, 2, 1, 128, 64]) -> bf16[1, 2, 8, 1, 64] { return scaled_dot_product_attention(q, k, v) }",
            "export func f(x: f32[20000, 24]) -> f32[24] { return sum(x, dim=0) }",
            "export func f(a: f32[1, 1024], b: f32[1024, 128]) -> f32[1, 128] { return a @ b }",
        }) {

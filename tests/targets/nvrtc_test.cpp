@@ -198,10 +198,8 @@ export func turned(a: f16[1024, 2048], b: f16[2048, 1024]) -> f16[2048, 2048] { 
 export func codes(a: u8[2048, 1024], b: i8[2048, 1024], c: i32[2048]) -> i32[2048, 2048] { return dot(a, b, c, transpose_b=true) }
 export func deep(a: f32[64, 8192], b: f32[8192, 64]) -> f32[64, 64] { return a @ b }
 export func total(x: f32[4096, 4096]) -> f32[] { return sum(x * x) }
-export func attention(q: bf16[8, 8, 512, 64], k: bf16[8, 8, 512, 64], v: bf16[8, 8, 512, 64]) -> bf16[8, 8, 512, 64] { return scaled_dot_product_attention(q, k, v, is_causal=true) }
 export func maps(x: bf16[8, 64, 56, 56], w: bf16[64, 64, 3, 3]) -> bf16[8, 64, 56, 56] { return relu(conv2d(x, w, padding=1)) }
 export func codes_across(a: u8[2048, 1024], b: i8[1024, 2048], c: i32[2048]) -> i32[2048, 2048] { return dot(a, b, c) }
-export func attention_floats(q: f32[8, 8, 512, 64], k: f32[8, 8, 512, 64], v: f32[8, 8, 512, 64]) -> f32[8, 8, 512, 64] { return scaled_dot_product_attention(q, k, v) }
 export func symbolic(a: bf16[N, 512], b: bf16[512, 512]) -> bf16[N, 512] { return softmax(a @ b, axis=1) }
 )",
                        {}, module, diagnostics);
@@ -210,6 +208,22 @@ export func symbolic(a: bf16[N, 512], b: bf16[512, 512]) -> bf16[N, 512] { retur
   module.name = "tiles";
   constexpr uint32_t kMostFrame = 128; // a few addresses that are used once a step
   compile_graph(module, "tiles", false, kMostFrame);
+}
+
+TEST_CASE("attention keeps what it gathers in registers") {
+  Module module;
+  Diagnostics diagnostics;
+  bool fine = load_kir("attention.kir", R"(
+export func wide(q: bf16[8, 8, 512, 128], k: bf16[8, 8, 512, 128], v: bf16[8, 8, 512, 128]) -> bf16[8, 8, 512, 128] { return scaled_dot_product_attention(q, k, v, is_causal=true) }
+export func causal_floats(q: f32[8, 8, 512, 64], k: f32[8, 8, 512, 64], v: f32[8, 8, 512, 64]) -> f32[8, 8, 512, 64] { return scaled_dot_product_attention(q, k, v, is_causal=true) }
+export func wide_floats(q: f32[8, 8, 512, 128], k: f32[8, 8, 512, 128], v: f32[8, 8, 512, 128]) -> f32[8, 8, 512, 128] { return scaled_dot_product_attention(q, k, v) }
+export func large(q: bf16[8, 8, 512, 256], k: bf16[8, 8, 512, 256], v: bf16[8, 8, 512, 256]) -> bf16[8, 8, 512, 256] { return scaled_dot_product_attention(q, k, v) }
+)",
+                       {}, module, diagnostics);
+  INFO(diagnostics.render());
+  REQUIRE(fine);
+  module.name = "attention";
+  compile_graph(module, "attention", false, 0);
 }
 
 TEST_CASE("every kernel of the graphs in KILN_TEST_MODELS compiles for every GPU") {
