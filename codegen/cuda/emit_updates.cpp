@@ -37,10 +37,6 @@ bool any_load(const Expr &e, const std::function<bool(const Expr &)> &is) {
   return here || std::any_of(e.args.begin(), e.args.end(), [&](const Expr &arg) { return any_load(arg, is); });
 }
 
-bool reads(const Expr &e, Symbol buffer) {
-  return any_load(e, [&](const Expr &load) { return load.name == buffer; });
-}
-
 // Splits  op(out[at], term)  into the term and what is done with it. Nothing where the element is used otherwise.
 bool split_value(const Stmt &store, Updates &u) {
   Expr value = store.value;
