@@ -167,6 +167,22 @@ export func f(x: f32[300], y: f32[40, 8]) -> (f32[300], f32[40, 8], f32[8], f32[
       CHECK(got[i].at_f64(k) == Approx(want[i].at_f64(k)).epsilon(1e-5));
 }
 
+TEST_CASE("a copy of products comes behind them, also where it could be joined with an earlier one") {
+  std::string text = R"(
+export func f(x: f32[64, 64], w: f32[64, 64], v: f32[64, 64]) -> (f32[64, 128], f32[64, 128]) {
+  return concat([x, w], 1), concat([x @ w, x @ v], 1)
+}
+)";
+  Module module = load(text);
+  Random random(4);
+  std::vector<Tensor> inputs{floats({64, 64}, random), floats({64, 64}, random), floats({64, 64}, random)};
+  auto native = std::move(native_targets().back());
+  Results want = run(*native, module, 0, inputs), got = run(*cuda_target(gpu()), module, 0, inputs);
+  for (size_t i = 0; i < want.size(); ++i)
+    for (int64_t k = 0; k < want[i].count(); ++k)
+      REQUIRE(got[i].at_f64(k) == Approx(want[i].at_f64(k)).margin(1e-4));
+}
+
 TEST_CASE("updates at places that data tell: many blocks, in the order of the steps") {
   std::string text = R"(
 export func rows(x: f32[65, 128], at: i64[8, 50, 1], v: f32[8, 50, 128]) -> f32[65, 128] { return scatter_nd(x, at, v, reduction="add") }
