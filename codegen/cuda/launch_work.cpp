@@ -2,6 +2,7 @@
 
 #include "codegen/cuda/nest.h"
 #include "codegen/cuda/product.h"
+#include "codegen/cuda/rectangle.h"
 #include "codegen/cuda/tile_shape.h"
 
 #include <algorithm>
@@ -104,8 +105,10 @@ private:
     auto stride_of = [&](Symbol name) -> double {
       if (name.empty() || !index.depends_on(name))
         return 0;
-      auto c = index.coefficient_of(name);
-      return c ? std::abs(value_of(*c)) : 1e9;
+      if (auto c = index.coefficient_of(name))
+        return std::abs(value_of(*c));
+      auto first = first_step(index, name); // in blocks, of which most neighbours have the same
+      return first ? std::abs(double(*first)) : 1e9;
     };
     double across = stride_of(lane), along = stride_of(step);
     if (across == 0)
@@ -240,7 +243,7 @@ private:
 } // namespace
 
 std::string_view form_name(LaunchForm form) {
-  constexpr std::array<std::string_view, 4> kNames{"flat", "split", "group", "tile"};
+  constexpr std::array<std::string_view, 6> kNames{"flat", "turned", "window", "split", "group", "tile"};
   return kNames[size_t(form)];
 }
 

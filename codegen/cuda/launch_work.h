@@ -15,7 +15,7 @@ namespace kiln::cuda {
 struct Product;
 struct TileShape;
 
-enum class LaunchForm : uint8_t { flat, split, group, tile };
+enum class LaunchForm : uint8_t { flat, turned, window, split, group, tile };
 std::string_view form_name(LaunchForm form);
 
 struct LaunchWork {
@@ -30,7 +30,7 @@ struct LaunchWork {
   std::map<Symbol, double> bytes; // read or written of each buffer
 };
 
-// Threads share an iteration of the outer loops: 1 in the flat form, slices of the sum in the split form, lanes of a group.
+// Threads share an iteration of the outer loops: 1 in the flat form, slices of the sum in the window and the split form, lanes of a group.
 struct LaunchThreads {
   LaunchForm form;
   int64_t together = 1;

@@ -39,6 +39,8 @@ Nests emit_split(const SplitReduction &split, const NestContext &context) {
 Nests emit_nest(const Stmt &nest, const NestContext &context) {
   if (Nests tiles = try_emit_tile(nest, context); !tiles.empty())
     return tiles;
+  if (auto window = try_emit_window(nest, context))
+    return {std::move(*window)};
   if (auto whole = with_whole_axis(nest))
     return emit_nest(*whole, context);
   std::vector<const Stmt *> outer = perfect_nest(nest, LoopKind::parallel);
@@ -50,6 +52,8 @@ Nests emit_nest(const Stmt &nest, const NestContext &context) {
     return {emit_group(outer, outer.back()->body, context)};
   if (auto split = try_emit_split(nest, context))
     return {std::move(*split)};
+  if (auto turned = try_emit_turned(nest, context))
+    return {std::move(*turned)};
   return {emit_flat(nest, context)};
 }
 

@@ -77,6 +77,10 @@ bool wants_group(const std::vector<const Stmt *> &outer, const std::vector<Stmt>
 std::optional<GpuNest> try_emit_split(const Stmt &nest, const NestContext &context);
 // Updates: elements that steps replace or add to one after the other, at places that a tensor holds; nothing for other nests.
 std::optional<GpuNest> try_emit_updates(const Stmt &nest, const NestContext &context);
+// Window: neighbouring results that share what they read, by one thread (window.h); nothing where that is not less.
+std::optional<GpuNest> try_emit_window(const Stmt &nest, const NestContext &context);
+// Turned: values whose neighbours lie apart where they are read, by tiles through shared memory; nothing where none do.
+std::optional<GpuNest> try_emit_turned(const Stmt &nest, const NestContext &context);
 // Tile: a sum of products, of which a block computes a tile; nothing where the nest is none. Two launches where the sum
 // is cut into slices.
 std::vector<GpuNest> try_emit_tile(const Stmt &nest, const NestContext &context);

@@ -165,6 +165,16 @@ __device__ __forceinline__ kiln_pack<T, N> kiln_load(const T *at) {
   return pack;
 }
 template <int N, typename T>
+__device__ __forceinline__ kiln_pack<T, N> kiln_load_if(bool inside, const T *at, T otherwise) {
+  kiln_pack<T, N> pack;
+#pragma unroll
+  for (int i = 0; i < N; ++i)
+    pack[i] = otherwise;
+  if (inside)
+    pack = kiln_load<N>(at);
+  return pack;
+}
+template <int N, typename T>
 __device__ __forceinline__ void kiln_store(T *at, const kiln_pack<T, N> &pack) {
   using Pack = kiln_pack<T, N>;
   KILN_MOVE(Pack, at, &pack, true);

@@ -586,3 +586,106 @@ export func last(x: bf16[40, 64]) -> bf16[40, 65] { return dot(x, sin(arange(64 
 )",
         2e-2, {gpu_of(1), gpu_of(108), warpgroups_of(1), warpgroups_of(108)});
 }
+
+// Windows that neighbouring results share: lanes over channels in blocks, over pixels in rows, few channels of a long sum in slices.
+constexpr const char *kWindows = R"(
+export func narrow(x: f32[2, 32, 14, 15], w: f32[32, 1, 3, 3]) -> f32[2, 32, 14, 15] { return relu(conv2d(x, w, padding=1, groups=32)) }
+export func ragged(x: f32[1, 20, 9, 11], w: f32[20, 1, 5, 5]) -> f32[1, 20, 5, 6] { return conv2d(x, w, padding=2, stride=2, groups=20) }
+export func odd(x: f32[1, 19, 9, 11], w: f32[19, 1, 3, 3]) -> f32[1, 19, 9, 11] { return conv2d(x, w, padding=1, groups=19) }
+export func dilated(x: f32[1, 16, 13, 12], w: f32[16, 1, 3, 3], y: f32[1, 16, 13, 12]) -> f32[1, 16, 13, 12] { return conv2d(x, w, padding=2, dilation=2, groups=16) + y }
+export func inside(x: f32[1, 32, 40, 37], w: f32[32, 1, 7, 7]) -> f32[1, 32, 34, 31] { return conv2d(x, w, groups=32) }
+export func few(x: f32[1, 32, 30, 33], w: f32[3, 32, 9, 9], b: f32[3]) -> f32[1, 3, 30, 33] { return relu(conv2d(x, w, b, padding=4)) }
+export func one(x: f32[2, 48, 17, 12], w: f32[1, 48, 3, 3]) -> f32[2, 1, 17, 12] { return conv2d(x, w, padding=1) }
+export func greatest(x: f32[1, 32, 15, 15]) -> f32[1, 32, 8, 8] { return max_pool2d(x, 3, stride=2, padding=1) }
+export func greatest_rows(x: f32[3, 5, 16, 16]) -> f32[3, 5, 8, 8] { return max_pool2d(x, 3, stride=2, padding=1) }
+export func mean(x: f32[1, 16, 12, 12]) -> f32[1, 16, 12, 12] { return avg_pool2d(x, 3, stride=1, padding=1) }
+)";
+
+TEST_CASE("windows that neighbouring results share") {
+  check(kWindows, 1e-5, {gpu_of(1), gpu_of(108)});
+  check(R"(
+export func halves(x: bf16[1, 32, 12, 12], w: bf16[32, 1, 3, 3]) -> bf16[1, 32, 12, 12] { return conv2d(x, w, padding=1, groups=32) }
+export func few_halves(x: f16[1, 32, 20, 20], w: f16[2, 32, 5, 5]) -> f16[1, 2, 20, 20] { return conv2d(x, w, padding=2) }
+export func greatest(x: bf16[1, 16, 14, 14]) -> bf16[1, 16, 7, 7] { return max_pool2d(x - 2.0, 3, stride=2, padding=1) }
+)",
+        1e-2, {gpu_of(1), gpu_of(108)});
+  check("export func whole(x: i8[1, 16, 20, 20], w: i8[3, 16, 3, 3]) -> i32[1, 3, 20, 20] { return conv2d(x.to(i32), w.to(i32), padding=1) }", 0, {gpu_of(1), gpu_of(108)});
+  check("export func any(x: f32[N, 32, 12, 12], w: f32[32, 1, 3, 3]) -> f32[N, 32, 12, 12] { return conv2d(x, w, padding=1, groups=32) }", 1e-5, {gpu_of(1), gpu_of(108)}, 3);
+}
+
+// A row of 16 channels, 7 results along x: 3 * (9 + 3) loads of 4 channels for 7 * 4 results, where each would have 18 of one.
+TEST_CASE("a thread loads what its window's neighbours share once") {
+  auto kernels = parse_kernels(R"(kernel k(x: f32[401408] in, w: f32[288] in, y: f32[401408] out) dims() {
+  for c in 0..2 parallel {
+    for i in 0..112 parallel {
+      for j in 0..112 parallel {
+        for l in 0..16 parallel {
+          alloc a: f32[1] reg
+          a[0] = f32(0)
+          for s in max(0, -i + 1)..min(3, -i + 113) reduce {
+            for t in max(0, -j + 1)..min(3, -j + 113) reduce {
+              a[0] = add(a[0], mul(x[200704*c + 1792*i + 16*j + l + 1792*s + 16*t - 1808], w[144*c + l + 48*s + 16*t]))
+            }
+          }
+          y[200704*c + 1792*i + 16*j + l] = a[0]
+        }
+      }
+    }
+  }
+}
+)");
+  INFO((kernels ? "" : kernels.error().message));
+  REQUIRE(kernels.ok());
+  cuda::CudaKernel emitted = cuda::emit_cuda((*kernels)[0], gpu_of(4));
+  REQUIRE(emitted.launches.size() == 1);
+  const std::string &text = emitted.launches[0].function.text;
+  INFO(text);
+  CHECK(emitted.launches[0].work.form == cuda::LaunchForm::window);
+  auto count = [&](std::string_view what) {
+    size_t out = 0;
+    for (size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1))
+      ++out;
+    return out;
+  };
+  CHECK(count("kiln_load_if<4>") == 10);
+  CHECK(count("kiln_load<4>") == 3);
+  CHECK(count("kiln_store(") == 8);
+}
+
+TEST_CASE("values that are turned around") {
+  check(R"(
+export func plain(x: f32[300, 130]) -> f32[130, 300] { return transpose(x, 0, 1) + 1.0 }
+export func inner(x: f32[5, 80, 97], y: f32[5, 97, 80]) -> f32[5, 97, 80] { return transpose(x, 1, 2) * y + transpose(x, 1, 2) }
+export func both(x: f32[170, 200], y: bf16[170, 200]) -> f32[200, 170] { return transpose(x, 0, 1) * transpose(y, 0, 1).to(f32) }
+export func halves(x: f16[200, 196]) -> f16[196, 200] { return transpose(x, 0, 1) }
+export func bytes(x: u8[300, 170]) -> u8[170, 300] { return transpose(x, 0, 1) }
+export func doubles(x: f64[165, 200]) -> f64[200, 165] { return transpose(x, 0, 1) }
+export func short(x: f32[12, 2900]) -> f32[2900, 12] { return transpose(x, 0, 1) }
+export func long(x: f32[2900, 12]) -> f32[12, 2900] { return transpose(x, 0, 1) }
+export func heads(x: f32[2, 30, 8, 72]) -> f32[2, 8, 72, 30] { return transpose(transpose(x, 1, 2), 2, 3) }
+export func blocks(x: f32[2, 32, 25, 25], w: f32[32, 1, 3, 3]) -> f32[2, 32, 25, 25] { return conv2d(x, w, padding=1, groups=32) }
+)",
+        1e-5, {gpu_of(84)});
+  check("export func any(x: f32[N, 96]) -> f32[96, N] { return transpose(x, 0, 1) }", 0, {gpu_of(84)}, 77);
+}
+
+TEST_CASE("windows and what is turned around touch no more of memory than they need") {
+  struct Case {
+    const char *text;
+    double most; // windows in rows begin between sectors
+  };
+  for (const Case &c : std::vector<Case>{
+           {"export func f(x: f32[256, 256]) -> f32[256, 256] { return transpose(x, 0, 1) }", 1},
+           {"export func f(x: bf16[256, 256]) -> bf16[256, 256] { return transpose(x, 0, 1) }", 1},
+           {"export func f(x: u8[256, 256]) -> u8[256, 256] { return transpose(x, 0, 1) }", 1},
+           {"export func f(x: f64[256, 256]) -> f64[256, 256] { return transpose(x, 0, 1) }", 1},
+           {"export func f(x: f32[1, 32, 36, 36]) -> f32[1, 32, 36, 36] { return conv2d(x, sin(arange(288).to(f32)).reshape([32, 1, 3, 3]), padding=1, groups=32) }", 1.05},
+           {"export func f(x: f32[1, 32, 64, 64], w: f32[3, 32, 9, 9]) -> f32[1, 3, 64, 64] { return conv2d(x, w, padding=4) }", 1.35},
+       }) {
+    INFO(c.text);
+    Accesses a = accesses_of(c.text, gpu_of(4));
+    CHECK(a.shared == a.shared_fewest);
+    CHECK(a.global <= c.most * a.global_fewest);
+    CHECK(a.races == 0);
+  }
+}
