@@ -6,10 +6,24 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <new>
 #include <span>
 #include <vector>
 
 namespace kiln {
+
+// Memory that begins with a line of the cache, which no load of a vector or of a tile's row then lies across.
+template <typename T>
+struct LineAllocator {
+  using value_type = T;
+  static constexpr std::align_val_t kLine{64};
+  LineAllocator() = default;
+  template <typename U>
+  LineAllocator(const LineAllocator<U> &) {}
+  T *allocate(size_t count) { return static_cast<T *>(::operator new(count * sizeof(T), kLine)); }
+  void deallocate(T *memory, size_t) { ::operator delete(memory, kLine); }
+  friend bool operator==(const LineAllocator &, const LineAllocator &) = default;
+};
 
 class Tensor {
 public:
@@ -53,7 +67,7 @@ private:
   DType dtype_ = DType::f32;
   std::vector<int64_t> dims_;
   int64_t count_ = 0;
-  std::vector<std::byte> owned_;
+  std::vector<std::byte, LineAllocator<std::byte>> owned_;
   std::span<const std::byte> view_;
 };
 
