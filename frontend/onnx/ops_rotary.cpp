@@ -73,6 +73,8 @@ Result<Val> rotate_pairs(OnnxNode &n, const Val &x, const Val &cosines, const Va
 Result<Val> angles_at(OnnxNode &n, const Val &table, const Val &positions) {
   if (table.rank() != 2)
     return Error{fmt::format("a table of angles is {}, not [positions, angles]", table.type.text())};
+  if (positions.rank() != 2)
+    return Error{fmt::format("its 'position_ids' are {}, not [batch, length]", positions.type.text())};
   KILN_TRY(rows, n.emit(Op::gather, {table, positions}, {{"axis", attr_int(0)}}));
   return reshape(n.emitter(), rows, {rows.dim(0), rows.dim(1), 1, rows.dim(2)});
 }
@@ -122,8 +124,11 @@ Status import_contrib_rotary_embedding(OnnxNode &n) {
   if (heads == 0 && width)
     heads = *width / (2 * *angles);
   KILN_TRY(x, heads_last(n, n.in(0), heads));
+  bool from_first = n.rank(1) == 1 && n.shape(1)[0].try_const().value_or(1) == 1;
+  if (!from_first && n.rank(1) != 2)
+    return Error{fmt::format("its 'position_ids' are {}, not [1] or [batch, length]", n.in(1).type.text())};
   KILN_TRY(positions, convert(e, n.in(1), DType::i64));
-  if (positions.rank() == 1) {
+  if (from_first) {
     KILN_TRY(steps, n.emit(Op::iota, {}, {{"shape", Shape{1, x.dim(1)}}, {"axis", attr_int(1)}, {"dtype", DType::i64}}));
     KILN_TRY(first, reshape(e, positions, {1, 1}));
     KILN_TRY(all, n.emit(Op::add, {steps, first}));

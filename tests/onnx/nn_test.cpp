@@ -77,6 +77,25 @@ TEST_CASE("rotary positions") {
   check_near(run_node("RotaryEmbedding", {x, cosines, sines, at}, part)[0], {-2, 1, -4, 3, 9});
 }
 
+TEST_CASE("rotary positions refuse what does not fit") {
+  auto error_at = [](const std::vector<TestDim> &positions, const std::string &domain) {
+    bool contrib = !domain.empty();
+    GraphMaker g;
+    g.input("x", DType::f32, {2, 1, 3, 4}).input("at", DType::i64, positions);
+    g.input("cos", DType::f32, {8, 2}).input("sin", DType::f32, {8, 2});
+    g.node("RotaryEmbedding", contrib ? Names{"x", "at", "cos", "sin"} : Names{"x", "cos", "sin", "at"}, {"y"}, {}, "", domain);
+    return Imported(g.output("y").model(23)).errors();
+  };
+  CHECK(error_at({1}, "com.microsoft") == "");
+  CHECK(error_at({2, 3}, "com.microsoft") == "");
+  CHECK_THAT(error_at({}, "com.microsoft"), Contains("its 'position_ids' are i64[], not [1] or [batch, length]"));
+  CHECK_THAT(error_at({3}, "com.microsoft"), Contains("its 'position_ids' are i64[3], not [1] or [batch, length]"));
+  CHECK_THAT(error_at({2, 3, 1}, "com.microsoft"), Contains("its 'position_ids' are i64[2, 3, 1]"));
+  CHECK(error_at({2, 3}, "") == "");
+  for (const std::vector<TestDim> &wrong : {std::vector<TestDim>{}, {3}, {2, 3, 1}})
+    CHECK_THAT(error_at(wrong, ""), Contains("its 'position_ids' are i64") && Contains("not [batch, length]"));
+}
+
 TEST_CASE("optimizers") {
   Tensor rate = floats({}, {0.5}), step(DType::i64, {}), x = floats({2}, {1, 2}), g = floats({2}, {2, -2}), zero = floats({2}, {0, 0});
   step.set_i64(0, 1);
