@@ -21,6 +21,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <limits>
 
 namespace kiln::cuda {
@@ -54,6 +55,7 @@ public:
   GpuNest emit(const std::vector<const Stmt *> &outer) {
     const std::vector<Stmt> &body = kept_.body;
     find_halves(body);
+    std::string own = outer.empty() || !kept_.any() ? "" : own_thread();
     std::string inside = statements(body, 2);
     std::string before, after;
     if (outer.empty()) {
@@ -62,8 +64,8 @@ public:
       Dim total = product_of(outer);
       out_.blocks = ceildiv(total, rows_);
       std::string first = rows_ == 1 ? "" : fmt::format(" * {} + (int)threadIdx.x / {}", rows_, group_.lanes);
-      out_.text = allocs_ + fmt::format("  for ({0} kiln_at = ({0})blockIdx.x{1}; kiln_at < {2}; kiln_at += ({0})gridDim.x * {3}) {{\n{4}{5}",
-                                        context_.index_type, first, c::c_dim(total, out_.helpers), rows_,
+      out_.text = allocs_ + fmt::format("  for ({0} kiln_at = ({0})blockIdx.x{1}; kiln_at < {2}; kiln_at += ({0})gridDim.x * {3}) {{\n{4}{5}{6}",
+                                        context_.index_type, first, c::c_dim(total, out_.helpers), rows_, own,
                                         coordinates(outer, "kiln_at", context_, out_.helpers, "    "), inside);
       // What the next turn writes, this one has read.
       out_.text += fmt::format("    {}\n  }}\n", group_.sync);
@@ -74,6 +76,12 @@ public:
 
 private:
   std::string pad(int depth) const { return std::string(size_t(depth) * 2, ' '); }
+
+  // What follows from a thread's number is computed in each turn: beside a row there are no registers to keep it in.
+  std::string own_thread() {
+    group_.lane = group_.is_warp ? fmt::format("kiln_thread % {}", group_.lanes) : "kiln_thread";
+    return fmt::format("    const int kiln_thread = kiln_anew((int)threadIdx.x) & {};\n", std::bit_ceil(unsigned(threads_)) - 1);
+  }
 
   // --- hazards: buffers that the group's threads have written and read since the last barrier
 

@@ -160,10 +160,10 @@ private:
     out_.blocks = total() * parts_;
     bool is_split = parts_ != Dim(1);
     std::string count = c::c_dim(total(), out_.helpers), parts = c::c_dim(parts_, out_.helpers), t;
-    t += "  const int kiln_thread = (int)threadIdx.x, kiln_lane = kiln_thread % 32, kiln_down = kiln_lane / 4, kiln_across = kiln_lane % 4;\n";
     if (is_split)
       t += fmt::format("  const {} kiln_parts = {};\n", index_, parts);
     t += fmt::format("  for ({0} kiln_at = ({0})blockIdx.x; kiln_at < ({1}){2}; kiln_at += ({0})gridDim.x) {{\n", index_, count, is_split ? " * kiln_parts" : "");
+    t += fmt::format("    const int kiln_thread = kiln_anew((int)threadIdx.x) & {}, kiln_lane = kiln_thread % 32, kiln_down = kiln_lane / 4, kiln_across = kiln_lane % 4;\n", kThreads - 1);
     t += is_split ? fmt::format("    const {0} kiln_item = kiln_at / kiln_parts, kiln_part = kiln_at % kiln_parts;\n", index_) : fmt::format("    const {0} kiln_item = kiln_at;\n", index_);
     t += item("kiln_item");
     t += is_split ? fmt::format("    const {0} kiln_first_span = kiln_part * kiln_share, kiln_end_span = kiln_first_span + kiln_share < kiln_spans ? kiln_first_span + kiln_share : kiln_spans;\n"

@@ -10,17 +10,16 @@
 #include "frontend/onnx/import.h"
 #include "passes/lower/lower.h"
 #include "tests/ops/sample.h"
+#include "tests/targets/cubin.h"
 
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
-#include <cstring>
 #include <deque>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
-#include <span>
 #include <sstream>
 #include <thread>
 
@@ -51,38 +50,6 @@ std::vector<std::string> files_in(const std::string &folder, const std::string &
       out.push_back(file.path().string());
   std::sort(out.begin(), out.end());
   return out;
-}
-
-template <typename T>
-T at(std::span<const uint8_t> bytes, size_t offset) {
-  T out;
-  REQUIRE(offset + sizeof out <= bytes.size());
-  std::memcpy(&out, bytes.data() + offset, sizeof out);
-  return out;
-}
-
-// The most bytes of local memory that a function in the cubins of a device section keeps registers in: what the sections
-// .nv.info (type 0x70000000) say in records 0x11, a symbol and its frame.
-uint32_t largest_frame(std::span<const uint8_t> section) {
-  uint32_t most = 0;
-  for (size_t image = 0; image + 64 <= section.size(); image += 64) {
-    if (std::memcmp(section.data() + image, "\x7f" "ELF", 4) != 0)
-      continue;
-    std::span<const uint8_t> elf = section.subspan(image);
-    for (int i = 0; i < at<uint16_t>(elf, 0x3c); ++i) {
-      size_t header = at<uint64_t>(elf, 0x28) + size_t(i) * at<uint16_t>(elf, 0x3a);
-      if (at<uint32_t>(elf, header + 4) != 0x70000000)
-        continue;
-      size_t end = at<uint64_t>(elf, header + 24) + at<uint64_t>(elf, header + 32);
-      for (size_t p = at<uint64_t>(elf, header + 24); p + 4 <= end;) {
-        bool has_payload = at<uint8_t>(elf, p) == 4;
-        if (has_payload && at<uint8_t>(elf, p + 1) == 0x11)
-          most = std::max(most, at<uint32_t>(elf, p + 8));
-        p += 4 + (has_payload ? at<uint16_t>(elf, p + 2) : 0);
-      }
-    }
-  }
-  return most;
 }
 
 // Products by warpgroups run one after the other, each waited for, where ptxas sees their sums used too early; it says so.
