@@ -1,6 +1,7 @@
 #include "codegen/compile.h"
 
 #include "codegen/cuda/device_writer.h"
+#include "codegen/multiplying_units.h"
 #include "codegen/tuning.h"
 #include "ir/kernel/scratch.h"
 #include "ir/pack.h"
@@ -140,8 +141,15 @@ double weight_bytes(const Kernel &kernel) {
   return kernel.bytes.is_const() ? std::min(sum, estimate(kernel.bytes)) : sum;
 }
 
+uint32_t multiplying_units(size_t kernel, const std::vector<TargetCode> &targets) {
+  uint32_t units = 0;
+  for (const TargetCode &target : targets)
+    units |= multiplying_units(target.kernels[kernel], target.machine);
+  return units;
+}
+
 PackageEntry package_entry(const Module &module, const Program &program, const Plan &plan,
-                           PackageSpec &spec) {
+                           const std::vector<TargetCode> &targets, PackageSpec &spec) {
   PackageEntry entry;
   entry.is_twin = is_gpu_twin(plan.name);
   entry.is_part = is_part(plan.name);
@@ -179,7 +187,7 @@ PackageEntry package_entry(const Module &module, const Program &program, const P
     Dim flops = over_entry(kernel.flops, kernel, launch, plan),
         bytes = over_entry(kernel.bytes, kernel, launch, plan);
     PackageKernel k{step->name, package::kNoIndex, estimate(flops), estimate(bytes), weight_bytes(kernel),
-                    flops.text(), bytes.text()};
+                    multiplying_units(size_t(step->kernel), targets), flops.text(), bytes.text()};
     if (step->location.known()) {
       k.location = uint32_t(spec.locations.size());
       spec.locations.push_back({file_name(step->location.file), uint32_t(step->location.line),
@@ -537,7 +545,7 @@ PackageSpec package_spec(const Module &module, const Compiled &compiled) {
   spec.producer = "kiln " KILN_VERSION;
   spec.keep_denormals = compiled.denormals_keep;
   for (const Plan &plan : program.entries)
-    spec.entries.push_back(package_entry(module, program, plan, spec));
+    spec.entries.push_back(package_entry(module, program, plan, compiled.targets, spec));
   for (size_t i = 0; i < module.variables.size(); ++i) {
     const Variable &v = module.variables[i];
     const VariableSlot &slot = program.variables[i];

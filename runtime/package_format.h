@@ -115,10 +115,17 @@ struct SymbolRecord {
   uint32_t reserved;
 };
 
+// KernelRecord::units: what multiplies in a kernel, each where code for it is (a package has code for several processors):
+// dots of bytes and of pairs of bf16 by vectors, and by matrix registers. None: f32 multiply-adds.
+inline constexpr uint32_t kByteDots = 1u << 0;
+inline constexpr uint32_t kPairDots = 1u << 1;
+inline constexpr uint32_t kByteTiles = 1u << 2;
+inline constexpr uint32_t kPairTiles = 1u << 3;
+
 struct KernelRecord {
   String name;
   uint32_t location; // record of the locations section, or kNoIndex
-  uint32_t reserved;
+  uint32_t units;
   double flops; // estimates of one run; 0 where they depend on symbolic dims
   double bytes;
   double weight_bytes; // the part of `bytes` that is the same in every run

@@ -1,5 +1,7 @@
 #include "tools/peak.h"
 
+#include "tools/peak_dots.h"
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -175,11 +177,21 @@ CacheSizes cache_sizes() {
   return {cache_bytes(2, size_t(1) << 20), cache_bytes(3, size_t(16) << 20)};
 }
 
-MachineLimits measure_limits(int vector_bytes, int threads) {
+double MachineLimits::peak(uint32_t units) const {
+  double best = 0;
+  for (size_t i = 0; i < dot_gops.size(); ++i)
+    best = std::max(best, units >> i & 1 ? dot_gops[i] : 0);
+  return best > 0 ? best : fma_gflops;
+}
+
+MachineLimits measure_limits(const MachineDesc &machine, uint32_t units, int threads) {
   static const CacheSizes caches = cache_sizes();
   MachineLimits limits;
-  int width = usable_bytes(vector_bytes);
+  int width = usable_bytes(machine.vector_bytes);
   limits.fma_gflops = together(threads, [&](size_t) { return fma_rate(width); });
+  for (size_t i = 0; i < limits.dot_gops.size(); ++i)
+    if (uint32_t unit = units & 1u << i)
+      limits.dot_gops[i] = together(threads, [&](size_t) { return dot_rate(unit, machine, fma_rate(width)); });
   size_t lanes = size_t(std::max(1, threads));
   // Half of L2, so that other data may lie there too; some L2s, but little of L3; several L3s.
   size_t in_l2 = caches.l2 / 2, in_l3 = std::max(caches.l2 * 4, caches.l3 / 4 / lanes);

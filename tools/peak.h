@@ -1,7 +1,11 @@
 // The machine's limits, measured: what a profile's percentages are of.
 #pragma once
 
+#include "codegen/machine.h"
+
+#include <array>
 #include <cstddef>
+#include <cstdint>
 
 namespace kiln {
 
@@ -14,9 +18,13 @@ CacheSizes cache_sizes();
 struct MachineLimits {
   double fma_gflops = 0;                              // independent f32 multiply-adds
   double l2_gbps = 0, l3_gbps = 0, memory_gbps = 0;   // reading data that lies there
+  std::array<double, 4> dot_gops{};                   // by bit of package::KernelRecord's units; 0 where none is wanted
+
+  // Of what multiplies in a kernel: the fastest of its units, or f32 multiply-adds.
+  double peak(uint32_t units) const;
 };
 
-// With vectors of at most `vector_bytes` for the arithmetic. Some tens of milliseconds.
-MachineLimits measure_limits(int vector_bytes, int threads);
+// With the vectors and the dots of code for `machine`, which runs here; dots of those `units` alone. Some tens of milliseconds.
+MachineLimits measure_limits(const MachineDesc &machine, uint32_t units, int threads);
 
 } // namespace kiln

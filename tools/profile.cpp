@@ -118,10 +118,10 @@ double read_ms(double bytes, double footprint, const Profile &p) {
 
 // Fills in what follows from times and costs. Costs are of one call; weights are read in each.
 void judge(Profile &p) {
-  double weights = 0, flops = 0;
+  double weights = 0, least_ms = 0;
   for (const KernelProfile &k : p.kernels) {
     weights += k.calls > 0 ? k.weight_bytes / double(k.calls) : 0;
-    flops += k.flops;
+    least_ms += k.flops / k.peak_gflops * 1e-6;
     p.total_ms += k.ms;
   }
   for (KernelProfile &k : p.kernels) {
@@ -134,7 +134,7 @@ void judge(Profile &p) {
     Level from = level_of(footprint, p.caches), near = level_of(others / double(k.calls), p.caches);
     double weight_ms = read_ms(k.weight_bytes, footprint, p);
     double other_ms = read_ms(others, others / double(k.calls), p);
-    double compute_ms = k.flops / p.limits.fma_gflops * 1e-6, memory_ms = weight_ms + other_ms;
+    double compute_ms = k.flops / k.peak_gflops * 1e-6, memory_ms = weight_ms + other_ms;
     k.level = weight_ms > other_ms ? from : near;
     k.limit_ms = std::max(compute_ms, memory_ms);
     if (k.limit_ms >= 0.5 * k.ms)
@@ -144,7 +144,7 @@ void judge(Profile &p) {
     else
       k.bound = Bound::neither;
   }
-  p.fma_efficiency = p.run_ms > 0 ? flops / p.run_ms * 1e-6 / p.limits.fma_gflops : 0;
+  p.peak_efficiency = p.run_ms > 0 ? least_ms / p.run_ms : 0;
   p.by_time.resize(p.kernels.size());
   std::iota(p.by_time.begin(), p.by_time.end(), size_t(0));
   std::stable_sort(p.by_time.begin(), p.by_time.end(), [&](size_t a, size_t b) { return p.kernels[a].ms > p.kernels[b].ms; });
@@ -157,7 +157,14 @@ MachineLimits medians(const std::vector<MachineLimits> &all) {
       values.push_back(l.*member);
     return median(std::move(values));
   };
-  return {of(&MachineLimits::fma_gflops), of(&MachineLimits::l2_gbps), of(&MachineLimits::l3_gbps), of(&MachineLimits::memory_gbps)};
+  MachineLimits out{of(&MachineLimits::fma_gflops), of(&MachineLimits::l2_gbps), of(&MachineLimits::l3_gbps), of(&MachineLimits::memory_gbps)};
+  for (size_t i = 0; i < out.dot_gops.size(); ++i) {
+    std::vector<double> values;
+    for (const MachineLimits &l : all)
+      values.push_back(l.dot_gops[i]);
+    out.dot_gops[i] = median(std::move(values));
+  }
+  return out;
 }
 
 } // namespace
@@ -195,14 +202,16 @@ Result<Profile> profile_session(Session &session, std::vector<std::pair<std::str
   p.target = session.target();
   p.threads = options.threads;
   p.caches = cache_sizes();
-  auto machine = find_machine(std::string_view(p.target).substr(0, p.target.find('+')));
-  int vector_bytes = machine ? machine->vector_bytes : 64;
+  const MachineDesc machine = find_machine(std::string_view(p.target).substr(0, p.target.find(' '))).value_or(host_machine());
   std::vector<KilnKernelInfo> kernels = session.kernels();
   Recorder recorder(kernels.size());
   session.set_part_hook(Recorder::after_part, &recorder);
   KILN_RETURN_IF_ERROR(session.bind(std::move(inputs)));
   KILN_RETURN_IF_ERROR(session.run());
   std::vector<std::vector<double>> per_run(kernels.size());
+  uint32_t units = 0;
+  for (const KernelCost &cost : session.kernel_costs())
+    units |= cost.units;
   std::vector<double> whole, hooked;
   std::vector<MachineLimits> limits;
   std::vector<int64_t> calls(kernels.size());
@@ -212,7 +221,7 @@ Result<Profile> profile_session(Session &session, std::vector<std::pair<std::str
     // Limits a few times along the way: machines drift.
     double spent = milliseconds(started, Clock::now()) * 1e-3;
     if (limits.empty() || spent > options.seconds * double(limits.size()) / 5) {
-      limits.push_back(measure_limits(vector_bytes, options.threads));
+      limits.push_back(measure_limits(machine, units, options.threads));
       KILN_RETURN_IF_ERROR(session.run()); // fills the caches again
     }
     session.set_kernel_hook(nullptr, nullptr);
@@ -244,7 +253,7 @@ Result<Profile> profile_session(Session &session, std::vector<std::pair<std::str
   for (size_t k = 0; k < kernels.size(); ++k) {
     double n = double(calls[k]);
     p.kernels.push_back({kernels[k].name, kernels[k].node, session.kernel_target(uint32_t(k)), calls[k], median(std::move(per_run[k])), 0, costs[k].flops * n,
-                         costs[k].bytes * n, costs[k].weight_bytes * n});
+                         costs[k].bytes * n, costs[k].weight_bytes * n, p.limits.peak(costs[k].units)});
   }
   judge(p);
   return p;

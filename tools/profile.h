@@ -31,11 +31,13 @@ struct KernelProfile {
   double ms = 0;          // median over the runs of all calls in a run together
   double share = 0;       // of the sum of all kernels
   double flops = 0, bytes = 0, weight_bytes = 0; // in a run
+  double peak_gflops = 0; // of the instruction that multiplies in it
   double limit_ms = 0;    // the machine's
   Level level = Level::l2; // where most of its bytes come from
   Bound bound = Bound::neither;
 
   double gflops() const { return ms > 0 ? flops / ms * 1e-6 : 0; }
+  double of_peak() const { return peak_gflops > 0 ? gflops() / peak_gflops : 0; }
   double gbps() const { return ms > 0 ? bytes / ms * 1e-6 : 0; }
   double of_limit() const { return ms > 0 ? limit_ms / ms : 0; }
 };
@@ -54,7 +56,7 @@ struct Profile {
   int64_t runs = 0;
   MachineLimits limits;
   CacheSizes caches;
-  double fma_efficiency = 0;  // all FLOPs of a run in its time, as a part of the peak
+  double peak_efficiency = 0; // the time that all FLOPs of a run take at their peaks, as a part of its time
   double run_ms = 0;          // median of whole runs without the hook
   double total_ms = 0;        // sum of the kernels
   std::vector<KernelProfile> kernels; // by plan position
@@ -72,6 +74,8 @@ struct DeviceShare {
 };
 std::vector<DeviceShare> device_shares(const Profile &profile);
 
+// "FMA peak 217.0 GFLOP/s, dots of bytes 860.1": what was measured
+std::string peaks_text(const MachineLimits &limits);
 std::string flops_text(double flops); // "1.20 GFLOP"; "-" for none
 std::string bytes_text(double bytes); // "3.14 MiB"
 const char *bound_name(Bound bound);

@@ -124,8 +124,8 @@ std::string profile_html(const Profile &p) {
   return fmt::format(
       "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">"
       "<title>{0}: profile</title>\n<style>{1}</style></head>\n<body><h1>{0}</h1>\n"
-      "<p>{2:.4f} ms a run, median of {3}, on {4} thread{5} of {6}; {7:.0f} % of the multiply-add peak over the whole run.</p>\n"
-      "<p>Limits measured between the runs: {8:.0f} GFLOP/s; reading {9:.0f} GB/s from L2, {10:.0f} from L3, {11:.0f} from RAM.</p>\n"
+      "<p>{2:.4f} ms a run, median of {3}, on {4} thread{5} of {6}; {7:.0f} % of the arithmetic peak over the whole run.</p>\n"
+      "<p>Limits measured between the runs: {8}; reading {9:.0f} GB/s from L2, {10:.0f} from L3, {11:.0f} from RAM.</p>\n"
       "<div class=\"key\">{12}<button id=\"all\">whole run</button></div>\n"
       "<div id=\"line\"><svg role=\"img\" aria-label=\"timeline of one run\"></svg></div>\n"
       "<p id=\"told\">One run of {13:.4f} ms{14}. Scroll to zoom, drag to move, point at a block to read it.</p>\n"
@@ -135,7 +135,7 @@ std::string profile_html(const Profile &p) {
       "<td class=\"wide\"></td><td class=\"wide\"></td><td></td><td></td><td>{17} kernels</td></tr></tfoot></table>\n"
       "<script>\nconst TOTAL={18:.5f},KERNELS=[\n{19}],\nSPANS=[{20}],\nPARTS=[{21}];\n{22}</script></body></html>\n",
       escape_markup(p.model), kPageStyle, p.run_ms, p.runs, p.threads, p.threads == 1 ? "" : "s", escape_markup(p.target),
-      100 * p.fma_efficiency, l.fma_gflops, l.l2_gbps, l.l3_gbps, l.memory_gbps, key, p.timeline_ms,
+      100 * p.peak_efficiency, peaks_text(l), l.l2_gbps, l.l3_gbps, l.memory_gbps, key, p.timeline_ms,
       p.is_cut ? ", its beginning" : "", rows, p.total_ms, p.kernels.size(), std::max(p.timeline_ms, 1e-6), kernels,
       span_list(p.spans), span_list(p.parts), kPageScript);
 }

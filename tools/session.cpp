@@ -516,7 +516,7 @@ std::vector<KernelCost> Session::kernel_costs() const {
   bool is_on_device = false;
   for (uint32_t i = 0; i < s.info.kernel_count; ++i) {
     const package::KernelRecord &kernel = *rt::kernel_at(*s.module, code_entry(), i, &is_on_device);
-    out.push_back({value(kernel.flops, kernel.flops_text), value(kernel.bytes, kernel.bytes_text), kernel.weight_bytes});
+    out.push_back({value(kernel.flops, kernel.flops_text), value(kernel.bytes, kernel.bytes_text), kernel.weight_bytes, kernel.units});
   }
   return out;
 }

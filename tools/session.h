@@ -29,6 +29,7 @@ struct SessionOptions {
 struct KernelCost {
   double flops = 0, bytes = 0;
   double weight_bytes = 0; // the part of `bytes` that is the same in every run
+  uint32_t units = 0;      // what multiplies: package::kByteDots and its like
 };
 
 // Told by each thread, as it ends its part of a parallel loop, when that part began and ended.

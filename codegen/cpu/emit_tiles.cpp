@@ -60,11 +60,7 @@ bool KernelEmitter::collect_products(const Stmt &s, TileRegion &region) const {
   if (s.is(Stmt::Kind::prefetch) && !region.depths.empty())
     return true;
   if (auto p = tile_product(s)) {
-    if (p->dtype == DType::f32 ? !machine_.has_bf16_tiles : !machine_.has_byte_tiles)
-      return false;
-    // Unrolled steps of a tile for vectors have the same form.
-    bool for_vectors = p->rows * p->columns <= machine_.vector_registers * 3 / 4;
-    if (for_vectors && !product_costs(*p, machine_).pays())
+    if (!is_for_tiles(*p, machine_))
       return false;
     int64_t most = machine_.tile_rows;
     int64_t tiles = p->rows > most ? 2 : 1;

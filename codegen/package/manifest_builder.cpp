@@ -113,7 +113,7 @@ private:
     for (const PackageKernel &kernel : entry.kernels) {
       if (kernel.location != kNoIndex && kernel.location >= spec_.locations.size())
         fail(where + ": kernel '" + kernel.name + "' has a location that does not exist");
-      kernels_.push_back({strings_.add(kernel.name), kernel.location, 0, kernel.flops, kernel.bytes,
+      kernels_.push_back({strings_.add(kernel.name), kernel.location, kernel.units, kernel.flops, kernel.bytes,
                           kernel.weight_bytes, strings_.add(kernel.flops_text),
                           strings_.add(kernel.bytes_text)});
     }

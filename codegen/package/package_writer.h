@@ -70,6 +70,7 @@ struct PackageKernel {
   double flops = 0;                      // one run; 0 where it depends on symbolic dims
   double bytes = 0;
   double weight_bytes = 0;     // the part of `bytes` that is the same in every run
+  uint32_t units = 0;          // what multiplies: package::kByteDots and its like
   std::string flops_text = {}; // both over the entry's symbols
   std::string bytes_text = {};
 };

@@ -20,4 +20,12 @@ inline ProductCosts product_costs(const TileProduct &p, const MachineDesc &machi
           double(p.rows * p.depth) * columns / machine.fma_per_cycle};
 }
 
+// Whether a product is one for matrix registers: unrolled steps of a tile for vectors have the same form.
+inline bool is_for_tiles(const TileProduct &p, const MachineDesc &machine) {
+  if (p.dtype == DType::f32 ? !machine.has_bf16_tiles : !machine.has_byte_tiles)
+    return false;
+  bool for_vectors = p.rows * p.columns <= machine.vector_registers * 3 / 4;
+  return !for_vectors || product_costs(p, machine).pays();
+}
+
 } // namespace kiln

@@ -91,6 +91,10 @@ expect 0 '"ph": "X".*"name": "add+relu' cat trace.json
 expect 0 '' python3 -m json.tool trace.json
 expect 2 'profile' "$kiln" bench relu.kiln --profile=nosuch
 expect 1 'cannot' "$kiln" bench relu.kiln --seconds 0.01 --profile -o nosuch/folder/x
+# What multiplies bytes is held against the peak of what multiplies bytes: of matrix registers, of dots or of pairs.
+printf 'func codes(x) {\n  s = constant(f32[]: 0.5)\n  return dequantize(quantize(x, s, constant(u8[]: 0), dtype=u8), s, constant(u8[]: 0))\n}\nexport func main(x: f32[64, 128]) -> f32[64, 64] {\n  w = dequantize(convert(remainder(iota(shape=[128, 64], axis=0, dtype=i32), 201) - 100, dtype=i8), constant(f32[]: 0.01), constant(i8[]: 0))\n  return codes(dot(codes(x), w))\n}\n' >codes.kir
+expect 0 'FMA peak [0-9.]* GFLOP/s, .*s of bytes [1-9][0-9.]*[,;]' "$kiln" bench codes.kir --seconds 0.01 --profile
+expect 0 '"byte_[a-z]*_gops"' "$kiln" bench codes.kir --seconds 0.01 --profile --json
 # A loop that runs its kernels many times, and long enough for threads.
 printf 'export func main(x: f32[512, 512], n: i64[]) -> f32[512, 512] {\n  h = x\n  i = n\n  while i > 0 {\n    h = tanh(matmul(h, x))\n    i = i - 1\n  }\n  return h\n}\n' >loop.kir
 expect 0 '  3 *8[0-9][0-9] MFLOP' "$kiln" bench loop.kir --input n=i64=3 --seconds 0.01 --profile --threads 2 --trace trace.json
