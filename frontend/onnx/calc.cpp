@@ -5,18 +5,13 @@
 namespace kiln::onnx {
 
 Num Calc::op(Op op, std::vector<Num> operands, Attrs attrs) {
-  Num out{this, operands.empty() ? Val() : operands[0].v};
-  if (failed())
-    return out;
   std::vector<Val> values;
   for (Num &n : operands)
     values.push_back(std::move(n.v));
   auto result = emitter_.emit(op, std::move(values), std::move(attrs));
-  if (result)
-    out.v = *std::move(result);
-  else
-    error_ = result.error();
-  return out;
+  if (!result)
+    fail(result.error().message);
+  return {this, *std::move(result)};
 }
 
 Num Calc::size(DType dtype, const Dim &d) {
@@ -29,17 +24,6 @@ Num Calc::iota(DType dtype, Shape shape, int axis) {
 
 Num Calc::concat(std::vector<Num> parts, int axis) {
   return parts.size() == 1 ? parts[0] : op(Op::concat, std::move(parts), {{"axis", attr_int(axis)}});
-}
-
-void Calc::fail(std::string message) {
-  if (!error_)
-    error_ = Error{std::move(message)};
-}
-
-Result<Val> Calc::done(const Num &value) const {
-  if (error_)
-    return *error_;
-  return value.v;
 }
 
 namespace {
@@ -168,33 +152,27 @@ std::vector<Num> repeat(const Num &count, const std::vector<Num> &initial,
     for (const Num &v : values) {
       auto id = e.materialize(v.v);
       if (!id)
-        return c.fail(id.error().message);
+        c.fail(id.error().message);
       block.results.push_back(*id);
     }
   };
   {
     IntoBlock scope(e.builder(), regions[0]);
     Num more = inner[0][0] < count;
-    if (!c.failed())
-      leave(regions[0], {more});
+    leave(regions[0], {more});
   }
   {
     IntoBlock scope(e.builder(), regions[1]);
     std::vector<Num> next = body(inner[1][0], {inner[1].begin() + 1, inner[1].end()});
     next.insert(next.begin(), inner[1][0] + 1.0);
-    if (!c.failed())
-      leave(regions[1], next);
+    leave(regions[1], next);
   }
-  if (c.failed())
-    return initial;
   std::vector<Val> operands;
   for (const Num &v : start)
     operands.push_back(v.v);
   auto results = e.emit_all(Op::while_, operands, {}, std::move(regions));
-  if (!results) {
+  if (!results)
     c.fail(results.error().message);
-    return initial;
-  }
   std::vector<Num> out;
   for (size_t i = 1; i < results->size(); ++i)
     out.push_back(c((*results)[i]));

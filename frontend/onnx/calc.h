@@ -4,8 +4,9 @@
 //   Num x = c(n.in(0));
 //   return n.finish(c.done(floor(x * 0.5 + 1.0)));
 //
-// Numbers take the dtype of the other operand. The first error is kept, later ops do nothing, and done()
-// gives it. Known operands are computed at once, as everywhere (emitter.h).
+// Numbers take the dtype of the other operand. An op that cannot be built ends the handler with its error
+// (Unmet), so that what follows sees the shapes that it counts on. Known operands are computed at once, as
+// everywhere (emitter.h).
 #pragma once
 
 #include "frontend/onnx/node.h"
@@ -22,9 +23,8 @@ struct Num {
 
   DType dtype() const { return v.dtype(); }
   int rank() const { return v.rank(); }
-  const Shape &shape() const { return v.type.shape; }
-  // 0 where there is no such dim, as may be after an error.
-  Dim dim(int i) const { return i >= 0 && i < rank() ? v.dim(i) : Dim(0); }
+  Sizes shape() const { return Sizes(v); }
+  Dim dim(int i) const { return v.dim(i); }
 };
 
 class Calc {
@@ -40,14 +40,12 @@ public:
   // 0, 1, ... along the axis.
   Num iota(DType dtype, Shape shape, int axis = 0);
   Num concat(std::vector<Num> parts, int axis);
-  void fail(std::string message);
-  bool failed() const { return error_.has_value(); }
+  [[noreturn]] void fail(std::string message) { throw Unmet{std::move(message)}; }
   Emitter &emitter() { return emitter_; }
-  Result<Val> done(const Num &value) const;
+  Result<Val> done(const Num &value) const { return value.v; }
 
 private:
   Emitter &emitter_;
-  std::optional<Error> error_;
 };
 
 Num operator+(const Num &a, const Num &b);

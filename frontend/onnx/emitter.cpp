@@ -152,11 +152,18 @@ Val Emitter::absent() {
   return out;
 }
 
+void Val::lacks_dim(int i) const {
+  std::string what = name.empty() ? "a value made of its operands" : fmt::format("'{}'", name);
+  if (i < 0 || i == kMaxRank)
+    throw Unmet{fmt::format("{} is {}, which has too few dims", what, describe(*this))};
+  throw Unmet{fmt::format("{} is {}, but must have {} dims or more", what, describe(*this), i + 1)};
+}
+
 std::string describe(const Val &val) {
   if (val.absent)
     return "an optional that holds nothing";
   if (val.text)
-    return "text" + shape_text(Shape(val.type.shape.begin(), val.type.shape.end() - 1));
+    return "text" + shape_text(val.dims(0, val.rank() - 1));
   if (!val.list)
     return val.type.text();
   if (val.map)
@@ -235,7 +242,8 @@ Result<ValueId> Emitter::materialize(const Val &val) {
     return val.id;
   if (!val.is_tensor())
     return Error{fmt::format("there is {} where a tensor is needed", describe(val))};
-  KILN_CHECK(val.is_known(), "a value is known or in the graph");
+  if (!val.is_known())
+    return Error{"an operand that is left out is needed"};
   const void *key = val.constant ? static_cast<const void *>(val.constant) : val.elements;
   if (auto it = placed_.find(key); it != placed_.end())
     return it->second;

@@ -410,14 +410,18 @@ Status Importer::call_handler(OnnxNode &node) {
       return Error{fmt::format("its input {} is missing", i)};
   bool moves_text = false;
   for (int i = 0; i < count; ++i) {
-    const Val &v = node.in(size_t(i));
+    const Val &v = node.inputs()[size_t(i)];
     if (!v.is_tensor() && op->takes != Takes::any)
       return Error{fmt::format("its input {} is {}; the operator takes tensors", i, describe(v))};
     if (v.text && op->takes == Takes::numbers)
       return Error{fmt::format("its input {} is {}, which is not supported", i, describe(v))};
     moves_text |= v.text && op->takes == Takes::moves;
   }
-  KILN_RETURN_IF_ERROR(moves_text ? move_text(node, op->handler) : op->handler(node));
+  try {
+    KILN_RETURN_IF_ERROR(moves_text ? move_text(node, op->handler) : op->handler(node));
+  } catch (const Unmet &unmet) {
+    return Error{unmet.message};
+  }
   for (const std::string &name : node.unread_attributes())
     warn(fmt::format("the attribute '{}' of {} is unknown here and has no effect", name, view.op_type));
   for (size_t i = 0; i < view.outputs.size(); ++i)

@@ -90,7 +90,7 @@ Result<std::vector<int64_t>> class_labels(OnnxNode &n, std::string_view attribut
     std::iota(numbers.begin(), numbers.end(), int64_t(0));
     return numbers;
   }
-  std::vector<int64_t> labels = n.get_ints(attribute);
+  auto labels = n.get_ints(attribute);
   if (labels.empty())
     return Error{fmt::format("it has no '{}'", attribute)};
   return labels;
@@ -111,7 +111,7 @@ Result<Val> best_label(OnnxNode &n, const Val &scores, const std::vector<int64_t
 }
 
 Status set_label(OnnxNode &n, const Val &label) {
-  std::vector<std::string> names = n.get_strings("classlabels_strings");
+  auto names = n.get_strings("classlabels_strings");
   if (names.empty()) {
     n.set(0, label);
     return Unit{};

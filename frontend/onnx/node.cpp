@@ -57,19 +57,19 @@ std::string OnnxNode::get_string(std::string_view name, std::string otherwise) {
   return a ? std::string(a->s) : otherwise;
 }
 
-std::vector<int64_t> OnnxNode::get_ints(std::string_view name, std::vector<int64_t> otherwise) {
+List<int64_t> OnnxNode::get_ints(std::string_view name, std::vector<int64_t> otherwise) {
   const AttributeView *a = read(name, AttrType::ints);
-  return a ? a->ints : otherwise;
+  return {a ? a->ints : std::move(otherwise), name};
 }
 
-std::vector<double> OnnxNode::get_floats(std::string_view name, std::vector<double> otherwise) {
+List<double> OnnxNode::get_floats(std::string_view name, std::vector<double> otherwise) {
   const AttributeView *a = read(name, AttrType::floats);
-  return a ? std::vector<double>(a->floats.begin(), a->floats.end()) : otherwise;
+  return {a ? std::vector<double>(a->floats.begin(), a->floats.end()) : std::move(otherwise), name};
 }
 
-std::vector<std::string> OnnxNode::get_strings(std::string_view name) {
+List<std::string> OnnxNode::get_strings(std::string_view name) {
   const AttributeView *a = read(name, AttrType::strings);
-  return a ? std::vector<std::string>(a->strings.begin(), a->strings.end()) : std::vector<std::string>();
+  return {a ? std::vector<std::string>(a->strings.begin(), a->strings.end()) : std::vector<std::string>(), name};
 }
 
 Result<Tensor> OnnxNode::get_tensor(std::string_view name) {
@@ -105,18 +105,18 @@ std::vector<std::string> OnnxNode::unread_attributes() const {
   return out;
 }
 
-Result<std::vector<Dim>> OnnxNode::dims_of(size_t i, std::string_view what) {
+Result<List<Dim>> OnnxNode::dims_of(size_t i, std::string_view what) {
   if (!is_integer(dtype(i)))
     return Error{fmt::format("its {} must be integers, not {}", what, in(i).type.text())};
   auto list = emitter_.dims(in(i));
   if (!list)
     return Error{fmt::format("its {} ('{}') must be known at compile time, or follow from the sizes of the "
                              "inputs",
-                             what, view_.inputs[i])};
-  return *std::move(list);
+                             what, in(i).name)};
+  return List<Dim>(*std::move(list), what);
 }
 
-Result<std::vector<int64_t>> OnnxNode::ints_of(size_t i, std::string_view what) {
+Result<List<int64_t>> OnnxNode::ints_of(size_t i, std::string_view what) {
   KILN_TRY(list, dims_of(i, what));
   std::vector<int64_t> out;
   for (const Dim &d : list) {
@@ -124,7 +124,7 @@ Result<std::vector<int64_t>> OnnxNode::ints_of(size_t i, std::string_view what) 
       return Error{fmt::format("its {} must be constants, but one is {}", what, d.text())};
     out.push_back(d.as_const());
   }
-  return out;
+  return List<int64_t>(std::move(out), what);
 }
 
 Result<int64_t> OnnxNode::int_of(size_t i, std::string_view what) {
@@ -136,7 +136,7 @@ Result<int64_t> OnnxNode::int_of(size_t i, std::string_view what) {
 
 Result<const Tensor *> OnnxNode::constant_of(size_t i, std::string_view what) {
   if (!in(i).constant)
-    return Error{fmt::format("its {} ('{}') must be known at compile time", what, view_.inputs[i])};
+    return Error{fmt::format("its {} ('{}') must be known at compile time", what, in(i).name)};
   return in(i).constant;
 }
 
@@ -157,9 +157,9 @@ Result<std::vector<int>> OnnxNode::axes(const std::vector<int64_t> &values, int 
   return out;
 }
 
-Result<std::optional<std::vector<int64_t>>> OnnxNode::ints_attr_or_input(std::string_view name,
+Result<std::optional<List<int64_t>>> OnnxNode::ints_attr_or_input(std::string_view name,
                                                                          size_t i) {
-  using Out = std::optional<std::vector<int64_t>>;
+  using Out = std::optional<List<int64_t>>;
   if (has(i)) {
     KILN_TRY(list, ints_of(i, name));
     return Out(list);

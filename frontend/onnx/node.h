@@ -22,10 +22,14 @@ public:
   size_t input_count() const { return inputs_.size(); }
   bool has(size_t i) const { return i < inputs_.size() && present(i); }
   // Only for operands that the table requires, or that has() says are there.
-  const Val &in(size_t i) const { return inputs_.at(i); }
+  const Val &in(size_t i) const {
+    if (!has(i))
+      throw Unmet{"its input " + std::to_string(i) + " is missing"};
+    return inputs_[i];
+  }
   const std::vector<Val> &inputs() const { return inputs_; }
   DType dtype(size_t i = 0) const { return in(i).type.dtype; }
-  const Shape &shape(size_t i = 0) const { return in(i).type.shape; }
+  Sizes shape(size_t i = 0) const { return Sizes(in(i)); }
   int rank(size_t i = 0) const { return in(i).rank(); }
 
   // -- attributes
@@ -34,9 +38,9 @@ public:
   bool get_flag(std::string_view name, bool otherwise) { return get_int(name, otherwise) != 0; }
   double get_float(std::string_view name, double otherwise);
   std::string get_string(std::string_view name, std::string otherwise);
-  std::vector<int64_t> get_ints(std::string_view name, std::vector<int64_t> otherwise = {});
-  std::vector<double> get_floats(std::string_view name, std::vector<double> otherwise = {});
-  std::vector<std::string> get_strings(std::string_view name);
+  List<int64_t> get_ints(std::string_view name, std::vector<int64_t> otherwise = {});
+  List<double> get_floats(std::string_view name, std::vector<double> otherwise = {});
+  List<std::string> get_strings(std::string_view name);
   const AttributeView *find(std::string_view name) const;
   Result<Tensor> get_tensor(std::string_view name);
   Result<GraphView> get_graph(std::string_view name);
@@ -44,15 +48,15 @@ public:
 
   // -- operands that must be known
   // What the operand holds as sizes, symbolic ones included.
-  Result<std::vector<Dim>> dims_of(size_t i, std::string_view what);
-  Result<std::vector<int64_t>> ints_of(size_t i, std::string_view what);
+  Result<List<Dim>> dims_of(size_t i, std::string_view what);
+  Result<List<int64_t>> ints_of(size_t i, std::string_view what);
   Result<int64_t> int_of(size_t i, std::string_view what);
   Result<const Tensor *> constant_of(size_t i, std::string_view what);
   // An axis in [-rank, rank) as one in [0, rank); `rank` may be that of the result.
   Result<int> axis(int64_t value, int rank) const;
   Result<std::vector<int>> axes(const std::vector<int64_t> &values, int rank) const;
   // Integers that are an attribute up to some opset and an operand after it; nothing where absent.
-  Result<std::optional<std::vector<int64_t>>> ints_attr_or_input(std::string_view name, size_t i);
+  Result<std::optional<List<int64_t>>> ints_attr_or_input(std::string_view name, size_t i);
 
   // -- results
   size_t output_count() const { return view_.outputs.size(); }

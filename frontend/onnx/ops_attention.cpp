@@ -92,6 +92,8 @@ private:
       return Error{"past_key and past_value come together"};
     if (n_.has(6) && n_.has(4))
       return Error{"nonpad_kv_seqlen and a past exclude each other"};
+    if (n_.has(6) && n_.rank(6) != 1)
+      return Error{fmt::format("nonpad_kv_seqlen is {}, not [B]", n_.in(6).type.text())};
     return Unit{};
   }
 
@@ -271,7 +273,7 @@ private:
 
   Result<Val> joined_heads(const Val &out) {
     Val x = out;
-    const Dim &size = out.type.shape.back();
+    const Dim &size = out.last_dim();
     if (is_grouped()) {
       KILN_TRY(all, reshape(e_, x, {q_.dim(0), Dim(heads_), queries_, size}));
       x = all;

@@ -184,6 +184,8 @@ Status import_embed_layer_normalization(OnnxNode &n) {
       return Error{fmt::format("its input {} is missing", i)};
   if (n.rank(0) != 2)
     return Error{fmt::format("its ids must be [B, L], not {}", n.in(0).type.text())};
+  if (n.rank(3) != 2)
+    return Error{fmt::format("its table of positions must be [P, E], not {}", n.in(3).type.text())};
   KILN_TRY(sum, n.emit(Op::gather, {n.in(2), n.in(0)}, {{"axis", attr_int(0)}}));
   KILN_TRY(positions, n.has(8) ? n.emit(Op::gather, {n.in(3), n.in(8)}, {{"axis", attr_int(0)}})
                                : slice_axis(e, n.in(3), 0, 0, n.shape(0)[1]));
@@ -209,6 +211,8 @@ Status import_qembed_layer_normalization(OnnxNode &n) {
       return Error{fmt::format("its input {} is missing", i)};
   if (n.rank(0) != 2)
     return Error{fmt::format("its ids must be [B, L], not {}", n.in(0).type.text())};
+  if (n.rank(3) != 2)
+    return Error{fmt::format("its table of positions must be [P, E], not {}", n.in(3).type.text())};
   // Codes of the table t of the five.
   auto real = [&](const Val &codes, size_t t) -> Result<Val> {
     KILN_TRY(scale, reshape(e, n.in(8 + t), {}));

@@ -21,6 +21,8 @@ Result<Val> split_heads(OnnxNode &n, const Val &x, int64_t heads) {
 }
 
 Result<Val> add_bias(OnnxNode &n, const Val &x, const Val &bias, int64_t from, int64_t size) {
+  if (bias.rank() != 1)
+    return Error{fmt::format("its bias is {}; it must be a number for each column of the queries, keys and values", bias.type.text())};
   KILN_TRY(part, slice_axis(n.emitter(), bias, 0, from, size));
   return n.emit(Op::add, {x, part});
 }
@@ -177,7 +179,7 @@ Status import_contrib_attention(OnnxNode &n) {
   auto width = n.shape(1)[1].try_const();
   if (!width)
     return Error{"the sizes of its weights must be known"};
-  std::vector<int64_t> sizes = n.get_ints("qkv_hidden_sizes");
+  auto sizes = n.get_ints("qkv_hidden_sizes");
   if (sizes.empty())
     sizes.assign(3, *width / 3);
   if (sizes.size() != 3 || sizes[0] + sizes[1] + sizes[2] != *width || sizes[0] < 1 || sizes[1] < 1 || sizes[2] < 1)
@@ -202,8 +204,7 @@ Status import_contrib_attention(OnnxNode &n) {
     masks.past = n.shape(4)[3];
     for (size_t i : {1, 2}) {
       KILN_TRY(slice, slice_axis(e, n.in(4), 0, int64_t(i) - 1, 1));
-      const Shape &shape = n.shape(4);
-      KILN_TRY(past, reshape(e, slice, Shape(shape.begin() + 1, shape.end())));
+      KILN_TRY(past, reshape(e, slice, n.in(4).dims(1, 5)));
       KILN_TRY(both, n.emit(Op::concat, {past, parts[i]}, {{"axis", attr_int(2)}}));
       parts[i] = both;
     }
@@ -249,6 +250,8 @@ Status import_multi_head_attention(OnnxNode &n) {
   Masks masks;
   masks.past = 0;
   if (n.has(6) && n.has(7)) {
+    if (n.rank(6) != 4 || n.rank(7) != 4)
+      return Error{fmt::format("past_key and past_value are {} and {}, not [B, H, P, E]", n.in(6).type.text(), n.in(7).type.text())};
     masks.past = n.shape(6)[2];
     for (size_t i : {1, 2}) {
       KILN_TRY(both, n.emit(Op::concat, {n.in(5 + i), parts[i]}, {{"axis", attr_int(2)}}));

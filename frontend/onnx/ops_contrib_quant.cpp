@@ -168,7 +168,7 @@ Status import_qlinear_where(OnnxNode &n) {
 }
 
 Status import_qlinear_reduce_mean(OnnxNode &n) {
-  std::vector<int64_t> given = n.get_ints("axes");
+  auto given = n.get_ints("axes");
   if (given.empty())
     for (int64_t d = 0; d < n.rank(); ++d)
       given.push_back(d);

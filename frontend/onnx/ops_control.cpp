@@ -35,7 +35,7 @@ Status equal_widths(OnnxNode &n, std::vector<Block> &branches, const std::vector
     for (size_t k = 0; text[i] && k < 2; ++k) {
       values[k].id = branches[k].results[i];
       values[k].type = e.function().type(values[k].id);
-      width = max(width, values[k].type.shape.back());
+      width = max(width, values[k].last_dim());
     }
     for (size_t k = 0; text[i] && k < 2; ++k) {
       IntoBlock scope(e.builder(), branches[k]);
@@ -458,7 +458,7 @@ Status import_scan(OnnxNode &n) {
     KILN_TRY(front, move_axis(e, x, axis, 0));
     KILN_TRY(ordered, flipped(e, front, in_ways[i] != 0));
     operands.push_back(ordered);
-    inner.push_back(e.argument(body, {x.dtype(), Shape(ordered.type.shape.begin() + 1, ordered.type.shape.end())}, ""));
+    inner.push_back(e.argument(body, {x.dtype(), ordered.dims(1, ordered.rank())}, ""));
   }
   KILN_RETURN_IF_ERROR(fill(n, body, graph, inner, nullptr));
   std::vector<Block> regions;

@@ -40,7 +40,7 @@ Status import_det(OnnxNode &n) {
   if (!size || !n.in(0).dim(n.rank() - 2).is_const(*size))
     return Error{fmt::format("the matrices of {} must be square, of a known size", n.in(0).type.text())};
   Calc c(n.emitter());
-  Shape outer(n.shape().begin(), n.shape().end() - 2);
+  Shape outer = n.in(0).dims(0, n.rank() - 2);
   Dim batch = element_count(outer);
   Num a = reshape(convert(c(n.in(0)), n.dtype() == DType::f64 ? DType::f64 : DType::f32), {batch, *size, *size});
   auto entry = [&](int64_t i, int64_t j) { return at(at(a, 1, i), 1, j); };

@@ -11,7 +11,7 @@ namespace kiln::onnx {
 
 Status import_gradient(OnnxNode &n) {
   Emitter &e = n.emitter();
-  std::vector<std::string> xs = n.get_strings("xs"), names = xs, zs = n.get_strings("zs");
+  auto xs = n.get_strings("xs"), names = xs, zs = n.get_strings("zs");
   names.insert(names.end(), zs.begin(), zs.end());
   std::string y = n.get_string("y", "");
   const Val *result = n.importer().value_named(y);

@@ -288,8 +288,8 @@ private:
     }
     if (n_.has(10)) {
       KILN_TRY(bias, against_scores(n_.in(10)));
-      Dim missing = keys_ - bias.type.shape.back();
-      if (!missing.is_const(0) && !bias.type.shape.back().is_const(1)) { // of a cache with room left
+      Dim missing = keys_ - bias.last_dim();
+      if (!missing.is_const(0) && !bias.last_dim().is_const(1)) { // of a cache with room left
         std::vector<Dim> lo(size_t(bias.rank()), 0), hi = lo;
         hi.back() = missing;
         KILN_TRY(padded, n_.emit(Op::pad, {bias}, {{"lo", lo}, {"hi", hi}, {"value", 0.0}}));

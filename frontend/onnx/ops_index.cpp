@@ -20,9 +20,9 @@ Status import_gather(OnnxNode &n) {
       return Error{fmt::format("the index {} is outside of axis {} of {}", index, axis, x.type.text())};
     if (size.is_const() || index >= 0) {
       KILN_TRY(one, slice_axis(n.emitter(), x, axis, index < 0 ? Dim(index) + size : Dim(index), 1));
-      Shape shape(x.type.shape.begin(), x.type.shape.begin() + axis);
+      Shape shape = x.dims(0, axis), after = x.dims(axis + 1, x.rank());
       shape.insert(shape.end(), indices.type.shape.begin(), indices.type.shape.end());
-      shape.insert(shape.end(), x.type.shape.begin() + axis + 1, x.type.shape.end());
+      shape.insert(shape.end(), after.begin(), after.end());
       return n.finish(reshape(n.emitter(), one, shape));
     }
   }
@@ -119,7 +119,7 @@ Status import_cumprod(OnnxNode &n) {
     return reverse ? e.emit(Op::flip, {x}, {{"axes", attr_ints(std::vector<int>{0})}}) : Result<Val>(x);
   };
   KILN_TRY(ordered, turned(front));
-  Shape row(front.type.shape.begin() + 1, front.type.shape.end());
+  Shape row = front.dims(1, front.rank());
   KILN_TRY(one, broadcast_to(e, e.scalar(t, 1), row));
   Block body;
   Val before = e.argument(body, {t, row}, "product"), x = e.argument(body, {t, row}, "x");

@@ -24,7 +24,7 @@ Status check_features(const Val &x, size_t count, std::string_view name) {
 }
 
 Result<Val> operand(OnnxNode &n, Op op, const Val &x, std::string_view name) {
-  std::vector<double> values = n.get_floats(name);
+  auto values = n.get_floats(name);
   if (values.empty())
     return x;
   KILN_RETURN_IF_ERROR(check_features(x, values.size(), name));
@@ -75,7 +75,7 @@ Status import_imputer(OnnxNode &n) {
     return Error{fmt::format("its input must be of floats or i64, not {}", x.type.text())};
   Val values, is_missing;
   if (real) {
-    std::vector<double> imputed = n.get_floats("imputed_value_floats");
+    auto imputed = n.get_floats("imputed_value_floats");
     double missing = n.get_float("replaced_value_float", 0);
     if (imputed.empty())
       return Error{"it has no 'imputed_value_floats'"};
@@ -84,7 +84,7 @@ Status import_imputer(OnnxNode &n) {
     KILN_TRY(is, std::isnan(missing) ? n.emit(Op::is_nan, {x}) : n.emit(Op::eq, {x, n.emitter().scalar(x.dtype(), missing)}));
     is_missing = is;
   } else {
-    std::vector<int64_t> imputed = n.get_ints("imputed_value_int64s");
+    auto imputed = n.get_ints("imputed_value_int64s");
     if (imputed.empty())
       return Error{"it has no 'imputed_value_int64s'"};
     KILN_RETURN_IF_ERROR(check_features(x, imputed.size(), "imputed_value_int64s"));
@@ -96,7 +96,7 @@ Status import_imputer(OnnxNode &n) {
 }
 
 Status import_feature_vectorizer(OnnxNode &n) {
-  std::vector<int64_t> sizes = n.get_ints("inputdimensions");
+  auto sizes = n.get_ints("inputdimensions");
   std::vector<Val> parts;
   for (size_t i = 0; i < n.input_count(); ++i) {
     KILN_TRY(part, convert(n.emitter(), n.in(i), DType::f32));
@@ -126,8 +126,8 @@ Status import_array_feature_extractor(OnnxNode &n) {
 // A list of maps from classes to scores has no form without strings and maps at run time; the scores
 // themselves do, in the order of the classes.
 Status import_zip_map(OnnxNode &n) {
-  std::vector<int64_t> ints = n.get_ints("classlabels_int64s");
-  std::vector<std::string> strings = n.get_strings("classlabels_strings");
+  auto ints = n.get_ints("classlabels_int64s");
+  auto strings = n.get_strings("classlabels_strings");
   std::string keys;
   for (int64_t label : ints)
     keys += (keys.empty() ? "" : ", ") + std::to_string(label);

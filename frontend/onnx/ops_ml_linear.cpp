@@ -56,7 +56,7 @@ struct Svm {
 Result<Svm> read_svm(OnnxNode &n) {
   Svm svm;
   svm.kernel = n.get_string("kernel_type", "LINEAR");
-  std::vector<double> params = n.get_floats("kernel_params");
+  auto params = n.get_floats("kernel_params");
   if (!params.empty() && params.size() != 3)
     return Error{fmt::format("'kernel_params' has {} numbers; gamma, coef0 and degree are meant", params.size())};
   if (!params.empty()) {
@@ -170,7 +170,7 @@ Status import_linear_classifier(OnnxNode &n) {
   KILN_TRY(x, feature_rows(n));
   KILN_TRY(labels, class_labels(n, "classlabels_ints"));
   KILN_TRY(transform, post_transform(n));
-  std::vector<double> coefficients = n.get_floats("coefficients"), intercepts = n.get_floats("intercepts");
+  auto coefficients = n.get_floats("coefficients"), intercepts = n.get_floats("intercepts");
   int64_t rows = int64_t(labels.size());
   // Two classes may share one score.
   if (auto features = x.dim(1).try_const(); rows == 2 && features && int64_t(coefficients.size()) == *features)
@@ -223,8 +223,8 @@ Status import_svm_classifier(OnnxNode &n) {
   KILN_TRY(labels, class_labels(n, "classlabels_ints"));
   KILN_TRY(transform, post_transform(n));
   KILN_TRY(svm, read_svm(n));
-  std::vector<int64_t> sizes = n.get_ints("vectors_per_class");
-  std::vector<double> a = n.get_floats("prob_a"), b = n.get_floats("prob_b");
+  auto sizes = n.get_ints("vectors_per_class");
+  auto a = n.get_floats("prob_a"), b = n.get_floats("prob_b");
   int64_t classes = int64_t(labels.size()), vectors = 0;
   for (int64_t size : sizes) {
     if (size < 0 || size > (int64_t(1) << 32))

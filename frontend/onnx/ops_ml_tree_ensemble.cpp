@@ -159,7 +159,7 @@ Status import_tree_ensemble(OnnxNode &n) {
   if (weights.empty() || weights.size() != leaves.targets.size())
     return Error{"leaf_weights and leaf_targetids are not of the same length"};
   int64_t most = *std::max_element(leaves.targets.begin(), leaves.targets.end());
-  int64_t targets = n.get_int("n_targets", most + 1);
+  int64_t targets = n.get_int("n_targets", most < INT64_MAX ? most + 1 : most);
   if (most >= targets || *std::min_element(leaves.targets.begin(), leaves.targets.end()) < 0)
     return Error{fmt::format("a leaf has a weight for another target than the {}", targets)};
   KILN_TRY(ensemble, read_ensemble(n, *features, weights.size()));

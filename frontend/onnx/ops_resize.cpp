@@ -60,7 +60,7 @@ Result<double> scale_between(const Dim &from, const Dim &to) {
 }
 
 Result<std::vector<int>> resized_axes(OnnxNode &n) {
-  std::vector<int64_t> list = n.get_ints("axes");
+  auto list = n.get_ints("axes");
   if (!n.has_attr("axes"))
     for (int i = 0; i < n.rank(); ++i)
       list.push_back(i);

@@ -26,7 +26,7 @@ Status import_scaled_tanh(OnnxNode &n) {
 
 // x * scale + bias of the channel
 Status import_image_scaler(OnnxNode &n) {
-  std::vector<double> bias = n.get_floats("bias");
+  auto bias = n.get_floats("bias");
   if (n.rank() != 4 || !n.emitter().require_equal(n.in(0).dim(1), int64_t(bias.size()), "ImageScaler"))
     return Error{fmt::format("it has a bias for {} channels, but its operand is {}", bias.size(), n.in(0).type.text())};
   Calc c(n.emitter());
@@ -38,7 +38,7 @@ Status import_image_scaler(OnnxNode &n) {
 
 // Border: left, top, right, bottom. With a scale [height, width], of that size from the left and the top.
 Status import_crop(OnnxNode &n) {
-  std::vector<int64_t> border = n.get_ints("border"), scale = n.get_ints("scale");
+  auto border = n.get_ints("border"), scale = n.get_ints("scale");
   if (n.rank() != 4 || border.size() != 4 || (scale.size() != 2 && n.has_attr("scale")))
     return Error{fmt::format("its operand {} must be [N, C, H, W], with 4 borders and a scale of 2 numbers or none", n.in(0).type.text())};
   Calc c(n.emitter());

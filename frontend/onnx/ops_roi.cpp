@@ -167,7 +167,7 @@ Status import_roi_align(OnnxNode &n) {
 // regions [R, 5]: image, x1, y1, x2, y2, in pixels with both ends; bins overlap where they do not divide.
 Status import_max_roi_pool(OnnxNode &n) {
   const Val &rois = n.in(1);
-  std::vector<int64_t> bins = n.get_ints("pooled_shape");
+  auto bins = n.get_ints("pooled_shape");
   if (rois.rank() != 2 || !rois.dim(1).is_const(5) || !is_float(rois.dtype()))
     return Error{fmt::format("its regions are {}; they must be floats [R, 5]", rois.type.text())};
   if (bins.size() != 2 || bins[0] < 1 || bins[1] < 1 || bins[0] > (1 << 20) || bins[1] > (1 << 20))

@@ -36,9 +36,9 @@ Status finish_like_input(OnnxNode &n, const Val &turned) {
 
 Result<Val> rotate_pairs(OnnxNode &n, const Val &x, const Val &cosines, const Val &sines, bool interleaved) {
   Emitter &e = n.emitter();
-  auto size = x.dim(3).try_const(), angles = cosines.type.shape.back().try_const();
-  if (!size || !angles || *angles < 1 || 2 * *angles > *size || sines.type.shape.back() != cosines.type.shape.back())
-    return Error{fmt::format("{} angles do not turn heads of {} elements in pairs", cosines.type.shape.back().text(), x.dim(3).text())};
+  auto size = x.dim(3).try_const(), angles = cosines.last_dim().try_const();
+  if (!size || !angles || *angles < 1 || 2 * *angles > *size || sines.last_dim() != cosines.last_dim())
+    return Error{fmt::format("{} angles do not turn heads of {} elements in pairs", cosines.last_dim().text(), x.dim(3).text())};
   int64_t rotated = 2 * *angles;
   KILN_TRY(turning, slice_axis(e, x, 3, 0, rotated));
   KILN_TRY(a, interleaved ? every_second(n, turning, 0) : slice_axis(e, turning, 3, 0, rotated / 2));

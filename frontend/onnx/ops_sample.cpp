@@ -212,7 +212,7 @@ struct DeformConv {
 // The attribute `name`: as many numbers as `otherwise` has.
 Result<std::vector<int64_t>> spatial_list(OnnxNode &n, std::string_view name, std::vector<int64_t> otherwise) {
   size_t count = otherwise.size();
-  std::vector<int64_t> out = n.get_ints(name, std::move(otherwise));
+  auto out = n.get_ints(name, std::move(otherwise));
   bool pads = name == "pads";
   for (int64_t v : out)
     if (out.size() != count || v < (pads ? 0 : 1) || v > (int64_t(1) << 31))

@@ -50,8 +50,8 @@ private:
     Block body;
     std::vector<Val> inner;
     for (size_t i = 0; i < operands.size(); ++i) {
-      const Shape &shape = operands[i].type.shape;
-      inner.push_back(e_.argument(body, {operands[i].dtype(), i < carried ? shape : Shape(shape.begin() + 1, shape.end())}, ""));
+      const Val &x = operands[i];
+      inner.push_back(e_.argument(body, {x.dtype(), i < carried ? x.type.shape : x.dims(1, x.rank())}, ""));
     }
     {
       IntoBlock scope(e_.builder(), body);

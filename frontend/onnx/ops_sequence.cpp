@@ -204,7 +204,7 @@ Status import_split_to_sequence(OnnxNode &n) {
       return Error{fmt::format("the size {} is not positive", part)};
     if (!size.is_const())
       return Error{fmt::format("the number of its parts follows from {}, which is not known; fix it with --dim", size.text())};
-    if (ceildiv(size, part).as_const() > kMaxLength)
+    if ((size.as_const() - 1) / part >= kMaxLength)
       return Error{fmt::format("it splits {} into parts of {}; at most {} parts are supported", size.text(), part, kMaxLength)};
     for (int64_t at = 0; at < size.as_const(); at += part)
       sizes.push_back(std::min(part, size.as_const() - at));

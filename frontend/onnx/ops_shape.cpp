@@ -305,7 +305,7 @@ Status import_unsqueeze(OnnxNode &n) {
 }
 
 Status import_transpose(OnnxNode &n) {
-  std::vector<int64_t> order = n.get_ints("perm");
+  auto order = n.get_ints("perm");
   for (int64_t axis : order)
     if (axis < 0)
       return Error{fmt::format("perm names the axis {}; axes count from 0 here", axis)};
@@ -503,7 +503,7 @@ Status import_trilu(OnnxNode &n) {
   if (n.rank() < 2)
     return Error{fmt::format("its operand is {}, not matrices", n.in(0).type.text())};
   Calc c(n.emitter());
-  Shape matrix(n.shape().end() - 2, n.shape().end());
+  Shape matrix = n.in(0).dims(n.rank() - 2, n.rank());
   Num k = reshape(convert(c(n.in(1)), DType::i64), {}), diagonal = c.iota(DType::i64, matrix, 1) - c.iota(DType::i64, matrix, 0);
   return n.finish(c.done(where(upper ? diagonal >= k : diagonal <= k, c(n.in(0)), 0)));
 }

@@ -177,7 +177,7 @@ Status import_dft(OnnxNode &n) {
     back[size_t(order[i])] = int64_t(i);
   Calc c(n.emitter());
   Num moved = fitted(permute(convert(c(x), sum_dtype(x.dtype())), order), x.rank() - 2, *size, taken);
-  Shape result(moved.shape().begin(), moved.shape().end() - 2);
+  Shape result = moved.v.dims(0, moved.rank() - 2);
   Dim rows = element_count(result);
   Num flat = reshape(moved, {rows, taken, *parts}), out;
   Fourier fourier(c, inverse);

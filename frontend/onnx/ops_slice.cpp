@@ -235,7 +235,7 @@ Status import_split(OnnxNode &n) {
 // an odd rest the larger half is at the end.
 Status import_center_crop_pad(OnnxNode &n) {
   KILN_TRY(sizes, n.dims_of(1, "shape"));
-  std::vector<int64_t> named = n.get_ints("axes");
+  auto named = n.get_ints("axes");
   if (!n.has_attr("axes"))
     for (int i = 0; i < n.rank(); ++i)
       named.push_back(i);

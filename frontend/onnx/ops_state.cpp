@@ -149,7 +149,7 @@ private:
 
   Status one_step() {
     for (Val *v : operands(all_)) {
-      KILN_TRY(only, reshape(e_, *v, Shape(v->type.shape.begin() + 1, v->type.shape.end())));
+      KILN_TRY(only, reshape(e_, *v, v->dims(1, v->rank())));
       *v = only;
     }
     KILN_TRY(done, step(past_, all_));
@@ -164,7 +164,7 @@ private:
     std::vector<Val> scanned = {past_};
     for (Val *v : operands(inner)) {
       scanned.push_back(*v);
-      *v = e_.argument(body, {v->dtype(), Shape(v->type.shape.begin() + 1, v->type.shape.end())}, "");
+      *v = e_.argument(body, {v->dtype(), v->dims(1, v->rank())}, "");
     }
     {
       IntoBlock scope(e_.builder(), body);
@@ -182,7 +182,7 @@ private:
 
   // y is [B, T, G, R, V], or [B, G, R, V] of one step.
   Status finish(const Val &y, const Val &state) {
-    const Dim &width = y.type.shape.back();
+    const Dim &width = y.last_dim();
     KILN_TRY(flat, reshape(e_, y, {batch_, steps_, Dim(groups_ * shared_) * width}));
     KILN_TRY(out, convert(e_, flat, n_.dtype(0)));
     KILN_TRY(present, convert(e_, state, state_type_.dtype));

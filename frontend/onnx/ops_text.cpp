@@ -97,7 +97,7 @@ Status import_string_normalizer(OnnxNode &n) {
   if (action != "NONE" && action != "LOWER" && action != "UPPER")
     return Error{fmt::format("'case_change_action' is '{}'; there are NONE, LOWER and UPPER", action)};
   bool case_matters = n.get_flag("is_case_sensitive", false);
-  std::vector<std::string> stop_words = n.get_strings("stopwords");
+  auto stop_words = n.get_strings("stopwords");
   if (!stop_words.empty()) {
     KILN_TRY(kept, without_stop_words(n.emitter(), x, stop_words, case_matters));
     x = kept;

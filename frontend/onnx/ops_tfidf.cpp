@@ -13,6 +13,8 @@
 namespace kiln::onnx {
 namespace {
 
+constexpr int64_t kMaxColumns = int64_t(1) << 24; // of the result
+
 struct Pool {
   bool text = false;
   std::vector<std::string> strings;
@@ -126,10 +128,10 @@ Result<std::vector<Val>> count_all(OnnxNode &n, const Val &x, const Pool &pool, 
 Result<std::vector<int64_t>> column_sources(const std::vector<int64_t> &indexes, int64_t grams) {
   if (int64_t(indexes.size()) != grams || grams == 0)
     return Error{fmt::format("it has {} n-grams and {} 'ngram_indexes'", grams, indexes.size())};
-  int64_t outputs = *std::max_element(indexes.begin(), indexes.end()) + 1;
-  if (*std::min_element(indexes.begin(), indexes.end()) < 0 || outputs > (int64_t(1) << 24))
-    return Error{"'ngram_indexes' holds an impossible column"};
-  std::vector<int64_t> sources(size_t(outputs), grams);
+  auto [least, most] = std::minmax_element(indexes.begin(), indexes.end());
+  if (*least < 0 || *most >= kMaxColumns)
+    return Error{fmt::format("'ngram_indexes' holds the column {}", *least < 0 ? *least : *most)};
+  std::vector<int64_t> sources(size_t(*most) + 1, grams);
   for (size_t i = 0; i < indexes.size(); ++i)
     if (std::exchange(sources[size_t(indexes[i])], int64_t(i)) != grams)
       return Error{fmt::format("'ngram_indexes' gives the column {} to two n-grams", indexes[i])};
@@ -144,7 +146,7 @@ Result<Val> weigh(OnnxNode &n, Val out, const std::string &mode) {
     KILN_TRY(ones, convert(e, present, DType::f32));
     out = ones;
   }
-  std::vector<double> weights = n.get_floats("weights");
+  auto weights = n.get_floats("weights");
   if (mode == "TF" || weights.empty())
     return out;
   int64_t outputs = out.dim(1).as_const();

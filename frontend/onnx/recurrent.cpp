@@ -51,14 +51,14 @@ using Activation = std::function<Result<Val>(Val)>;
 // The functions of all directions in the order of the attribute; alphas and betas are consumed by those
 // that have them.
 Result<std::vector<Activation>> activations_of(OnnxNode &n, const RecurrentKind &kind, size_t directions) {
-  std::vector<std::string> names = n.get_strings("activations");
+  auto names = n.get_strings("activations");
   if (names.empty())
     for (size_t d = 0; d < directions; ++d)
       names.insert(names.end(), kind.activations.begin(), kind.activations.end());
   if (names.size() != directions * kind.activations.size())
     return Error{fmt::format("it has {} activations; {} are needed", names.size(),
                              directions * kind.activations.size())};
-  std::vector<double> alphas = n.get_floats("activation_alpha"), betas = n.get_floats("activation_beta");
+  auto alphas = n.get_floats("activation_alpha"), betas = n.get_floats("activation_beta");
   double clip = n.get_float("clip", 0);
   size_t a = 0, b = 0;
   Emitter &e = n.emitter();
@@ -89,7 +89,7 @@ Result<std::vector<Activation>> activations_of(OnnxNode &n, const RecurrentKind 
 // One direction's slice of an operand, without the leading dim.
 Result<Val> part(Emitter &e, const Val &v, int64_t direction) {
   KILN_TRY(one, slice_axis(e, v, 0, direction, 1));
-  return reshape(e, one, Shape(one.type.shape.begin() + 1, one.type.shape.end()));
+  return reshape(e, one, one.dims(1, one.rank()));
 }
 
 struct Layer {

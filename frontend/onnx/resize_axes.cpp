@@ -94,10 +94,8 @@ private:
     Dim size = x.dim(to.axis);
     double squeeze = options_.antialias ? std::min(to.scale(), 1.0) : 1.0, reach = options_.mode == "linear" ? 1 : 2;
     double first = std::floor(-reach / squeeze) + 1, count = 2 - 2 * first;
-    if (!(count <= double(kMaxTaps))) {
+    if (!(count <= double(kMaxTaps)))
       c_.fail(fmt::format("a scale of {} needs {} elements for each of the result; at most {} are supported", to.scale(), count, kMaxTaps));
-      return x;
-    }
     int64_t taps = int64_t(count);
     Num below = floor(position), offset = c_.iota(kReal, {taps}) + first;
     Num t = reshape(position - below, {to.size, 1}), place = reshape(below, {to.size, 1}) + offset; // [size, taps]

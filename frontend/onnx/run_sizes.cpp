@@ -23,7 +23,7 @@ Result<std::vector<RunInt>> run_ints(OnnxNode &n, size_t i, std::string_view wha
   auto count = element_count(list.type.shape).try_const();
   if (!count || list.rank() > 1)
     return Error{fmt::format("its {} ('{}') are {}: how many dims the result has must be known at compile time", what,
-                             n.view().inputs[i], list.type.text())};
+                             list.name, list.type.text())};
   if (*count > kMaxRank)
     return Error{fmt::format("its {} are {} numbers; at most {} dims are supported", what, *count, kMaxRank)};
   KILN_TRY(id, e.materialize(list));

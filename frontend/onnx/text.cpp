@@ -80,8 +80,8 @@ Val as_text(Val v) {
   return v;
 }
 
-Shape text_shape(const Val &text) { return Shape(text.type.shape.begin(), text.type.shape.end() - 1); }
-const Dim &text_width(const Val &text) { return text.type.shape.back(); }
+Shape text_shape(const Val &text) { return text.dims(0, text.rank() - 1); }
+const Dim &text_width(const Val &text) { return text.last_dim(); }
 
 Result<Val> widen(Emitter &e, const Val &text, const Dim &width) {
   Dim more = width - text_width(text);

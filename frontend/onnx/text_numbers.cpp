@@ -222,25 +222,18 @@ Scanned scan_numbers(Calc &c, const Num &rows, int most_digits) {
     Num negative = in[5] || (equal(kind, minus) && equal(next, after_sign));
     Num small = in[6] || (equal(kind, minus) && equal(next, exponent_sign));
     for (const Num &n : {next, digits, count, in[3] + shift, power, negative, small}) {
-      if (c.failed())
-        break;
       auto id = e.materialize(n.v);
       if (!id)
         c.fail(id.error().message);
-      else
-        body.results.push_back(*id);
+      body.results.push_back(*id);
     }
   }
-  if (c.failed())
-    return {rows, rows, rows, rows};
   operands.push_back(kinds.v), operands.push_back(values.v);
   std::vector<Block> regions;
   regions.push_back(std::move(body));
   auto out = e.emit_all(Op::scan, operands, {{"carried", attr_int(int64_t(std::size(kTypes)))}}, std::move(regions));
-  if (!out) {
+  if (!out)
     c.fail(out.error().message);
-    return {rows, rows, rows, rows};
-  }
   auto last = [&](size_t i) { return c((*out)[i]); };
   Num state = last(0);
   Num good = equal(state, whole) || equal(state, fraction) || equal(state, exponent) || equal(state, trailing);

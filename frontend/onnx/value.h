@@ -3,6 +3,7 @@
 // Concat, Reshape) works on the known forms, and enters the graph only if something uses it as data.
 #pragma once
 
+#include "frontend/onnx/checked.h"
 #include "ir/graph.h"
 
 #include <string_view>
@@ -38,7 +39,40 @@ struct Val {
   bool is_known() const { return constant || elements; }
   int rank() const { return type.rank(); }
   DType dtype() const { return type.dtype; }
-  const Dim &dim(int i) const { return type.shape[size_t(i)]; }
+  const Dim &dim(int i) const {
+    if (i < 0 || i >= rank())
+      lacks_dim(i);
+    return type.shape[size_t(i)];
+  }
+  const Dim &last_dim() const { return dim(rank() - 1); }
+  // The sizes of the dims [first, end).
+  Shape dims(int first, int end) const {
+    if (first < 0 || first > end || end > rank())
+      lacks_dim(first < 0 ? first : end - 1);
+    return Shape(type.shape.begin() + first, type.shape.begin() + end);
+  }
+
+private:
+  [[noreturn]] void lacks_dim(int i) const;
+};
+
+// The sizes of a value, as a list whose index is checked.
+class Sizes {
+public:
+  explicit Sizes(const Val &of) : of_(of) {}
+  operator const Shape &() const { return of_.type.shape; }
+  const Dim &operator[](size_t i) const { return of_.dim(i < size() ? int(i) : of_.rank()); }
+  const Dim &front() const { return of_.dim(0); }
+  const Dim &back() const { return of_.last_dim(); }
+  size_t size() const { return of_.type.shape.size(); }
+  bool empty() const { return size() == 0; }
+  Shape::const_iterator begin() const { return of_.type.shape.begin(); }
+  Shape::const_iterator end() const { return of_.type.shape.end(); }
+  friend bool operator==(const Sizes &a, const Shape &b) { return a.of_.type.shape == b; }
+  friend bool operator==(const Sizes &a, const Sizes &b) { return a == static_cast<const Shape &>(b); }
+
+private:
+  const Val &of_;
 };
 
 // "f32[2, 3]", "a sequence of 3 tensors", "an optional that holds nothing", "text[2]"
