@@ -40,7 +40,7 @@ struct DeviceFunctionRecord {
   uint64_t scratch_bytes;  // for each block; 0 where it has none
   uint32_t maps;
   uint32_t resident; // not 0: blocks that a multiprocessor runs at once, and it is given no more of them, which take turns
-  uint32_t is_joined; // not 0: its only argument is all pointers to buffers, one after the other
+  uint32_t is_joined; // 1: its only argument is all pointers to buffers, one after the other; 0: each is one
   uint32_t reserved;
 };
 
@@ -82,7 +82,7 @@ struct DeviceStepRecord {
   uint32_t a, b; // expressions
   Range buffers;
   Range dims; // in `lists`: of a launch
-  Range completed; // in `lists`: the positions that nothing is left of behind a launch
+  Range completed; // in `lists`: of a launch, the positions that nothing is left of behind it, in order
   uint32_t maps; // the first of the function's
 };
 

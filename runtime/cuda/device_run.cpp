@@ -259,8 +259,8 @@ private:
       add(section_.evaluate(section_.lists()[step.dims.first + i], on_.slots));
     if (f.scratch_bytes != 0)
       add(static_cast<int64_t>(on_.scratch));
-    if (f.is_joined == 0) // whose first argument is all that follows in `values`
-      add(static_cast<int64_t>(on_.set->arguments + on_.set->traps + static_cast<uint64_t>(step.position) * sizeof(int32_t)));
+    // The first argument of a joined one is all that follows in `values`. Code that is not joined, whatever the section says, finds as many.
+    add(f.is_joined != 0 ? 0 : static_cast<int64_t>(on_.set->arguments + on_.set->traps + static_cast<uint64_t>(step.position) * sizeof(int32_t)));
     int64_t most = f.scratch_bytes != 0 ? int64_t{f.scratch_blocks} : int64_t{0x7fffffff};
     if (int64_t turns = int64_t{device_.multiprocessors} * f.resident; turns > 0 && turns < most)
       most = turns;

@@ -71,7 +71,7 @@ const char *DeviceSection::flaw(const Manifest &manifest) const {
     if (!text_fits || f.image >= h.images.count || f.threads == 0 || f.threads > 1024 || f.buffers > kMaxDeviceArguments ||
         f.dims > kMaxDeviceArguments || f.shared_bytes > (1u << 20) || f.maps > kMaxDeviceMaps || f.resident > 64 || f.scratch_bytes > (uint64_t{1} << 40) ||
         (f.scratch_bytes != 0 && (f.scratch_blocks == 0 || f.scratch_blocks > 65536)) ||
-        (f.is_joined != 0 && (f.buffers == 0 || f.dims != 0 || f.maps != 0 || f.scratch_bytes != 0)))
+        f.is_joined > 1 || (f.is_joined != 0 && (f.buffers == 0 || f.dims != 0 || f.maps != 0 || f.scratch_bytes != 0)))
       return "a function is wrong";
   }
   for (uint32_t i = 0; i < h.entries.count; ++i)
@@ -141,8 +141,9 @@ const char *DeviceSection::flaw_of_step(uint32_t index, uint32_t, uint32_t slots
   for (uint32_t i = 0; i < step.dims.count; ++i)
     if (const char *why = flaw_of_expression(lists()[step.dims.first + i], slots))
       return why;
+  const uint32_t *completed = lists() + step.completed.first;
   for (uint32_t i = 0; i < step.completed.count; ++i)
-    if (lists()[step.completed.first + i] >= entry.kernels.count)
+    if (step.kind != DeviceStepKind::Launch || completed[i] >= entry.kernels.count || (i > 0 && completed[i] <= completed[i - 1]))
       return "a launch is wrong";
   bool has_a = step.kind != DeviceStepKind::If && step.kind != DeviceStepKind::While;
   if (has_a)

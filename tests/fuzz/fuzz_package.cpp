@@ -90,7 +90,7 @@ void ask_all(uint8_t *file, size_t size) {
 }
 
 // Every expression, name and image of the tables for a GPU, for sizes from everywhere.
-uint64_t evaluate_all(const DeviceSection &section) {
+uint64_t evaluate_all(const DeviceSection &section, const Manifest &manifest) {
   constexpr int64_t kSizes[] = {0, 1, 7, INT64_MAX, INT64_MIN};
   uint64_t sum = 0;
   for (int64_t size : kSizes) {
@@ -103,6 +103,9 @@ uint64_t evaluate_all(const DeviceSection &section) {
           sum += uint64_t(section.evaluate(section.buffers()[step.buffers.first + i].offset, slots.data()));
         for (uint32_t i = 0; i < step.dims.count; ++i)
           sum += uint64_t(section.evaluate(section.lists()[step.dims.first + i], slots.data()));
+        for (uint32_t i = 0; i < step.completed.count; ++i)
+          if (step.kind != DeviceStepKind::Launch || section.lists()[step.completed.first + i] >= manifest.entries()[e].kernels.count)
+            std::abort();
         if (step.kind == DeviceStepKind::Launch)
           sum += std::strlen(section.text(section.functions()[step.function].name)) +
                  *section.image(section.functions()[step.function].image);
@@ -127,7 +130,7 @@ void open_device_sections(uint8_t *file, size_t size) {
     Bytes alone = copy_of(file + section.offset, section.size, 64);
     DeviceSection device;
     if (device.open(alone.get(), section.size, manifest, "fuzz", &error) == KILN_OK) {
-      volatile uint64_t sum = evaluate_all(device);
+      volatile uint64_t sum = evaluate_all(device, manifest);
       (void)sum;
     } else if (error.message[0] == 0) {
       std::abort();
