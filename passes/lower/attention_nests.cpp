@@ -233,13 +233,13 @@ private:
   }
 
   // The rows [first, first + count). A few rows, as where text is generated word by word, do not pay
-  // for copies of all keys and values.
+  // for copies of all keys and values; threads of a GPU share those.
   void share(const Dim &first_row, const Dim &count) {
     Dim first = named(first_row, 0, all_rows());
     if (count.is_const())
       return share(first, count, true);
     Dim rows = named(count, 1, Dim(share_rows_) + Dim(1));
-    if (key_size_ < kMinDirectKey || on_tensors_ || streams_)
+    if (key_size_ < kMinDirectKey || l_.options_.gpu)
       return share(first, rows, true);
     Expr few = kb::lt(kb::index(rows), kb::integer(DType::i64, kMinCopyRows));
     auto direct = l_.in_scope(Symbol(), [&] { share(first, rows, false); });

@@ -393,6 +393,13 @@ export func one(q: bf16[2, 8, 1, 256], k: bf16[2, 8, 700, 256], v: bf16[2, 8, 70
 export func odd(q: f16[1, 2, 19, 150], k: f16[1, 2, 67, 150], v: f16[1, 2, 67, 171]) -> f16[1, 2, 19, 171] { return scaled_dot_product_attention(q, k, v) }
 )";
   check(text, 0.012, {gpu_of(84), gpu_of(1)});
+  const std::string symbolic = R"(
+dim Q = 1..4096
+dim K = 1..4096
+export func floats(q: f32[1, 2, Q, 136], k: f32[1, 2, K, 136], v: f32[1, 2, K, 136]) -> f32[1, 2, Q, 136] { return scaled_dot_product_attention(q, k, v, is_causal=true) }
+)";
+  for (int64_t dim : {3, 70})
+    check(symbolic, 1e-5, {gpu_of(84)}, dim);
 }
 
 TEST_CASE("long sums with few results are cut into parts") {

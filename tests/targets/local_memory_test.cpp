@@ -92,6 +92,7 @@ TEST_CASE("attention keeps nothing in local memory") {
            {"f32", "16", "16", "Q", "K", 128, read, 0},
            {"bf16", "16", "16", "512", "512", 256, causal, kTwoNumbers},
            {"bf16", "16", "16", "512", "512", 128, read, kTwoNumbers},
+           {"f32", "4, 4", "4, 1", "Q", "K", 256, causal, kTwoNumbers * 3}, // a group's
            // few queries
            {"bf16", "4, 4", "4, 1", "3", "512", 128, causal, 0},
            {"bf16", "4, 4", "4, 1", "1", "K", 128, none, kTwoNumbers},
