@@ -17,7 +17,10 @@
 namespace kiln {
 namespace {
 
-// A copy of each view for each user of it, before that user; for GPUs, of what products widen too.
+// Whether it hides elements of another operand, or may.
+bool is_mask(const Node &node, size_t operand) { return node.op == Op::add || (node.op == Op::where && operand == 0); }
+
+// A copy of each view for each user of it, before that user; for GPUs, of what products widen and of masks made of indices too.
 Changed sink_views(Module &module, Function &function, bool gpu) {
   Changed changed = Changed::no;
   // From users to operands: one round for each view in a chain of them, and bounded.
@@ -36,7 +39,8 @@ Changed sink_views(Module &module, Function &function, bool gpu) {
             continue;
           const Node *def = function.def(operand);
           bool widens = def && gpu && widens_for_product(function, function.node(id), operand);
-          if (!def || (!is_view(*def) && !unpacks(function, operand) && !widens))
+          bool counts = def && gpu && is_made_of_indices(function, operand) && (is_mask(function.node(id), k) || is_made_of_indices(function, function.node(id).results[0]));
+          if (!def || (!is_view(*def) && !unpacks(function, operand) && !widens && !counts))
             continue;
           if (first[size_t(operand)] && !widens) { // the first use keeps the original
             first[size_t(operand)] = false;

@@ -41,7 +41,8 @@
 //
 //   attention     Two dots with a softmax between them, as match_attention() (attention.h) finds them
 //                 from the second, the root. Besides: scalar nodes of the scores' size before the
-//                 softmax, views of the dots' operands and of what the scalar nodes read, linear in the
+//                 softmax, for GPUs what they read that is made of indices alone (index_map.h), views of
+//                 the dots' operands and of what the scalar nodes read, linear in the
 //                 last two dims, and scalar nodes of the root's shape after it. One result.
 //
 //   lower         Exactly one node with `lower`, the root. Either its results are those of the

@@ -60,7 +60,8 @@ void BlockFuser::fuse_attention(int root) {
       return true;
     if (members.contains(first)) // operands of the dot are captured
       return false;
-    bool before = way.contains(p) || (is_scalar(p) && element_count(shape(p)) == count);
+    // A GPU compares the numbers of queries and keys where it would read a mask made of them.
+    bool before = way.contains(p) || (is_scalar(p) && element_count(shape(p)) == count) || (gpu_ && is_made_of_indices(function_, node(p).results[0]));
     if (before)
       elementwise.insert(p);
     return before;

@@ -161,11 +161,32 @@ bool is_made_of_constants(const Function &function, ValueId value, int depth, bo
                      [&](ValueId v) { return is_made_of_constants(function, v, depth - 1, shifts); });
 }
 
+constexpr int kDeepestIndex = 8; // of nodes on the way to an iota
+
+bool is_made_of_indices(const Function &function, ValueId value, int depth, bool &counts) {
+  const Node *def = function.def(value);
+  if (!def || depth == 0)
+    return false;
+  counts |= def->op == Op::iota;
+  if (def->op == Op::iota)
+    return true;
+  if (def->op == Op::constant)
+    return element_count(function.type(value).shape).is_const(1);
+  if (def->results.size() != 1 || def->operands.empty() || !keeps_elements(*def) || op_def(def->op).has(kExpensive))
+    return false;
+  return std::all_of(def->operands.begin(), def->operands.end(), [&](ValueId v) { return is_made_of_indices(function, v, depth - 1, counts); });
+}
+
 } // namespace
 
 bool is_made_of_constants(const Function &function, ValueId value) {
   bool shifts = false;
   return is_made_of_constants(function, value, kDeepestUnpacking, shifts);
+}
+
+bool is_made_of_indices(const Function &function, ValueId value) {
+  bool counts = false;
+  return is_made_of_indices(function, value, kDeepestIndex, counts) && counts;
 }
 
 bool unpacks(const Function &function, ValueId value) {

@@ -34,6 +34,9 @@ bool is_view(const Node &node);
 bool unpacks(const Function &function, ValueId value);
 bool is_made_of_constants(const Function &function, ValueId value);
 
+// Whether a value is made of the numbers of its elements alone, as masks of late keys are: cheaper to make than to read.
+bool is_made_of_indices(const Function &function, ValueId value);
+
 // Sizes other than 1.
 Shape squeezed(const Shape &shape);
 

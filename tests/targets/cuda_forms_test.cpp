@@ -385,6 +385,31 @@ export func all(q: f32[1, 2, 3, Q, 32], k: f32[1, 2, 1, K, 32], v: f32[1, 2, 1, 
   }
 }
 
+TEST_CASE("causal masks of sizes that a run tells are compared, not read") {
+  const std::string text = R"(
+dim Q = 1..4096
+dim K = 1..4096
+export func f(q: bf16[1, 2, Q, 64], k: bf16[1, 2, K, 64], v: bf16[1, 2, K, 64]) -> bf16[1, 2, Q, 64] {
+  h = scaled_dot_product_attention(q, k, v, is_causal=true)
+  return scaled_dot_product_attention(h, k, v, is_causal=true)
+}
+)";
+  for (int64_t dim : {3, 170})
+    check(text, 0.012, {gpu_of(84)}, dim);
+  Module module = load(text);
+  CompileOptions options;
+  options.gpus = {gpu_of(84)};
+  Diagnostics diagnostics;
+  Program program;
+  REQUIRE(optimise_module(module, options, diagnostics));
+  REQUIRE(lower_module(module, program, diagnostics, {true}));
+  for (const Kernel &kernel : program.kernels) {
+    std::string launched = cuda::emit_cuda(kernel, gpu_of(84)).launches[0].function.text;
+    CHECK(launched.find("kiln_sees_all") != std::string::npos);
+    CHECK(launched.find("kiln_sees_some") != std::string::npos);
+  }
+}
+
 TEST_CASE("attention with heads of more than 128 elements") {
   const std::string text = R"(
 export func large(q: bf16[1, 2, 70, 256], k: bf16[1, 2, 90, 256], v: bf16[1, 2, 90, 256]) -> bf16[1, 2, 70, 256] { return scaled_dot_product_attention(q, k, v, is_causal=true) }
