@@ -155,6 +155,9 @@ llvm::Value *KernelEmitter::bfloat_to_float(llvm::Value *a, int lanes) {
 
 llvm::Value *KernelEmitter::float_to_bfloat(llvm::Value *a, int lanes) {
   llvm::Type *i32 = value_type(context_, DType::i32, lanes);
+  if (machine_.has_bf16_dots && lanes == 16 && !options_.denormals_keep) // takes denormals as zero
+    return b_.CreateBitCast(b_.CreateIntrinsic(llvm::Intrinsic::x86_avx512bf16_cvtneps2bf16_512, {}, {a}),
+                            value_type(context_, DType::i16, lanes));
   auto constant = [&](uint32_t v) { return splat_int(i32, v); };
   llvm::Value *bits = b_.CreateBitCast(a, i32);
   llvm::Value *upper = b_.CreateLShr(bits, constant(16));

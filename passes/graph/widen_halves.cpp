@@ -23,6 +23,13 @@ bool has_pairs(const Function &function, const Node &node, const PassFlags &flag
   return depth && *depth % 2 == 0;
 }
 
+// Whether enough rows read the second operand, an activation, that converting it for each of them counts.
+bool has_rows(const Function &function, const Node &node) {
+  constexpr int64_t kLeastRows = 8;
+  const TensorType &x = function.type(node.operands[0]), &y = function.type(node.operands[1]);
+  return node.op == Op::dot && x.rank() >= 2 && y.rank() >= 2 && x.shape[size_t(x.rank() - 2)].try_const().value_or(kLeastRows) >= kLeastRows;
+}
+
 } // namespace
 
 Changed widen_halves(Module &module, const PassFlags &flags) {
@@ -36,16 +43,18 @@ Changed widen_halves(Module &module, const PassFlags &flags) {
       if ((node.op != Op::conv && node.op != Op::dot) || s.fusion_depth() > 0)
         return;
       auto half = [&](ValueId v) { return is_half(function.type(v)); };
-      if (!half(node.results[0]) || !std::all_of(node.operands.begin(), node.operands.end(), half) ||
-          !constant_tensor(module, function, node.operands[1]) ||
-          function.type(node.operands[1]).rank() < 2 || has_pairs(function, node, flags))
+      if (!half(node.results[0]) || !std::all_of(node.operands.begin(), node.operands.end(), half))
+        return;
+      const bool has_weights = constant_tensor(module, function, node.operands[1]) != nullptr;
+      if (has_weights ? function.type(node.operands[1]).rank() < 2 || has_pairs(function, node, flags) : !has_rows(function, node))
         return;
       GraphBuilder &b = s.builder();
       std::vector<ValueId> operands;
       for (ValueId v : node.operands)
         operands.push_back(b(Op::convert, {v}, {{"dtype", DType::f32}}));
       Attrs attrs = node.attrs;
-      if (auto wide = pairs.widened(b, node, function.def(node.operands[1])->attrs.get_constant("value"))) {
+      auto wide = has_weights ? pairs.widened(b, node, function.def(node.operands[1])->attrs.get_constant("value")) : std::nullopt;
+      if (wide) {
         operands[1] = *wide;
         attrs.set("transpose_b", false);
       }

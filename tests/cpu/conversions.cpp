@@ -15,14 +15,14 @@ const float kNan = std::numeric_limits<float>::quiet_NaN();
 template <typename From, typename To>
 void check_convert(DType from, DType to, std::vector<From> values, std::vector<To> expected) {
   INFO(dtype_name(from) << " to " << dtype_name(to));
-  while (values.size() % 8 != 0) {
+  while (values.size() % 16 != 0) {
     values.push_back(values[0]);
     expected.push_back(expected[0]);
   }
   int64_t size = int64_t(values.size());
   Run run;
   run.args = {bytes_of(values), Bytes(expected.size() * sizeof(To))};
-  for (int lanes : {1, 8}) {
+  for (int lanes : {1, 8, 16}) {
     Expr x = kb::load(name("a"), from, sym("i"), lanes);
     Program program = make_program(
         {make_kernel("convert", {in("a", from, size), out("o", to, size)}, {},
@@ -94,6 +94,19 @@ TEST_CASE("integers wrap, widen by their sign, and become floats") {
   check_convert<uint8_t, float>(DType::bool_, DType::f32, {0, 1, 1, 0}, {0, 1, 1, 0});
 }
 
+// One instruction, where denormals may be taken as zero.
+TEST_CASE("bf16 is rounded by vcvtneps2bf16") {
+  for (bool keep : {false, true}) {
+    Program program = make_program({make_kernel("convert", {in("a", DType::f32, 16), out("o", DType::bf16, 16)}, {},
+                                                {kb::store(name("o"), 0, kb::convert(DType::bf16, kb::load(name("a"), DType::f32, 0, 16)))})});
+    cpu::CpuOptions options;
+    options.denormals_keep = keep;
+    auto assembly = cpu::emit_assembly(program, program.kernels, *find_machine("x86-64-v4+avx512vnni+avx512bf16"), options);
+    REQUIRE(assembly.ok());
+    CHECK((assembly->find("vcvtneps2bf16") == std::string::npos) == keep);
+  }
+}
+
 TEST_CASE("f16 and bf16 round as the reference does") {
   std::vector<float> values{
       0.0f,    -0.0f,      1.0f,           -2.5f,          65504.0f,   65519.0f, 65520.0f,
@@ -107,6 +120,7 @@ TEST_CASE("f16 and bf16 round as the reference does") {
   }
   check_convert<float, uint16_t>(DType::f32, DType::f16, values, halves);
   check_convert<float, uint16_t>(DType::f32, DType::bf16, values, brains);
+  check_convert<float, uint16_t>(DType::f32, DType::bf16, {kNan, -kNan}, {0x7fc0, 0xffc0});
   std::vector<uint16_t> bits;
   for (uint32_t b = 0; b < 0x10000; b += 37)
     bits.push_back(uint16_t(b));

@@ -190,7 +190,7 @@ TEST_CASE("products that are hardly filled are left to vectors") {
   };
   CHECK(!takes_tiles(naive::quantised_matmul(4, 16, 16)));
   CHECK(!takes_tiles(naive::quantised_matmul(6, 32, 20)));
-  CHECK(!takes_tiles(naive::paired_matmul(4, 16, 8)));
+  CHECK(takes_tiles(naive::paired_matmul(4, 16, 8))); // dots of bf16 are slow there
   CHECK(takes_tiles(naive::quantised_matmul(8, 32, 64)));
   CHECK(takes_tiles(naive::paired_matmul(16, 32, 20)));
 }
