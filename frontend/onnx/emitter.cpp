@@ -16,7 +16,10 @@ std::vector<int64_t> static_dims(const TensorType &type) {
 
 bool small(const TensorType &type) {
   auto count = element_count(type.shape).try_const(); // of a size that a run finds and one of 0, too
-  return is_static(type.shape) && count && *count <= kMaxFoldElements;
+  if (!is_static(type.shape) || !count || *count > kMaxFoldElements)
+    return false;
+  // No dim of an empty tensor is larger: what an op does for each position of an axis is as cheap.
+  return std::all_of(type.shape.begin(), type.shape.end(), [](const Dim &d) { return d.as_const() <= kMaxFoldElements; });
 }
 
 // Multiplications of a contraction on constants are left to run time past a small number.

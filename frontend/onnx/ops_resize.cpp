@@ -111,7 +111,10 @@ Status from_sizes(OnnxNode &n, const std::vector<Dim> &sizes, const std::vector<
     auto size = n.shape()[size_t(axis)].try_const();
     if (!size)
       return Error{"sizes that keep the aspect ratio need known sizes; fix them with --dim or --shape"};
-    out.sizes[size_t(axis)] = int64_t(std::floor(one * double(*size) + 0.5));
+    double resized = std::floor(one * double(*size) + 0.5);
+    if (!(resized < double(kMaxElements)))
+      return Error{fmt::format("its 'sizes' make axis {} as large as {}", axis, resized)};
+    out.sizes[size_t(axis)] = int64_t(resized);
     out.scales[size_t(axis)] = one;
   }
   return Unit{};

@@ -25,13 +25,16 @@ int count_atoms(const Dim &d, int budget) {
 
 bool nonnegative(const Dim &d) { return d.is_valid() && known_nonnegative(d, DimRanges()); }
 
+// 1 for what has no positive counterpart.
+int64_t common_factor(int64_t a, int64_t b) { return a == INT64_MIN ? 1 : std::gcd(a, b); }
+
 std::optional<Element> make(Dim numerator, int64_t denominator) {
   if (!numerator.is_valid() || denominator <= 0 || complexity(numerator) > kMaxDimComplexity)
     return std::nullopt;
   // Kept small where that is plain to see.
-  int64_t common = std::gcd(numerator.constant_part(), denominator);
+  int64_t common = common_factor(numerator.constant_part(), denominator);
   for (const DimTerm &term : numerator.terms())
-    common = std::gcd(common, term.coefficient);
+    common = common_factor(term.coefficient, common);
   if (common > 1)
     return Element{floordiv(numerator, common), denominator / common};
   return Element{std::move(numerator), denominator};

@@ -94,6 +94,16 @@ TEST_CASE("sizes at the end of the integers") {
                        attr_i("min_gram_length", 1), attr_i("max_gram_length", 1), attr_i("max_skip_count", 0)},
                       ""),
              Contains("'ngram_indexes' holds the column 9223372036854775807"));
+  GraphMaker resized;
+  resized.input("x", DType::f32, {4, 6}).weight("sizes", ints({INT64_MAX, INT64_MAX})).node("Resize", {"x", "", "", "sizes"}, {"y"}, {attr_s("keep_aspect_ratio_policy", "not_larger")});
+  CHECK_THAT(Imported(resized.output("y").model(18)).errors(), Contains("its 'sizes' make axis 0 as large as"));
+  GraphMaker empty; // which is not computed while it is imported, however small the result
+  empty.weight("none", floats({0, 1, 3, 3}, {})).node("LpPool", {"none"}, {"y"}, {attr_ints("kernel_shape", {3, 3}), attr_ints("pads", {2, 2, 2, int64_t(1) << 31})});
+  CHECK(Imported(empty.output("y").model()).errors() == "");
+  GraphMaker least;
+  least.weight("least", ints({INT64_MIN})).input("x", DType::f32, {"N"}).node("Shape", {"x"}, {"n"}).node("Add", {"n", "least"}, {"sum"});
+  least.node("Mul", {"sum", "sum"}, {"y"}).output("y");
+  CHECK(Imported(least.model()).errors() == "");
   GraphMaker g;
   Tensor part(DType::i64, {});
   part.set_i64(0, INT64_MAX);
