@@ -4,9 +4,9 @@
 #include <catch2/catch.hpp>
 
 #include "codegen/compile.h"
-#include "frontend/kir/kir.h"
 #include "ir/interpret.h"
 #include "passes/graph/chain.h"
+#include "tests/targets/load.h"
 #include "tests/targets/targets.h"
 
 #include <cmath>
@@ -67,15 +67,6 @@ export func high(x: f32[1, 16, H, 11], w0: f32[32, 16, 1, 1], w1: f32[32, 1, 3, 
   return conv(e, w1, stride=[1, 1], pad=[0, 1, 2, 1], dilation=[1, 1], groups=32)
 }
 )";
-
-Module load(const char *model = kModel) {
-  Module module;
-  Diagnostics diagnostics;
-  bool ok = load_kir("chains.kir", model, {}, module, diagnostics);
-  INFO(diagnostics.render());
-  REQUIRE(ok);
-  return module;
-}
 
 std::vector<Tensor> inputs_of(const Function &function, const std::map<std::string, int64_t> &sizes = {}) {
   std::vector<Tensor> out;

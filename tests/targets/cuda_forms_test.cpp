@@ -7,9 +7,9 @@
 #include "codegen/compile.h"
 #include "codegen/cuda/cuda.h"
 #include "codegen/cuda/warpgroup.h"
-#include "frontend/kir/kir.h"
 #include "passes/lower/lower.h"
 #include "tests/random.h"
+#include "tests/targets/load.h"
 #include "tests/targets/targets.h"
 #include "tests/temp_folder.h"
 
@@ -24,16 +24,6 @@ using namespace kiln;
 using namespace kiln::test;
 
 namespace {
-
-Module load(const std::string &text) {
-  Module module;
-  Diagnostics diagnostics;
-  module.name = "forms";
-  bool ok = load_kir("forms.kir", text, {}, module, diagnostics);
-  INFO(diagnostics.render());
-  REQUIRE(ok);
-  return module;
-}
 
 // The greatest difference, beside the greatest value.
 double difference(const Tensor &got, const Tensor &want) {

@@ -5,9 +5,9 @@
 #include "codegen/compile.h"
 #include "codegen/cuda/device_writer.h"
 #include "codegen/cuda/launch_list.h"
-#include "frontend/kir/kir.h"
 #include "passes/lower/lower.h"
 #include "tests/random.h"
+#include "tests/targets/load.h"
 #include "tests/targets/targets.h"
 
 #include <algorithm>
@@ -16,16 +16,6 @@ using namespace kiln;
 using namespace kiln::test;
 
 namespace {
-
-Module load(const std::string &text) {
-  Module module;
-  Diagnostics diagnostics;
-  module.name = "launches";
-  bool ok = load_kir("launches.kir", text, {}, module, diagnostics);
-  INFO(diagnostics.render());
-  REQUIRE(ok);
-  return module;
-}
 
 std::vector<cuda::LaunchList> launches_of(const std::string &text) {
   Module module = load(text);

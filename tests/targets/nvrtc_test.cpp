@@ -6,11 +6,11 @@
 
 #include "codegen/compile.h"
 #include "codegen/cuda/compile_units.h"
-#include "frontend/kir/kir.h"
 #include "frontend/onnx/import.h"
 #include "passes/lower/lower.h"
 #include "tests/ops/sample.h"
 #include "tests/targets/cubin.h"
+#include "tests/targets/load.h"
 
 #include <algorithm>
 #include <chrono>
@@ -144,19 +144,14 @@ TEST_CASE("every kernel of the training cases compiles for every GPU") {
   for (const std::string &path : files) {
     std::ifstream file(path);
     std::string text{std::istreambuf_iterator<char>(file), {}};
-    Module module;
-    Diagnostics diagnostics;
-    bool fine = load_kir(path, text, {}, module, diagnostics);
-    INFO(diagnostics.render());
-    REQUIRE(fine);
+    INFO(path);
+    Module module = load(text);
     compile_graph(module, path, true);
   }
 }
 
 TEST_CASE("large tiles of every kind compile for every GPU") {
-  Module module;
-  Diagnostics diagnostics;
-  bool fine = load_kir("tiles.kir", R"(
+  Module module = load(R"(
 export func f32s(a: f32[2048, 1024], b: f32[1024, 2048], c: f32[2048]) -> f32[2048, 2048] { return relu(a @ b + c) }
 export func f32s_turned(a: f32[1024, 2048], b: f32[2048, 1024]) -> f32[2048, 2048] { return transpose(a, 0, 1) @ transpose(b, 0, 1) }
 export func f32_maps(x: f32[8, 64, 56, 56], w: f32[64, 64, 3, 3]) -> f32[8, 64, 56, 56] { return relu(conv2d(x, w, padding=1)) }
@@ -168,28 +163,18 @@ export func total(x: f32[4096, 4096]) -> f32[] { return sum(x * x) }
 export func maps(x: bf16[8, 64, 56, 56], w: bf16[64, 64, 3, 3]) -> bf16[8, 64, 56, 56] { return relu(conv2d(x, w, padding=1)) }
 export func codes_across(a: u8[2048, 1024], b: i8[1024, 2048], c: i32[2048]) -> i32[2048, 2048] { return dot(a, b, c) }
 export func symbolic(a: bf16[N, 512], b: bf16[512, 512]) -> bf16[N, 512] { return softmax(a @ b, axis=1) }
-)",
-                       {}, module, diagnostics);
-  INFO(diagnostics.render());
-  REQUIRE(fine);
-  module.name = "tiles";
+)");
   constexpr uint32_t kMostFrame = 128; // a few addresses that are used once a step
   compile_graph(module, "tiles", false, kMostFrame);
 }
 
 TEST_CASE("attention keeps what it gathers in registers") {
-  Module module;
-  Diagnostics diagnostics;
-  bool fine = load_kir("attention.kir", R"(
+  Module module = load(R"(
 export func wide(q: bf16[8, 8, 512, 128], k: bf16[8, 8, 512, 128], v: bf16[8, 8, 512, 128]) -> bf16[8, 8, 512, 128] { return scaled_dot_product_attention(q, k, v, is_causal=true) }
 export func causal_floats(q: f32[8, 8, 512, 64], k: f32[8, 8, 512, 64], v: f32[8, 8, 512, 64]) -> f32[8, 8, 512, 64] { return scaled_dot_product_attention(q, k, v, is_causal=true) }
 export func wide_floats(q: f32[8, 8, 512, 128], k: f32[8, 8, 512, 128], v: f32[8, 8, 512, 128]) -> f32[8, 8, 512, 128] { return scaled_dot_product_attention(q, k, v) }
 export func large(q: bf16[8, 8, 512, 256], k: bf16[8, 8, 512, 256], v: bf16[8, 8, 512, 256]) -> bf16[8, 8, 512, 256] { return scaled_dot_product_attention(q, k, v) }
-)",
-                       {}, module, diagnostics);
-  INFO(diagnostics.render());
-  REQUIRE(fine);
-  module.name = "attention";
+)");
   compile_graph(module, "attention", false, 0);
 }
 

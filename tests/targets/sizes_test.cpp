@@ -3,10 +3,10 @@
 #define CATCH_CONFIG_MAIN
 #include <catch2/catch.hpp>
 
-#include "frontend/kir/kir.h"
 #include "frontend/onnx/import.h"
 #include "ir/interpret.h"
 #include "tests/onnx/model_maker.h"
+#include "tests/targets/load.h"
 #include "tests/targets/targets.h"
 
 #include <fmt/format.h>
@@ -34,16 +34,6 @@ bool same(const Tensor &a, const Tensor &b) {
     if (std::abs(a.at_f64(i) - b.at_f64(i)) > 1e-4)
       return false;
   return true;
-}
-
-Module load(const std::string &text) {
-  Module module;
-  Diagnostics diagnostics;
-  module.name = "sample";
-  bool ok = load_kir("sizes.kir", text, {}, module, diagnostics);
-  INFO(diagnostics.render());
-  REQUIRE(ok);
-  return module;
 }
 
 Module import_model(const GraphMaker &g, int64_t opset = 18) {

@@ -4,8 +4,8 @@
 #include <catch2/catch.hpp>
 
 #include "codegen/cuda/tile_shape.h"
-#include "frontend/kir/kir.h"
 #include "tests/random.h"
+#include "tests/targets/load.h"
 #include "tests/targets/targets.h"
 
 #include <algorithm>
@@ -52,13 +52,9 @@ Tensor tensor_of(const std::vector<float> &values, std::vector<int64_t> dims) {
 }
 
 std::vector<float> multiply(const Matrices &p, const GpuMachine &machine) {
-  Module module;
-  Diagnostics diagnostics;
   std::string text = "export func f(a: f32[" + std::to_string(p.m) + ", " + std::to_string(p.k) + "], b: f32[" + std::to_string(p.k) + ", " + std::to_string(p.n) + "]) -> f32[" +
                      std::to_string(p.m) + ", " + std::to_string(p.n) + "] { return a @ b }";
-  module.name = "split";
-  REQUIRE(load_kir("split.kir", text, {}, module, diagnostics));
-  auto loaded = cuda_target(machine)->load(module);
+  auto loaded = cuda_target(machine)->load(load(text));
   INFO((loaded ? "" : loaded.error().message));
   REQUIRE(loaded.ok());
   auto got = (*loaded)->run(0, {tensor_of(p.a, {p.m, p.k}), tensor_of(p.b, {p.k, p.n})});
@@ -200,10 +196,7 @@ export func computed(a: f32[96, 64], b: f32[64, 80]) -> f32[96, 80] { return (a 
 export func mixed(a: f32[96, 64], b: bf16[64, 80]) -> f32[96, 80] { return a @ b.to(f32) }
 export func slices(a: f32[32, 2048], b: f32[2048, 64], c: f32[64]) -> f32[32, 64] { return relu(a @ b + c) }
 )";
-  Module module;
-  Diagnostics diagnostics;
-  module.name = "layouts";
-  REQUIRE(load_kir("layouts.kir", text, {}, module, diagnostics));
+  Module module = load(text);
   auto on_host = native_targets().back()->load(module);
   REQUIRE(on_host.ok());
   for (const GpuMachine &machine : {described("sm_80", 1), described("sm_80"), described("sm_90")}) {
