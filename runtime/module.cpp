@@ -7,6 +7,7 @@
 
 #include "runtime/cpu_target.h"
 #include "runtime/cuda/device.h"
+#include "runtime/device_name.h"
 #include "runtime/prefault.h"
 
 uint64_t KilnModule::variables_size() const {
@@ -41,7 +42,7 @@ int32_t open_device_of_program(KilnModule *module, const char *what, KilnError *
   if (reason == nullptr)
     return fail(error, KILN_ERROR_MEMORY, "out of memory");
   module->device_error = reason;
-  if (int32_t code = open_device(module, "cuda", what, reason))
+  if (int32_t code = open_device(module, 0, what, reason))
     reason->code = code;
   return KILN_OK;
 }
@@ -51,16 +52,15 @@ int32_t choose_device(const KilnOpenOptions *options, const char *what, KilnModu
   bool has_device = options != nullptr && (options->flags & KILN_OPEN_DEVICE) != 0 && options->device != nullptr;
   if (!has_device)
     return has_placed_entry(*module) ? open_device_of_program(module, what, error) : KILN_OK;
-  const char *device = options->device;
-  if (std::strcmp(device, "auto") == 0)
-    device = is_device_usable(*module) ? "cuda" : "cpu";
-  module->wants_cpu = std::strcmp(device, "cpu") == 0;
+  int ordinal = 0;
+  DeviceName device = parse_device(options->device, &ordinal);
+  if (device == DeviceName::Unknown)
+    return fail(error, KILN_ERROR_USAGE, "no such device as '", options->device, "': write ", kDeviceNames);
+  module->wants_cpu = device == DeviceName::Cpu || (device == DeviceName::Auto && !is_device_usable(*module));
   if (module->wants_cpu)
     return KILN_OK;
   module->wants_device = true;
-  if (std::strncmp(device, "cuda", 4) != 0)
-    return fail(error, KILN_ERROR_USAGE, "no such device as '", device, "': write cpu, cuda, cuda:0 or auto");
-  return open_device(module, device, what, error);
+  return open_device(module, ordinal, what, error);
 }
 
 // Everything after the bytes are in memory. `module->package.data` is not read before.

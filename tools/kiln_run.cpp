@@ -14,6 +14,7 @@
 #include <cstring>
 #include <memory>
 
+#include "runtime/device_name.h"
 #include "runtime/include/kiln/kiln.h"
 #include "tools/npy_mini.h"
 #include "tools/tensor_text.h"
@@ -89,8 +90,8 @@ bool parse_size(const std::string &text, std::vector<std::pair<std::string, int6
 }
 
 bool is_device(const std::string &name) {
-  int64_t number = 0;
-  return name == "cpu" || name == "cuda" || name == "auto" || (name.rfind("cuda:", 0) == 0 && parse_count(name.substr(5), 1024, number));
+  int ordinal = 0;
+  return kiln::rt::parse_device(name.c_str(), &ordinal) != kiln::rt::DeviceName::Unknown;
 }
 
 // Takes `--name value` or `--name=value`; returns an empty string or what is wrong.

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "ir/support/result.h"
+#include "runtime/device_name.h"
 
 #include <string>
 
@@ -27,10 +28,10 @@ inline auto named(std::string what) {
   };
 }
 
-// cpu, cuda, cuda:N or auto
 inline std::string check_device(const std::string &text) {
-  bool numbered = text.starts_with("cuda:") && text.size() > 5 && text.find_first_not_of("0123456789", 5) == std::string::npos;
-  return text == "cpu" || text == "cuda" || text == "auto" || numbered ? "" : "no such device as '" + text + "': write cpu, cuda, cuda:0 or auto";
+  int ordinal = 0;
+  bool is_known = rt::parse_device(text.c_str(), &ordinal) != rt::DeviceName::Unknown;
+  return is_known ? "" : "no such device as '" + text + "': write " + rt::kDeviceNames;
 }
 
 } // namespace kiln

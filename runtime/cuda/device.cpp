@@ -160,14 +160,7 @@ bool is_device_usable(const KilnModule &module) {
          choose_section(module.package, arch, &limit, nullptr, &has_any) != nullptr;
 }
 
-int32_t open_device(KilnModule *module, const char *wanted, const char *what, KilnError *error) {
-  int ordinal = 0;
-  const char *rest = wanted + 4;
-  if (*rest == ':')
-    for (++rest; *rest >= '0' && *rest <= '9' && ordinal < 10000; ++rest)
-      ordinal = ordinal * 10 + (*rest - '0');
-  if (*rest != 0 || (wanted[4] == ':' && wanted[5] == 0))
-    return fail(error, KILN_ERROR_USAGE, "no such device as '", wanted, "': write cpu, cuda, cuda:0 or auto");
+int32_t open_device(KilnModule *module, int ordinal, const char *what, KilnError *error) {
   bool has_any = false;
   uint32_t limit = UINT32_MAX;
   if (module->package.header != nullptr)

@@ -42,8 +42,8 @@ struct Device {
   DeviceContext *contexts;
 };
 
-// `wanted`: "cuda" or "cuda:N"; opens that device for the sections of module->package.
-int32_t open_device(KilnModule *module, const char *wanted, const char *what, KilnError *error);
+// Opens the driver's device of that number for the sections of module->package.
+int32_t open_device(KilnModule *module, int ordinal, const char *what, KilnError *error);
 void close_device(KilnModule *module);
 // Whether the package has code for a device, and there is one; for "auto". Says nothing.
 bool is_device_usable(const KilnModule &module);
