@@ -12,6 +12,7 @@
 //       for c in 0..4 unroll { acc[4*r + c] = fma(a, col[c], acc[4*r + c]) } } } }
 #include "ir/kernel/dot.h"
 #include "passes/kernel/tile_depth.h"
+#include "passes/kernel/tile_frame.h"
 #include "passes/kernel/tile_operands.h"
 #include "passes/kernel/tile_prefetch.h"
 #include "passes/kernel/tile_reductions.h"
@@ -21,8 +22,6 @@
 
 namespace kiln {
 namespace {
-
-constexpr int64_t kMinPrefetchedTrips = 64;
 
 struct Hoisted {
   Expr value; // before hoisting
@@ -56,12 +55,6 @@ public:
   }
 
 private:
-  static std::vector<Stmt> wrap(Stmt s) {
-    std::vector<Stmt> out;
-    out.push_back(std::move(s));
-    return out;
-  }
-
   size_t group_at() const { return nest_.panel ? *nest_.panel : nest_.vector; }
 
   // The loops of [begin, end) that are neither tiles nor groups, around `body`.
@@ -85,8 +78,7 @@ private:
   }
 
   bool whole_group(Symbol group, std::vector<Stmt> &out) {
-    out = pack_operands(group);
-    make_operands(group, out);
+    operands_of_group(group, out);
     std::vector<Stmt> inner;
     if (!tiles_of_group(group, inner))
       return false;
@@ -119,8 +111,8 @@ private:
       nest_.packed_along->begin = cut_->begin();
       nest_.packed_along->end = cut_->end();
     }
-    std::vector<Stmt> piece = pack_operands(group);
-    make_operands(group, piece);
+    std::vector<Stmt> piece;
+    operands_of_group(group, piece);
     adding_ = true;
     if (!tiles(nest_.body, piece))
       return false;
@@ -129,80 +121,12 @@ private:
     return tiles(std::move(finish), out);
   }
 
-  // Copies the operands of a column group, and has the body read the copies.
-  std::vector<Stmt> pack_operands(Symbol group) {
-    std::vector<Stmt> out;
-    if (nest_.packed.empty())
-      return out;
-    const Stmt &vector = nest_.vector_loop(), &along = *nest_.packed_along;
-    int64_t width = shape_.packed_width;
-    Dim base = vector.begin + Dim::symbol(group) * Dim(width);
-    for (const Expr &e : nest_.packed) {
-      Symbol copy = names_.fresh("packed"), k = names_.fresh(along.name.text()),
-             c = names_.fresh("c");
-      Dim to = Dim::symbol(k) * Dim(width) + Dim::symbol(c);
-      Dim first = along.begin; // not 0 in pieces
-      Expr value = e;
-      value.index = e.index.substitute([&](Symbol s) -> std::optional<Dim> {
-        if (s == vector.name)
-          return base + Dim::symbol(c);
-        return s == along.name ? std::optional(first + Dim::symbol(k)) : std::nullopt;
-      });
-      Dim columns = kiln::min(Dim(width), vector.end - base);
-      std::vector<Stmt> body = wrap(kb::store(copy, to, std::move(value)));
-      body = wrap(kb::loop(c, 0, columns, LoopKind::parallel, std::move(body)));
-      int64_t steps = cut_ ? cut_->steps : trip_count(along).as_const();
-      out.push_back(kb::alloc(copy, e.dtype, steps * width, 1, MemorySpace::stack));
-      out.push_back(kb::loop(k, 0, trip_count(along), LoopKind::parallel, std::move(body)));
-      Dim from = (Dim::symbol(along.name) - first) * Dim(width) + Dim::symbol(vector.name) - base;
-      replace_loads(nest_.body, e, kb::load(copy, e.dtype, from));
-    }
-    return out;
-  }
-
-  // Computes the operands of a column group that its rows share, and has the body read them.
-  void make_operands(Symbol group, std::vector<Stmt> &out) {
+  // Has the body read copies of what lies across the vector loop, and what all rows share computed once.
+  void operands_of_group(Symbol group, std::vector<Stmt> &out) {
+    const DepthCut *cut = cut_ ? &*cut_ : nullptr;
+    append(out, pack_operands(nest_, shape_.packed_width, group, cut, names_));
     first_panel_ = names_.fresh("first");
-    for (const Expr &e : nest_.made) {
-      MadeOperand made{e, names_.fresh("made"), first_panel_, {}, 0};
-      for (const TilePiece &p : shape_.columns)
-        made.width = std::max(made.width, p.size * nest_.block);
-      visit_stmts(nest_.body, [&](const Stmt &s) {
-        if (!s.is(Stmt::Kind::loop) || !depends_on(e, s.name))
-          return;
-        bool cut = cut_ && s.name == cut_->reduction.name;
-        made.steps.push_back({s.name, s.begin, cut ? cut_->steps : trip_count(s).as_const(), trip_count(s)});
-      });
-      out.push_back(kb::alloc(made.buffer, e.dtype, made.elements(), 1, MemorySpace::stack));
-      append(out, filled(made, 0, group, 0));
-      replace_loads(nest_.body, e, made.load(nest_));
-    }
-  }
-
-  // Pieces of columns are a chain of ifs, as in columns_from().
-  std::vector<Stmt> filled(const MadeOperand &made, size_t at, Symbol group, const Dim &before) {
-    const TilePiece &piece = shape_.columns[at];
-    auto here = made.fill(nest_, piece.first + (Dim::symbol(group) - before) * Dim(piece.size), piece.size, names_);
-    if (at + 1 == shape_.columns.size())
-      return here;
-    Dim end = before + piece.count;
-    return wrap(kb::if_(kb::lt(kb::index(Dim::symbol(group)), kb::index(end)), std::move(here),
-                        filled(made, at + 1, group, end)));
-  }
-
-  static void replace_loads(Expr &e, const Expr &from, const Expr &to) {
-    if (e == from) {
-      e = to;
-      return;
-    }
-    for (Expr &a : e.args)
-      replace_loads(a, from, to);
-  }
-  static void replace_loads(std::vector<Stmt> &body, const Expr &from, const Expr &to) {
-    for (Stmt &s : body) {
-      replace_loads(s.value, from, to);
-      replace_loads(s.body, from, to);
-    }
+    append(out, make_operands(nest_, shape_.columns, group, first_panel_, cut, names_));
   }
 
   static Dim total(const std::vector<TilePiece> &pieces) {
@@ -216,11 +140,10 @@ private:
   bool columns_from(size_t at, Symbol group, const Dim &before, Symbol tile,
                     std::vector<Stmt> &out) {
     const TilePiece &piece = shape_.columns[at];
-    column_ = piece;
-    column_.first = piece.first;
+    columns_ = piece;
     // The lanes of an end are a number then.
     if (!piece.masked || !piece.count.is_const(1) || !nest_.packed.empty())
-      column_.first += (Dim::symbol(group) - before) * Dim(piece.size);
+      columns_.first += (Dim::symbol(group) - before) * Dim(piece.size);
     std::vector<Stmt> here;
     if (!rows_from(0, tile, 0, here))
       return false;
@@ -262,15 +185,7 @@ private:
   // --- one tile ---------------------------------------------------------------------------------
 
   bool tile_body(const TilePiece &rows, std::vector<Stmt> &out) {
-    rows_ = rows;
-    row_var_ = rows.size > 1 ? names_.fresh("r") : Symbol();
-    int64_t panels = nest_.panel ? column_.size : 1;
-    int64_t vectors = nest_.panel ? shape_.vectors_per_column : column_.size;
-    panel_count_ = panels;
-    vector_count_ = vectors;
-    panel_var_ = panels > 1 ? names_.fresh("p") : Symbol();
-    vector_var_ = vectors > 1 ? names_.fresh("c") : Symbol();
-
+    frame_ = TileFrame(nest_, shape_, rows, columns_, names_);
     std::vector<Stmt> body = nest_.body;
     if (nest_.row && !rows.border)
       plain_bounds(body);
@@ -278,34 +193,20 @@ private:
     context_ = VectorContext();
     context_.var = nest_.vector_loop().name;
     context_.lanes = nest_.lanes;
-    if (column_.masked)
+    if (columns_.masked)
       context_.count = nest_.vector_loop().end - Dim::symbol(context_.var);
     context_.may_overread = [this](const Expr &e) { return may_overread(e); };
-    prefetch_epilogue(body, out);
+    append(out, prefetch_added(body, nest_, shape_, kernel_, frame_));
     if (!statements(body, false, out))
       return false;
-    place(out);
-    return true;
-  }
-
-  // What is added to the sums, a residual, is asked for before they are computed.
-  void prefetch_epilogue(const std::vector<Stmt> &body, std::vector<Stmt> &out) const {
-    auto last = std::find_if(body.rbegin(), body.rend(), [](const Stmt &s) { return s.is(Stmt::Kind::loop); });
-    auto trips = last == body.rend() ? std::nullopt : trip_count(*last).try_const();
-    if (shape_.prefetch_steps == 0 || !nest_.row || !trips || *trips < kMinPrefetchedTrips)
-      return;
-    Symbol row = nest_.loops[*nest_.row].name;
-    std::vector<Expr> asked;
-    visit_exprs({last.base(), body.end()}, [&](const Expr &e) {
-      if (!e.is(Expr::Kind::load) || !kernel_.find_buffer(e.name) || !e.index.depends_on(row) ||
-          std::find(asked.begin(), asked.end(), e) != asked.end())
-        return;
-      auto step = e.index.coefficient_of(context_.var);
-      if (step && step->is_const(1))
-        asked.push_back(e);
+    substitute(out, [&](Symbol s) -> std::optional<Dim> {
+      if (s == first_panel_)
+        return columns_.first;
+      if (cut_ && s == cut_->first_column)
+        return frame_.first_column(nest_);
+      return frame_.position(nest_, s);
     });
-    for (const Expr &e : asked)
-      append(out, over_rows(over_columns(wrap(kb::prefetch(e.name, e.index, 1)))));
+    return true;
   }
 
   // In the middle of a row the bounds of the reduction are the same for all rows.
@@ -348,77 +249,13 @@ private:
     return known_nonnegative(b->size - Dim(1) - last, r);
   }
 
-  // Replaces the original loop variables by the tile's position and its unroll variables.
-  void place(std::vector<Stmt> &body) {
-    Symbol v = nest_.vector_loop().name;
-    Dim vector =
-        nest_.panel ? Dim(0) : nest_.vector_loop().begin + column_.first * Dim(nest_.lanes);
-    if (!vector_var_.empty())
-      vector += Dim::symbol(vector_var_) * Dim(nest_.lanes);
-    Dim panel = column_.first;
-    if (!panel_var_.empty())
-      panel += Dim::symbol(panel_var_);
-    Dim row = rows_.first;
-    if (!row_var_.empty())
-      row += Dim::symbol(row_var_);
-    substitute(body, [&](Symbol s) -> std::optional<Dim> {
-      if (s == v)
-        return vector;
-      if (nest_.panel && s == nest_.loops[*nest_.panel].name)
-        return panel;
-      if (nest_.row && s == nest_.loops[*nest_.row].name)
-        return row;
-      if (s == first_panel_)
-        return column_.first;
-      if (cut_ && s == cut_->first_column)
-        return nest_.panel ? column_.first
-                           : nest_.vector_loop().begin + column_.first * Dim(nest_.lanes);
-      return std::nullopt;
-    });
-  }
-
-  Dim column_index() const {
-    Dim at = 0;
-    if (!panel_var_.empty())
-      at += Dim::symbol(panel_var_) * Dim(vector_count_);
-    if (!vector_var_.empty())
-      at += Dim::symbol(vector_var_);
-    return at;
-  }
-  int64_t column_count() const { return panel_count_ * vector_count_; }
-
-  Dim tile_index() const {
-    Dim at = column_index();
-    if (!row_var_.empty())
-      at += Dim::symbol(row_var_) * Dim(column_count());
-    return at;
-  }
-
-  std::vector<Stmt> over_columns(std::vector<Stmt> body) const {
-    if (!vector_var_.empty())
-      body = wrap(kb::loop(vector_var_, 0, vector_count_, LoopKind::unroll, std::move(body)));
-    if (!panel_var_.empty())
-      body = wrap(kb::loop(panel_var_, 0, panel_count_, LoopKind::unroll, std::move(body)));
-    return body;
-  }
-
-  std::vector<Stmt> over_rows(std::vector<Stmt> body) const {
-    if (!row_var_.empty())
-      body = wrap(kb::loop(row_var_, 0, rows_.size, LoopKind::unroll, std::move(body)));
-    return body;
-  }
-
-  static void append(std::vector<Stmt> &to, std::vector<Stmt> from) {
-    to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
-  }
-
   bool statements(const std::vector<Stmt> &body, bool in_reduce, std::vector<Stmt> &out) {
     for (size_t i = 0; i < body.size();) {
       const Stmt &s = body[i];
       if (s.is(Stmt::Kind::alloc)) {
         out.push_back(
-            kb::alloc(s.name, s.dtype, rows_.size * column_count(), nest_.lanes, MemorySpace::reg));
-        context_.tiles[s.name] = TileSlot{tile_index()};
+            kb::alloc(s.name, s.dtype, frame_.rows.size * frame_.column_count(), nest_.lanes, MemorySpace::reg));
+        context_.tiles[s.name] = TileSlot{frame_.slot()};
         ++i;
       } else if (s.is(Stmt::Kind::loop)) {
         if (!reduction(s, out))
@@ -479,7 +316,7 @@ private:
   bool innermost(const Stmt &loop, const std::vector<Stmt> &body, std::vector<Stmt> &out) {
     Dim trips = trip_count(loop);
     // A single row has few sums, so that more steps are no more code.
-    bool short_loop = trips.is_const() && trips.as_const() <= (rows_.size > 1 ? kUnrollWhole : 2 * kUnrollWhole);
+    bool short_loop = trips.is_const() && trips.as_const() <= (frame_.rows.size > 1 ? kUnrollWhole : 2 * kUnrollWhole);
     std::vector<Stmt> step;
     prefetch_loop_ = short_loop ? Symbol() : loop.name;
     if (!group(body, true, step))
@@ -560,12 +397,12 @@ private:
   void hoist_operands(Expr &e, std::vector<Hoisted> &columns, std::vector<Hoisted> &scalars) {
     if ((e.lanes == nest_.lanes || is_dot_load(e, nest_.lanes)) && is_loaded_input(e)) {
       bool row = varies_by_row(e), column = varies_by_column(e);
-      if (!row && rows_.size > 1 && (column || column_count() == 1)) {
+      if (!row && frame_.rows.size > 1 && (column || frame_.column_count() == 1)) {
         Symbol name = hoist(columns, e, "col", names_);
-        e = kb::load(name, e.dtype, column_index(), e.lanes);
+        e = kb::load(name, e.dtype, frame_.column(), e.lanes);
         return;
       }
-      if (!column && column_count() > 1) {
+      if (!column && frame_.column_count() > 1) {
         Symbol name = hoist(scalars, e, "row", names_);
         e = kb::var(name, e.dtype, e.lanes);
         return;
@@ -608,65 +445,34 @@ private:
     }
     for (const Hoisted &h : columns) {
       out.push_back(
-          kb::alloc(h.name, h.value.dtype, column_count(), h.value.lanes, MemorySpace::reg));
-      append(out, over_columns(wrap(kb::store(h.name, column_index(), h.value))));
-      if (in_reduce)
-        prefetch(h.value, out);
+          kb::alloc(h.name, h.value.dtype, frame_.column_count(), h.value.lanes, MemorySpace::reg));
+      append(out, frame_.over_columns(wrap(kb::store(h.name, frame_.column(), h.value))));
+      if (in_reduce && !prefetch_loop_.empty())
+        append(out, prefetch_ahead(h.value, prefetch_loop_, nest_, shape_, kernel_, frame_));
     }
-    std::vector<Stmt> row = over_columns(std::move(vectors)), lets;
+    std::vector<Stmt> row = frame_.over_columns(std::move(vectors)), lets;
     for (const Hoisted &h : scalars)
       lets.push_back(kb::let(h.name, h.value));
     append(lets, std::move(row));
-    append(out, over_rows(std::move(lets)));
+    append(out, frame_.over_rows(std::move(lets)));
     return true;
-  }
-
-  // Weights, or what was laid in panels for this product before a loop.
-  bool is_packed(const KernelBuffer &b) const { return b.constant || (nest_.panel && b.access == Access::in); }
-
-  // Weights stream through once for each tile: ask for them some steps ahead.
-  void prefetch(const Expr &e, std::vector<Stmt> &out) const {
-    if (shape_.prefetch_steps == 0 || prefetch_loop_.empty() || !e.is(Expr::Kind::load))
-      return;
-    const KernelBuffer *b = kernel_.find_buffer(e.name);
-    if (!b || !is_packed(*b) || !e.index.depends_on(prefetch_loop_))
-      return;
-    Dim ahead = e.index.substitute(prefetch_loop_,
-                                   Dim::symbol(prefetch_loop_) + Dim(shape_.prefetch_steps));
-    // One line holds the vectors of a panel; without panels every vector is taken to be a line.
-    std::vector<Stmt> ask;
-    if (nest_.panel) {
-      ask = wrap(kb::prefetch(e.name, ahead.substitute(context_.var, 0), 1));
-      if (!panel_var_.empty())
-        ask = wrap(kb::loop(panel_var_, 0, panel_count_, LoopKind::unroll, std::move(ask)));
-    } else {
-      ask = wrap(kb::prefetch(e.name, ahead, 1));
-      if (!vector_var_.empty())
-        ask = wrap(kb::loop(vector_var_, 0, vector_count_, LoopKind::unroll, std::move(ask)));
-    }
-    append(out, std::move(ask));
   }
 
   // Of the operands that all rows share and that are constant, for so many steps.
   std::vector<Stmt> next_group_prefetches(const std::vector<Stmt> &body, int64_t steps) const {
     std::vector<Stmt> out;
-    if (!shape_.prefetch_next || (cut_ && !adding_))
+    auto row_tiles = nest_.row ? total(shape_.rows).try_const() : 1;
+    if (!shape_.prefetch_next || (cut_ && !adding_) || !row_tiles)
       return out;
     TilePlace place;
     place.cut = cut_ ? &*cut_ : nullptr;
     place.tile = tile_;
-    place.row_tiles = nest_.row ? 0 : 1;
-    for (const TilePiece &p : shape_.rows)
-      if (auto n = p.count.try_const())
-        place.row_tiles += *n;
-      else
-        return out;
-    place.next_panel = column_.first + Dim(column_.size);
-    place.panels = panel_count_;
+    place.row_tiles = *row_tiles;
+    place.next_panel = columns_.first + Dim(columns_.size);
+    place.panels = frame_.panels;
     place.reductions = reductions_;
     visit_exprs(body, [&](const Expr &e) {
-      const KernelBuffer *b = e.is(Expr::Kind::load) ? kernel_.find_buffer(e.name) : nullptr;
-      if (b && is_packed(*b) && e.index.depends_on(context_.var) && !varies_by_row(e))
+      if (is_packed(e, nest_, kernel_) && e.index.depends_on(context_.var) && !varies_by_row(e))
         append(out, prefetch_next_group(e, nest_, steps, place));
     });
     return out;
@@ -679,9 +485,9 @@ private:
   Names &names_;
   std::unordered_set<Symbol> stored_;
 
-  TilePiece column_, rows_;
-  int64_t panel_count_ = 1, vector_count_ = 1;
-  Symbol first_panel_, tile_, row_var_, panel_var_, vector_var_, prefetch_loop_;
+  TilePiece columns_; // `first`: this group's
+  TileFrame frame_;
+  Symbol first_panel_, tile_, prefetch_loop_;
   VectorContext context_;
   std::vector<Stmt> reductions_;
   std::optional<DepthCut> cut_;

@@ -8,9 +8,11 @@
 //
 // A few rows read weights faster as they are stored; from some tens on, the arithmetic is what counts. A mere conversion is no
 // dearer than the way through memory.
+//
+// Operands that lie across the vector loop are copied the same way, one after the other.
 #pragma once
 
-#include "passes/kernel/tile_nest.h"
+#include "passes/kernel/tile_depth.h"
 
 namespace kiln {
 
@@ -24,23 +26,11 @@ bool pays_to_make(const TileNest &nest, const TileShape &shape, const MachineDes
 // Elements of an operand in one step of `reduction`, for one column; 1 for another one's.
 int64_t steps_inside(const TileNest &nest, const Expr &operand, Symbol reduction);
 
-// How one of them lies in the memory that it is written to.
-struct MadeOperand {
-  Expr value;
-  Symbol buffer, first; // `first` stands for the group's first panel
-  struct Step {
-    Symbol name;
-    Dim begin;
-    int64_t trips;
-    Dim count; // of trips in a piece
-  };
-  std::vector<Step> steps; // reductions, outermost first
-  int64_t width = 0;       // columns of a group
+// Statements that compute `nest.made` for the column group number `group`, in pieces `columns`; the nest's body reads what they
+// leave. `first` stands for the group's first panel. `cut`: only a piece of the reduction; null.
+std::vector<Stmt> make_operands(TileNest &nest, const std::vector<TilePiece> &columns, Symbol group, Symbol first, const DepthCut *cut, Names &names);
 
-  int64_t elements() const;
-  Expr load(const TileNest &nest) const;
-  // Fills it for `panels` panels from `base` on.
-  std::vector<Stmt> fill(const TileNest &nest, const Dim &base, int64_t panels, Names &names) const;
-};
+// Statements that copy `nest.packed` for a group of `width` columns; the nest's body reads the copies.
+std::vector<Stmt> pack_operands(TileNest &nest, int64_t width, Symbol group, const DepthCut *cut, Names &names);
 
 } // namespace kiln

@@ -7,6 +7,7 @@ namespace kiln {
 namespace {
 
 constexpr int64_t kLineBytes = 64;
+constexpr int64_t kMinPrefetchedTrips = 64;
 
 // Counts the rounds of all loops inside the group's loop, the fastest last.
 struct RoundCounter {
@@ -26,6 +27,42 @@ struct RoundCounter {
 };
 
 } // namespace
+
+bool is_packed(const Expr &e, const TileNest &nest, const Kernel &kernel) {
+  const KernelBuffer *b = e.is(Expr::Kind::load) ? kernel.find_buffer(e.name) : nullptr;
+  return b && (b->constant || (nest.panel && b->access == Access::in));
+}
+
+std::vector<Stmt> prefetch_ahead(const Expr &operand, Symbol loop, const TileNest &nest, const TileShape &shape, const Kernel &kernel, const TileFrame &frame) {
+  if (shape.prefetch_steps == 0 || !is_packed(operand, nest, kernel) || !operand.index.depends_on(loop))
+    return {};
+  Dim ahead = operand.index.substitute(loop, Dim::symbol(loop) + Dim(shape.prefetch_steps));
+  // One line holds the vectors of a panel; without panels every vector is taken to be a line.
+  if (nest.panel)
+    return frame.over_panels(wrap(kb::prefetch(operand.name, ahead.substitute(nest.vector_loop().name, 0), 1)));
+  return frame.over_vectors(wrap(kb::prefetch(operand.name, ahead, 1)));
+}
+
+std::vector<Stmt> prefetch_added(const std::vector<Stmt> &body, const TileNest &nest, const TileShape &shape, const Kernel &kernel, const TileFrame &frame) {
+  auto last = std::find_if(body.rbegin(), body.rend(), [](const Stmt &s) { return s.is(Stmt::Kind::loop); });
+  auto trips = last == body.rend() ? std::nullopt : trip_count(*last).try_const();
+  if (shape.prefetch_steps == 0 || !nest.row || !trips || *trips < kMinPrefetchedTrips)
+    return {};
+  Symbol row = nest.loops[*nest.row].name;
+  std::vector<Expr> asked;
+  visit_exprs({last.base(), body.end()}, [&](const Expr &e) {
+    if (!e.is(Expr::Kind::load) || !kernel.find_buffer(e.name) || !e.index.depends_on(row) ||
+        std::find(asked.begin(), asked.end(), e) != asked.end())
+      return;
+    auto step = e.index.coefficient_of(nest.vector_loop().name);
+    if (step && step->is_const(1))
+      asked.push_back(e);
+  });
+  std::vector<Stmt> out;
+  for (const Expr &e : asked)
+    append(out, frame.over_rows(frame.over_columns(wrap(kb::prefetch(e.name, e.index, 1)))));
+  return out;
+}
 
 std::vector<Stmt> prefetch_next_group(const Expr &operand, const TileNest &nest, int64_t steps, const TilePlace &place) {
   if (!nest.panel || !operand.is(Expr::Kind::load) || place.reductions.empty())

@@ -1,5 +1,6 @@
-// While the tiles of one column group are computed, the packed operand of the next group is asked
-// for, a part in every round of the innermost reduction.
+// What a tile asks the caches for before it needs it: packed operands some steps ahead, what is added to the sums before they are
+// computed, and, while the tiles of one column group are computed, the packed operand of the next group, a part in every round of
+// the innermost reduction:
 //
 //   for g parallel { for t in 0..T parallel {                  column group, row tile
 //     for k in 0..K step 4 serial {
@@ -12,8 +13,18 @@
 #pragma once
 
 #include "passes/kernel/tile_depth.h"
+#include "passes/kernel/tile_frame.h"
 
 namespace kiln {
+
+// A load of weights, or of what was laid in panels for this product before a loop.
+bool is_packed(const Expr &e, const TileNest &nest, const Kernel &kernel);
+
+// Weights stream through once for each tile: `operand`, one of a column, some steps of `loop` ahead.
+std::vector<Stmt> prefetch_ahead(const Expr &operand, Symbol loop, const TileNest &nest, const TileShape &shape, const Kernel &kernel, const TileFrame &frame);
+
+// What the statements behind the reductions of `body` add to the sums, a residual.
+std::vector<Stmt> prefetch_added(const std::vector<Stmt> &body, const TileNest &nest, const TileShape &shape, const Kernel &kernel, const TileFrame &frame);
 
 // Where a tile stands: symbols of the loops over groups and row tiles, and what a group holds.
 struct TilePlace {
