@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <set>
 
 namespace kiln::cuda {
 namespace {
@@ -45,22 +46,39 @@ public:
 
   void add(const PlanStep &step, const CudaLaunch &launch) {
     std::vector<Touched> accesses = accesses_of(step);
+    std::string text = launch.flat ? launch.flat->key() : "";
     if (launch.flat) {
       size_t first = groups_.size(), last = first - std::min(first, kWindow);
-      while (first > last && !meets(first - 1, accesses))
+      while (first > last && !meets(groups_[first - 1], accesses))
         --first;
       for (size_t g = first; g < groups_.size(); ++g)
-        if (has_room(groups_[g], step, launch))
-          return join(g, {&step, &launch}, accesses);
+        if (groups_[g].has_room(step.buffers.size(), text))
+          return groups_[g].take({&step, &launch}, accesses, text);
     }
-    groups_.emplace_back();
-    accesses_.emplace_back();
-    join(groups_.size() - 1, {&step, &launch}, accesses);
+    groups_.emplace_back().take({&step, &launch}, accesses, text);
   }
 
   std::vector<LaunchGroup> finish();
 
 private:
+  struct Group {
+    LaunchGroup launches;
+    std::vector<Touched> accesses;
+    size_t pointers = 0;
+    std::set<std::string> texts; // keys; empty where the launch is none that others join
+
+    bool has_room(size_t more, const std::string &text) const {
+      return !texts.empty() && pointers + more <= package::kMaxDeviceArguments && texts.size() + !texts.contains(text) <= kMostTexts;
+    }
+    void take(LaunchGroup::Member member, const std::vector<Touched> &more, const std::string &text) {
+      launches.members.push_back(member);
+      accesses.insert(accesses.end(), more.begin(), more.end());
+      pointers += member.step->buffers.size();
+      if (member.launch->flat)
+        texts.insert(text);
+    }
+  };
+
   std::vector<Touched> accesses_of(const PlanStep &step) const {
     const Kernel &kernel = program_.kernels[size_t(step.kernel)];
     std::vector<Touched> out;
@@ -75,33 +93,15 @@ private:
     return out;
   }
 
-  bool meets(size_t group, const std::vector<Touched> &accesses) const {
-    return std::any_of(accesses_[group].begin(), accesses_[group].end(), [&](const Touched &a) {
+  static bool meets(const Group &group, const std::vector<Touched> &accesses) {
+    return std::any_of(group.accesses.begin(), group.accesses.end(), [&](const Touched &a) {
       return std::any_of(accesses.begin(), accesses.end(), [&](const Touched &b) { return may_meet(a, b); });
     });
   }
 
-  bool has_room(const LaunchGroup &group, const PlanStep &step, const CudaLaunch &launch) const {
-    size_t pointers = step.buffers.size();
-    std::map<std::string, int> texts{{launch.flat->key(), 0}};
-    for (const LaunchGroup::Member &m : group.members) {
-      if (!m.launch->flat)
-        return false;
-      pointers += m.step->buffers.size();
-      texts.emplace(m.launch->flat->key(), 0);
-    }
-    return pointers <= package::kMaxDeviceArguments && texts.size() <= kMostTexts;
-  }
-
-  void join(size_t group, LaunchGroup::Member member, const std::vector<Touched> &accesses) {
-    groups_[group].members.push_back(member);
-    accesses_[group].insert(accesses_[group].end(), accesses.begin(), accesses.end());
-  }
-
   const Program &program_;
   const Plan &plan_;
-  std::vector<LaunchGroup> groups_;
-  std::vector<std::vector<Touched>> accesses_; // of each group
+  std::vector<Group> groups_;
 };
 
 std::string function_text(const FlatPart &part, size_t number) {
@@ -174,15 +174,17 @@ CudaLaunch joined_launch(const LaunchGroup &group) {
 
 std::vector<LaunchGroup> Grouper::finish() {
   std::map<int, size_t> last; // group of each position
-  for (size_t g = 0; g < groups_.size(); ++g) {
-    if (groups_[g].members.size() > 1)
-      groups_[g].joined = joined_launch(groups_[g]);
-    for (const LaunchGroup::Member &m : groups_[g].members)
-      last[m.step->position] = g;
+  std::vector<LaunchGroup> out;
+  for (Group &group : groups_) {
+    LaunchGroup &launches = out.emplace_back(std::move(group.launches));
+    if (launches.members.size() > 1)
+      launches.joined = joined_launch(launches);
+    for (const LaunchGroup::Member &m : launches.members)
+      last[m.step->position] = out.size() - 1;
   }
   for (auto [position, g] : last)
-    groups_[g].completed.push_back(position);
-  return std::move(groups_);
+    out[g].completed.push_back(position);
+  return out;
 }
 
 } // namespace
