@@ -1,9 +1,9 @@
 #include "codegen/cuda/compile_units.h"
 
 #include "runtime/digest.h"
+#include "runtime/file.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <cstdlib>
@@ -60,18 +60,12 @@ public:
     std::error_code ignored;
     if (folder_.empty() || (fs::create_directories(folder_, ignored), ignored))
       return;
-    fs::path to = path(source), temporary = to;
-    static std::atomic<int> count{0};
-    temporary += fmt::format(".{}.{}", getpid(), count.fetch_add(1));
-    {
-      std::ofstream file(temporary, std::ios::binary);
-      package::Digest digest = digest_of(image.data(), image.size());
-      file.write(reinterpret_cast<const char *>(image.data()), std::streamsize(image.size()));
-      file.write(reinterpret_cast<const char *>(&digest), sizeof digest);
-    }
-    fs::rename(temporary, to, ignored);
-    if (ignored)
-      fs::remove(temporary, ignored);
+    package::Digest digest = digest_of(image.data(), image.size());
+    rt::WholeFile file;
+    bool fits = file.create(path(source).c_str(), nullptr) == KILN_OK && file.put(0, image.data(), image.size(), nullptr) == KILN_OK &&
+                file.put(image.size(), &digest, sizeof digest, nullptr) == KILN_OK;
+    if (fits)
+      file.commit(nullptr);
   }
 
 private:
