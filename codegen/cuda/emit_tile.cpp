@@ -376,7 +376,7 @@ Loops results_of(const Product &p) {
 bool may_slice(const Product &p) {
   constexpr int64_t kMostResults = 1 << 20;
   Loops results = results_of(p);
-  auto is_simple = [](const Stmt *l) { return l->begin.is_const(0) && l->step == 1 && l->end.is_const(); };
+  auto is_simple = [](const Stmt *l) { return is_normalised(*l) && l->end.is_const(); };
   auto count = constant(product_of(results));
   const Expr &init = p.init->value;
   return std::all_of(results.begin(), results.end(), is_simple) && count && *count <= kMostResults && constant(product_of(p.sum)) && init.number == 0 && init.integer == 0 &&

@@ -43,9 +43,8 @@ std::optional<Turned> match_turned(const Stmt &nest, const NestContext &context)
   out.loops = perfect_nest(nest, LoopKind::parallel);
   const std::vector<Stmt> &body = out.loops.back()->body;
   out.across = out.loops.back();
-  auto is_simple = [](const Stmt *l) { return l->begin.is_const(0) && l->step == 1; };
   auto is_wide = [](const Stmt *l) { return !l->end.is_const() || l->end.as_const() >= kLeast; };
-  if (out.loops.size() < 2 || !std::all_of(out.loops.begin(), out.loops.end(), is_simple) || !is_wide(out.across) || constant(product_of(out.loops)).value_or(kLeastElements) < kLeastElements)
+  if (out.loops.size() < 2 || !are_normalised(out.loops) || !is_wide(out.across) || constant(product_of(out.loops)).value_or(kLeastElements) < kLeastElements)
     return std::nullopt;
   for (const Stmt &s : body)
     if (!(s.is(Stmt::Kind::let) && s.dtype != DType::i64) && !(s.is(Stmt::Kind::store) && moves_by(s.index, out.across->name, 1)))

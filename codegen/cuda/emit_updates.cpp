@@ -66,7 +66,7 @@ bool is_dense(const Dim &offset, const std::vector<const Stmt *> &columns) {
   int64_t stride = 1;
   for (size_t i = columns.size(); i-- > 0;) {
     auto extent = columns[i]->end.try_const();
-    if (!extent || *extent < 1 || !columns[i]->begin.is_const(0) || columns[i]->step != 1)
+    if (!extent || *extent < 1 || !is_normalised(*columns[i]))
       return false;
     want += Dim::symbol(columns[i]->name) * Dim(stride);
     stride *= *extent;

@@ -131,11 +131,8 @@ private:
   // What a load asks before it is done; empty where it may always be.
   std::string condition(const WindowLoad &l) {
     std::vector<std::string> all;
-    std::string_view type = context_.index_type == "int" ? "uint32_t" : "uint64_t";
-    for (const Guard &g : l.guards) {
-      std::string value = c::c_dim(g.value, out_.helpers);
-      all.push_back(g.limit ? fmt::format("({0})({1}) < ({0})({2})", type, value, c::c_dim(*g.limit, out_.helpers)) : fmt::format("{} >= 0", value));
-    }
+    for (const Guard &g : l.guards)
+      all.push_back(guard_text(c::c_dim(g.value, out_.helpers), g.limit, context_, out_.helpers));
     if (has_tail() && l.first > 0 && l.value.index.depends_on(w_.strip->name))
       all.push_back(is_in_strip(l.first));
     if (rectangle_.ragged && (l.value.index.depends_on(rectangle_.ragged->outer) || l.value.index.depends_on(rectangle_.ragged->inner)))

@@ -117,10 +117,8 @@ private:
       return std::nullopt;
     RowLoop out{at, perfect_nest(s, s.loop), {}};
     Dim total = product_of(out.nest);
-    bool is_plain = total.is_const() && std::all_of(out.nest.begin(), out.nest.end(), [](const Stmt *l) {
-      return l->begin.is_const(0) && l->step == 1 && l->end.is_const();
-    });
-    if (!is_plain || total.as_const() < kShortest)
+    bool is_fixed = total.is_const() && std::all_of(out.nest.begin(), out.nest.end(), [](const Stmt *l) { return is_normalised(*l) && l->end.is_const(); });
+    if (!is_fixed || total.as_const() < kShortest)
       return std::nullopt;
     out.count = total.as_const();
     const std::vector<Stmt> &inside = out.nest.back()->body;

@@ -38,6 +38,10 @@ std::vector<const Stmt *> perfect_nest(const Stmt &s, LoopKind kind) {
   return loops;
 }
 
+bool are_normalised(const std::vector<const Stmt *> &loops) {
+  return std::all_of(loops.begin(), loops.end(), [](const Stmt *l) { return is_normalised(*l); });
+}
+
 Dim extent_of(const Stmt &loop) { return max(ceildiv(loop.end - loop.begin, loop.step), 0); }
 
 Dim product_of(const std::vector<const Stmt *> &loops) {
@@ -48,6 +52,13 @@ Dim product_of(const std::vector<const Stmt *> &loops) {
 }
 
 std::optional<int64_t> constant(const Dim &d) { return d.try_const(); }
+
+std::string guard_text(const std::string &value, const std::optional<Dim> &limit, const NestContext &context, c::Helpers &helpers) {
+  if (!limit)
+    return value + " >= 0";
+  std::string_view type = context.index_type == "int" ? "uint32_t" : "uint64_t";
+  return fmt::format("({0})({1}) < ({0})({2})", type, value, c::c_dim(*limit, helpers));
+}
 
 std::string coordinates(const std::vector<const Stmt *> &loops, const std::string &flat, const NestContext &context,
                         c::Helpers &helpers, const std::string &pad) {

@@ -51,6 +51,9 @@ bool any_stmt(const std::vector<Stmt> &body, const std::function<bool(const Stmt
 bool reads(const Expr &e, Symbol buffer);
 // The perfectly nested loops of that kind from `s` inwards whose bounds do not depend on each other.
 std::vector<const Stmt *> perfect_nest(const Stmt &s, LoopKind kind);
+// Whether they count 0, 1, 2, ...
+inline bool is_normalised(const Stmt &loop) { return loop.begin.is_const(0) && loop.step == 1; }
+bool are_normalised(const std::vector<const Stmt *> &loops);
 Dim extent_of(const Stmt &loop); // iterations, 0 at least
 Dim product_of(const std::vector<const Stmt *> &loops);
 // The greatest value where it is a number.
@@ -58,6 +61,9 @@ std::optional<int64_t> constant(const Dim &d);
 // Definitions of the loops' variables from `flat`, a number below their product; the last loop is the fastest.
 std::string coordinates(const std::vector<const Stmt *> &loops, const std::string &flat, const NestContext &context,
                         c::Helpers &helpers, const std::string &pad);
+
+// Whether a guard's value (rectangle.h) is inside: one comparison, of numbers without a sign, where there is a limit.
+std::string guard_text(const std::string &value, const std::optional<Dim> &limit, const NestContext &context, c::Helpers &helpers);
 
 // f32 products in sums are added with one rounding: acc + a*b is fma(a, b, acc).
 void fuse_products(std::vector<Stmt> &body);

@@ -52,7 +52,7 @@ void order_by_runs(Loops &loops, const Expr &operand) {
   Loops run;
   for (Dim length = 1;;) {
     auto it = std::find_if(loops.begin(), loops.end(), [&](const Stmt *l) {
-      return l->begin.is_const(0) && l->step == 1 && load->index.coefficient_of(l->name) == length;
+      return is_normalised(*l) && load->index.coefficient_of(l->name) == length;
     });
     if (it == loops.end())
       break;

@@ -64,7 +64,7 @@ std::optional<SplitReduction> try_split_reduction(const std::vector<const Stmt *
     return std::nullopt;
   auto first = identity(updates[0]);
   auto results = constant(product_of(outer)), steps = constant(product_of(sum));
-  auto is_simple = [](const Stmt *l) { return l->begin.is_const(0) && l->step == 1 && l->end.is_const(); };
+  auto is_simple = [](const Stmt *l) { return is_normalised(*l) && l->end.is_const(); };
   if (!first || !results || !steps || !std::all_of(outer.begin(), outer.end(), is_simple) || !std::all_of(sum.begin(), sum.end(), is_simple))
     return std::nullopt;
   // Lanes with neighbouring results share a block; rows have one each.

@@ -25,8 +25,7 @@ std::optional<Product> product_of_rows(const Stmt &s) {
     return std::nullopt;
   auto p = match_product(s, true);
   bool fits = p && p->dtype == DType::f32 && p->batch.empty() && p->rows.size() <= 1 && p->columns.size() == 1 && p->init->value.number == 0;
-  auto is_simple = [](const Stmt *l) { return l->begin.is_const(0) && l->step == 1; };
-  if (!fits || !std::all_of(p->rows.begin(), p->rows.end(), is_simple) || !std::all_of(p->sum.begin(), p->sum.end(), is_simple) || !is_simple(p->columns[0]))
+  if (!fits || !are_normalised(p->rows) || !are_normalised(p->sum) || !are_normalised(p->columns))
     return std::nullopt;
   bool plain = std::all_of(p->after.begin(), p->after.end(), [&](const Stmt &a) {
     return a.is(Stmt::Kind::let) || (a.is(Stmt::Kind::store) && &a == &p->after.back());
@@ -51,7 +50,7 @@ std::optional<StreamedSoftmax> match_streamed_softmax(const std::vector<Stmt> &b
       out.before.push_back(body[at]);
     else if (!is_loop(body[at], LoopKind::parallel) && !body[at].is(Stmt::Kind::store))
       return std::nullopt;
-  if (at == body.size() || memory.size() != 3 || !body[at].begin.is_const(0) || body[at].step != 1)
+  if (at == body.size() || memory.size() != 3 || !is_normalised(body[at]))
     return std::nullopt;
   out.span = &body[at];
 
@@ -97,8 +96,7 @@ std::optional<StreamedSoftmax> match_streamed_softmax(const std::vector<Stmt> &b
     return std::nullopt;
   out.last.assign(rest->begin() + long(from), rest->end() - 1);
   out.last_columns = &rest->back();
-  auto is_simple = [](const Stmt *l) { return l->begin.is_const(0) && l->step == 1; };
-  if (!lets_alone(out.last, out.last.size()) || !is_simple(out.last_columns) || (out.last_rows && !is_simple(out.last_rows)))
+  if (!lets_alone(out.last, out.last.size()) || !is_normalised(*out.last_columns) || (out.last_rows && !is_normalised(*out.last_rows)))
     return std::nullopt;
   const std::vector<Stmt> &column = out.last_columns->body;
   if (column.empty() || !lets_alone(column, column.size() - 1) || !column.back().is(Stmt::Kind::store))

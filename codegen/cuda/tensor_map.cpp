@@ -7,8 +7,6 @@
 namespace kiln::cuda {
 namespace {
 
-bool is_simple(const Stmt &l) { return l.begin.is_const(0) && l.step == 1; }
-
 // The loops as one axis: its stride, where every loop but the last one moves by the whole of those inside; nothing otherwise.
 std::optional<Dim> stride_of(const Dim &index, const Loops &loops) {
   std::optional<Dim> stride;
@@ -16,7 +14,7 @@ std::optional<Dim> stride_of(const Dim &index, const Loops &loops) {
   for (size_t i = loops.size(); i-- > 0;) {
     const Stmt &l = *loops[i];
     auto step = index.coefficient_of(l.name);
-    if (!is_simple(l) || !step)
+    if (!is_normalised(l) || !step)
       return std::nullopt;
     if (l.end.is_const(1))
       continue;
@@ -55,7 +53,7 @@ std::optional<MappedOperand> map_operand(const Expr &load, int element, const Lo
   out.map.offset = rest;
   for (const Stmt *l : batch) {
     auto step = load.index.coefficient_of(l->name);
-    if (!is_simple(*l) || !step)
+    if (!is_normalised(*l) || !step)
       return std::nullopt;
     if (step->is_const(0))
       continue;

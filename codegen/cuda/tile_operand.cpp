@@ -31,7 +31,7 @@ Dim length_of_run(const Dim &index, const Loops &loops, const std::vector<Guard>
   rest = index;
   for (size_t i = loops.size(); i-- > 0;) {
     const Stmt &l = *loops[i];
-    if (!l.begin.is_const(0) || l.step != 1 || index.coefficient_of(l.name) != length ||
+    if (!is_normalised(l) || index.coefficient_of(l.name) != length ||
         std::any_of(guards.begin(), guards.end(), [&](const Guard &g) { return g.value.depends_on(l.name); }))
       break;
     rest = rest - length * Dim::symbol(l.name);
@@ -195,8 +195,7 @@ std::string TileOperand::guards_hold() const {
   std::string text;
   for (size_t i = 0; i < guards_.size(); ++i) {
     std::string at = fmt::format("{}[{}] + {}", guard_at(i), own_turn(), c::c_dim(guards_[i].sum_part, helpers_));
-    std::string_view type = context_.index_type == "int" ? "uint32_t" : "uint64_t";
-    text += guards_[i].limit ? fmt::format(" && ({0})({1}) < ({0})({2})", type, at, c::c_dim(*guards_[i].limit, helpers_)) : fmt::format(" && {} >= 0", at);
+    text += " && " + guard_text(at, guards_[i].limit, context_, helpers_);
   }
   return text;
 }

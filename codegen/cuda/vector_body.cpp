@@ -56,7 +56,7 @@ public:
 
   // Whether the body fits; the bytes of the widest elements that would lie in packs.
   bool look(int64_t &most) const {
-    if (!is_plain_ || !loop_.begin.is_const(0) || loop_.step != 1)
+    if (!is_plain_ || !is_normalised(loop_))
       return false;
     bool fits = true;
     most = 0;

@@ -16,8 +16,6 @@ namespace {
 constexpr int64_t kMostInner = 16, kMostColumns = 8;
 constexpr int64_t kSample = 8; // results of a strip that two loops are compared by
 
-bool is_plain(const Stmt &loop) { return loop.begin.is_const(0) && loop.step == 1; }
-
 bool is_guarded(const Expr &load, const Guard &guard, const Loops &results) {
   return std::any_of(results.begin(), results.end(), [&](const Stmt *l) { return guard.value.depends_on(l->name) && load.index.depends_on(l->name); });
 }
@@ -146,10 +144,10 @@ void choose_strip(WindowReduction &w, const Loops &outer, const Rectangle &recta
 std::optional<WindowReduction> match_window(const Rectangle &rectangle) {
   WindowReduction out;
   Loops outer = perfect_nest(rectangle.nest, LoopKind::parallel);
-  if (!match_body(outer.back()->body, out) || !std::all_of(outer.begin(), outer.end(), [](const Stmt *l) { return is_plain(*l); }))
+  if (!match_body(outer.back()->body, out) || !are_normalised(outer))
     return std::nullopt;
   for (const Stmt *s : out.sum)
-    if (!is_plain(*s) || std::any_of(outer.begin(), outer.end(), [&](const Stmt *o) { return s->end.depends_on(o->name); }))
+    if (!is_normalised(*s) || std::any_of(outer.begin(), outer.end(), [&](const Stmt *o) { return s->end.depends_on(o->name); }))
       return std::nullopt;
   if (!rectangle.guards.empty() && !can_fill(out, rectangle, outer))
     return std::nullopt;
