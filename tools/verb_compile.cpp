@@ -385,7 +385,7 @@ void add_compile(CLI::App &app, int &exit_code) {
   sub->add_option("--target", verb->targets, "host, x86-64-v2, x86-64-v3, x86-64-v4, aarch64; may be repeated")
       ->allow_extra_args(false)
       ->check(well_formed([](const std::string &name) { return parse_targets({name}); }));
-  sub->add_option("--cuda", verb->gpus, "GPUs that the package has code for beside the processors: sm_80, sm_86, sm_89, sm_90, sm_100, ptx")
+  sub->add_option("--cuda", verb->gpus, "GPUs that the package has code for beside the processors: sm_80, sm_86, sm_89, sm_90, sm_90a, sm_100, ptx")
       ->delimiter(',')
       ->allow_extra_args(false)
       ->check(well_formed(parse_gpu));
