@@ -1,6 +1,6 @@
 // What a launch has to do, in numbers that a GpuMachine has rates for: bytes, instructions, and waits that follow each
 // other. People look at the estimates (`kiln inspect --launches`), which find what leaves a device idle without there
-// being one. They are a model: within a factor of two where nothing unusual happens. Sizes that only a run tells count as 64.
+// being one. They are a model, not compared with a device yet. Sizes that only a run tells count as 64.
 #pragma once
 
 #include "codegen/gpu_machine.h"
