@@ -6,6 +6,7 @@
 #include "frontend/onnx/checked.h"
 #include "ir/graph.h"
 
+#include <algorithm>
 #include <string_view>
 #include <vector>
 
@@ -21,6 +22,14 @@ struct Element {
     return denominator == 1 ? numerator.try_const() : std::nullopt;
   }
 };
+
+// Limits on what is computed at import.
+inline constexpr int64_t kMaxFoldElements = 1 << 16; // of an operand or a result
+inline constexpr int64_t kMaxSymbolicElements = 1 << 10;
+inline constexpr int kMaxDimComplexity = 400; // atoms in one size
+inline constexpr size_t kMaxProductTerms = 512; // of a product of sizes, multiplied out
+inline constexpr int kMaxRank = 16;
+inline constexpr int64_t kMaxElements = int64_t(1) << 48; // of one tensor: bytes and offsets of it never overflow
 
 struct Val {
   TensorType type;
@@ -61,7 +70,7 @@ class Sizes {
 public:
   explicit Sizes(const Val &of) : of_(of) {}
   operator const Shape &() const { return of_.type.shape; }
-  const Dim &operator[](size_t i) const { return of_.dim(i < size() ? int(i) : of_.rank()); }
+  const Dim &operator[](size_t i) const { return of_.dim(int(std::min(i, size_t(kMaxRank)))); }
   const Dim &front() const { return of_.dim(0); }
   const Dim &back() const { return of_.last_dim(); }
   size_t size() const { return of_.type.shape.size(); }
@@ -77,14 +86,6 @@ private:
 
 // "f32[2, 3]", "a sequence of 3 tensors", "an optional that holds nothing", "text[2]"
 std::string describe(const Val &val);
-
-// Limits on what is computed at import.
-inline constexpr int64_t kMaxFoldElements = 1 << 16; // of an operand or a result
-inline constexpr int64_t kMaxSymbolicElements = 1 << 10;
-inline constexpr int kMaxDimComplexity = 400; // atoms in one size
-inline constexpr size_t kMaxProductTerms = 512; // of a product of sizes, multiplied out
-inline constexpr int kMaxRank = 16;
-inline constexpr int64_t kMaxElements = int64_t(1) << 48; // of one tensor: bytes and offsets of it never overflow
 
 // Atoms and terms of a Dim, counted recursively; stops counting soon after the limit.
 int complexity(const Dim &d);
