@@ -7,9 +7,9 @@
 #include "codegen/compile.h"
 #include "codegen/cuda/cuda.h"
 #include "codegen/cuda/warpgroup.h"
-#include "passes/lower/lower.h"
 #include "tests/random.h"
 #include "tests/targets/load.h"
+#include "tests/targets/lowered.h"
 #include "tests/targets/targets.h"
 #include "tests/temp_folder.h"
 
@@ -365,10 +365,7 @@ export func all(q: f32[1, 2, 3, Q, 32], k: f32[1, 2, 1, K, 32], v: f32[1, 2, 1, 
     Module module = load("export func f(q: " + q + ", k: " + k + ", v: " + k + ") -> " + q + " { return scaled_dot_product_attention(q, k, v) }");
     CompileOptions options;
     options.gpus = {gpu_of(84)};
-    Diagnostics diagnostics;
-    Program program;
-    REQUIRE(optimise_module(module, options, diagnostics));
-    REQUIRE(lower_module(module, program, diagnostics, {true}));
+    Program program = lowered(module, options);
     auto emitted = cuda::emit_cuda(program.kernels.back(), gpu_of(84));
     CHECK(emitted.launches[0].blocks == Dim(240));
     CHECK(emitted.launches[0].function.text.find("kiln_copy_wait") != std::string::npos);
@@ -389,10 +386,7 @@ export func f(q: bf16[1, 2, Q, 64], k: bf16[1, 2, K, 64], v: bf16[1, 2, K, 64]) 
   Module module = load(text);
   CompileOptions options;
   options.gpus = {gpu_of(84)};
-  Diagnostics diagnostics;
-  Program program;
-  REQUIRE(optimise_module(module, options, diagnostics));
-  REQUIRE(lower_module(module, program, diagnostics, {true}));
+  Program program = lowered(module, options);
   for (const Kernel &kernel : program.kernels) {
     std::string launched = cuda::emit_cuda(kernel, gpu_of(84)).launches[0].function.text;
     CHECK(launched.find("kiln_sees_all") != std::string::npos);

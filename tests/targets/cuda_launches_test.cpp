@@ -8,6 +8,7 @@
 #include "passes/lower/lower.h"
 #include "tests/random.h"
 #include "tests/targets/load.h"
+#include "tests/targets/lowered.h"
 #include "tests/targets/targets.h"
 
 #include <algorithm>
@@ -22,11 +23,7 @@ std::vector<cuda::LaunchList> launches_of(const std::string &text) {
   CompileOptions options;
   options.gpus = {*find_gpu("sm_90")};
   options.keep_params = true;
-  Diagnostics diagnostics;
-  Program program;
-  bool fine = optimise_module(module, options, diagnostics) && lower_module(module, program, diagnostics, {true});
-  INFO(diagnostics.render());
-  REQUIRE(fine);
+  Program program = lowered(module, options);
   return cuda::list_launches(program, cuda::emit_kernels(program, options.gpus[0]), options.gpus[0]);
 }
 

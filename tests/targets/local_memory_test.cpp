@@ -4,18 +4,15 @@
 #define CATCH_CONFIG_MAIN
 #include <catch2/catch.hpp>
 
-#include "codegen/compile.h"
 #include "codegen/cuda/cuda.h"
 #include "codegen/cuda/device_writer.h"
-#include "frontend/kir/kir.h"
-#include "passes/lower/lower.h"
 #include "tests/targets/cubin.h"
+#include "tests/targets/load.h"
+#include "tests/targets/lowered.h"
 
 #include <fmt/format.h>
 
-#include <cstdlib>
 #include <iostream>
-#include <sstream>
 
 using namespace kiln;
 using namespace kiln::test;
@@ -25,30 +22,16 @@ namespace {
 // Two numbers of a whole block, which ptxas stores before its loops where that makes room for one more block.
 constexpr uint32_t kTwoNumbers = 8;
 
-std::vector<GpuMachine> machines() {
-  const char *wanted = std::getenv("KILN_TEST_GPUS");
-  std::stringstream names(wanted ? wanted : "sm_80,sm_90,sm_100");
-  std::vector<GpuMachine> out;
-  for (std::string name; std::getline(names, name, ',');) {
-    INFO(name);
-    REQUIRE(find_gpu(name));
-    out.push_back(*find_gpu(name));
-  }
-  return out;
-}
+std::vector<GpuMachine> machines() { return gpus_to_test("sm_80,sm_90,sm_100"); }
 
 void check_frames(const std::string &text, uint32_t limit) {
   INFO(text);
   CompileOptions options;
   options.machines = {cpu_machines()[0]};
   options.gpus = machines();
-  for (const GpuMachine &machine : machines()) {
-    Module module;
-    Diagnostics diagnostics;
-    Program program;
-    bool fine = load_kir("kernels.kir", text, {}, module, diagnostics) && optimise_module(module, options, diagnostics) && lower_module(module, program, diagnostics, {true});
-    INFO(diagnostics.render());
-    REQUIRE(fine);
+  Module module = load(text);
+  Program program = lowered(module, options);
+  for (const GpuMachine &machine : options.gpus) {
     auto section = cuda::device_section(program, machine, {1, true, false});
     INFO(machine.name << ": " << (section ? "" : section.error().message.substr(0, 2000)));
     REQUIRE(section.ok());

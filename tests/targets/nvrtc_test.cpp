@@ -4,13 +4,12 @@
 #define CATCH_CONFIG_MAIN
 #include <catch2/catch.hpp>
 
-#include "codegen/compile.h"
 #include "codegen/cuda/compile_units.h"
 #include "frontend/onnx/import.h"
-#include "passes/lower/lower.h"
 #include "tests/ops/sample.h"
 #include "tests/targets/cubin.h"
 #include "tests/targets/load.h"
+#include "tests/targets/lowered.h"
 
 #include <algorithm>
 #include <chrono>
@@ -28,17 +27,7 @@ using namespace kiln::test;
 
 namespace {
 
-std::vector<GpuMachine> machines() {
-  const char *wanted = std::getenv("KILN_TEST_GPUS");
-  std::stringstream names(wanted ? wanted : "sm_80,sm_86,sm_89,sm_90,sm_90a,sm_100");
-  std::vector<GpuMachine> out;
-  for (std::string name; std::getline(names, name, ',');) {
-    INFO(name);
-    REQUIRE(find_gpu(name));
-    out.push_back(*find_gpu(name));
-  }
-  return out;
-}
+std::vector<GpuMachine> machines() { return gpus_to_test("sm_80,sm_86,sm_89,sm_90,sm_90a,sm_100"); }
 
 cuda::DeviceOptions device_options() { return {int(std::max(1u, std::thread::hardware_concurrency())), true, false}; }
 
@@ -73,11 +62,8 @@ void compile_graph(Module &module, const std::string &name, bool keep_params, ui
   rounding.rounds_products = true;
   options.gpus.push_back(rounding);
   options.keep_params = keep_params;
-  Diagnostics diagnostics;
-  Program program;
-  bool fine = optimise_module(module, options, diagnostics) && lower_module(module, program, diagnostics, {true});
-  INFO(name << ": " << diagnostics.render());
-  REQUIRE(fine);
+  INFO(name);
+  Program program = lowered(module, options);
   auto begin = std::chrono::steady_clock::now();
   for (const GpuMachine &machine : options.gpus) {
     if (!cuda::Nvrtc::open()) {
